@@ -1,0 +1,128 @@
+//! Bytes to frames and back, and every limit that keeps a peer from making us large.
+//!
+//! On a stream each frame stands behind its length, a varint as in postcard (LEB128, at most three bytes for what is allowed). A
+//! WebSocket message or a datagram holds exactly one frame, without a length.
+
+use alloc::{string::String, vec::Vec};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The longest frame in postcard, in bytes.
+pub const MAX_FRAME: usize = 64 * 1024;
+/// The longest frame in JSON, in bytes: a byte of text may take six there, and names take room.
+pub const MAX_JSON_FRAME: usize = 7 * MAX_FRAME;
+/// The longest text of a message, in bytes of UTF-8. What is longer is a file.
+pub const MAX_TEXT: usize = 60 * 1024;
+/// The most bytes that a length may take on a stream.
+pub const MAX_PREFIX: usize = 3;
+
+/// Why bytes are not a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// The frame is longer than allowed; nothing was allocated for it.
+    #[error("a frame of {len} bytes is longer than the {max} allowed")]
+    TooLong {
+        /// Bytes announced or given.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The length before a frame takes more than [`MAX_PREFIX`] bytes.
+    #[error("the length before a frame is not a varint of at most {MAX_PREFIX} bytes")]
+    BadLength,
+    /// The bytes are no frame of this protocol.
+    #[error("these bytes are not a frame: {0}")]
+    Malformed(String),
+    /// A frame was followed by bytes that belong to nothing.
+    #[error("{0} bytes after the end of the frame")]
+    Trailing(usize),
+}
+
+/// The two forms that frames have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Compact binary.
+    Postcard,
+    /// Text, for people and for languages without a postcard.
+    Json,
+}
+
+impl Form {
+    /// The longest frame in this form, in bytes.
+    #[must_use]
+    pub const fn max_frame(self) -> usize {
+        match self {
+            Self::Postcard => MAX_FRAME,
+            Self::Json => MAX_JSON_FRAME,
+        }
+    }
+
+    /// Writes one frame, without a length before it.
+    ///
+    /// # Errors
+    /// If the frame is longer than [`Form::max_frame`].
+    pub fn encode<F: Serialize>(self, frame: &F) -> Result<Vec<u8>, CodecError> {
+        let bytes = match self {
+            Self::Postcard => postcard::to_allocvec(frame).map_err(malformed)?,
+            Self::Json => serde_json::to_vec(frame).map_err(malformed)?,
+        };
+        check_length(bytes.len(), self.max_frame())?;
+        Ok(bytes)
+    }
+
+    /// Reads exactly one frame.
+    ///
+    /// # Errors
+    /// If the bytes are too long, no frame, or more than a frame.
+    pub fn decode<F: DeserializeOwned>(self, bytes: &[u8]) -> Result<F, CodecError> {
+        check_length(bytes.len(), self.max_frame())?;
+        match self {
+            Self::Postcard => match postcard::take_from_bytes(bytes).map_err(malformed)? {
+                (frame, []) => Ok(frame),
+                (_, rest) => Err(CodecError::Trailing(rest.len())),
+            },
+            Self::Json => serde_json::from_slice(bytes).map_err(malformed),
+        }
+    }
+}
+
+fn malformed(why: impl core::fmt::Display) -> CodecError {
+    CodecError::Malformed(alloc::format!("{why}"))
+}
+
+fn check_length(len: usize, max: usize) -> Result<(), CodecError> {
+    if len > max { Err(CodecError::TooLong { len, max }) } else { Ok(()) }
+}
+
+/// Appends one postcard frame with its length, as it stands on a stream.
+///
+/// # Errors
+/// If the frame is longer than [`MAX_FRAME`]; `out` is unchanged then.
+pub fn write_frame<F: Serialize>(frame: &F, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let bytes = Form::Postcard.encode(frame)?;
+    let mut len = bytes.len();
+    while len >= 0x80 {
+        out.push((len & 0x7f) as u8 | 0x80);
+        len >>= 7;
+    }
+    out.push(len as u8);
+    out.extend_from_slice(&bytes);
+    Ok(())
+}
+
+/// Finds the first frame in bytes that came over a stream: `Ok(Some((start, end)))` says that `bytes[start..end]` is one, whole;
+/// `Ok(None)` that more bytes are needed.
+///
+/// # Errors
+/// If the length is malformed or beyond [`MAX_FRAME`]; the stream is of no use then.
+pub fn find_frame(bytes: &[u8]) -> Result<Option<(usize, usize)>, CodecError> {
+    let mut len = 0usize;
+    for (at, byte) in bytes.iter().take(MAX_PREFIX).enumerate() {
+        len |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            check_length(len, MAX_FRAME)?;
+            let start = at + 1;
+            return Ok((bytes.len() - start >= len).then_some((start, start + len)));
+        }
+    }
+    if bytes.len() >= MAX_PREFIX { Err(CodecError::BadLength) } else { Ok(None) }
+}

@@ -1,0 +1,4 @@
+//! The server.
+pub mod store;
+pub mod tls;
+pub mod transport;
