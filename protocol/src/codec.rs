@@ -18,6 +18,9 @@ pub const MAX_PREFIX: usize = 3;
 /// The longest reason that this crate gives for what it could not read, in bytes.
 pub const MAX_REASON: usize = 256;
 
+/// The most memory that decoding takes, in bytes for each byte of the frame: what lists that announce more than they hold cost.
+pub const MEMORY_PER_BYTE: usize = 160;
+
 /// Why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
