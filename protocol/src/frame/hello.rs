@@ -44,7 +44,8 @@ pub struct Position {
     pub epoch: LogEpoch,
     /// Highest mailbox sequence that the device has durably taken.
     pub cursor: MailboxSeq,
-    /// The time of the entry at the cursor; 0 where the cursor is 0 or came from a snapshot.
+    /// The time of the entry at the cursor; 0 where the cursor is 0 or the server did not say. A log that has another time there is not
+    /// the one that the device has read, whatever its epoch says.
     pub time: Time,
 }
 
@@ -111,6 +112,8 @@ pub struct Welcome {
 pub struct Begin {
     /// The first event is the one after this.
     pub cursor: MailboxSeq,
+    /// The time of the entry at `cursor`, for the device's [`Position`]; 0 where the cursor is 0 or the time is no longer known.
+    pub time: Time,
     /// Whether [`Snapshot`](crate::frame::Snapshot) pages come first. The device's cursor is `cursor` once it has stored the last.
     pub snapshot: bool,
     /// Why the device's position could not be served; what it held from the mailbox before may have gaps.
