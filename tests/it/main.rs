@@ -1,1 +1,7 @@
-fn main(){}
+//! Black-box tests: real processes, through the public faces only. One binary, a file a promise.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod bad_input;
+mod harness;
+mod http;
+mod talk;

@@ -1,0 +1,276 @@
+//! The assembly: the order in which parts start and stop.
+
+use crate::config::{AuthMode, Config, ConfigError};
+use crate::engine::{Engine, EngineConfig};
+use crate::http::{self, Http};
+use crate::session::{self, Context};
+use crate::store::MemoryStore;
+use crate::store::{Retention, Store, StoreError};
+use crate::tls::{Keys, TlsError};
+use crate::transport::TransportKind;
+use crate::transport::webtransport::{QuicListener, QuicOptions};
+use axum::Router;
+use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use whimbrel_protocol::frame::{Endpoint, Hello};
+
+/// The head of an HTTP request is due within this time; who sends nothing is closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long sessions have to leave when the server drains. With what follows it stays below the promised 10 seconds.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long connections have to close after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a pair of free ports with one number is looked for, where the system picks.
+const PORT_TRIES: usize = 50;
+
+/// Why the server could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration is unusable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store cannot be opened.
+    #[error("cannot open the store: {0}")]
+    Store(#[from] StoreError),
+    /// Keys or certificates are unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {why}. Is another Whimbrel running? Choose another address with {flag}.")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What the system says.
+        why: std::io::Error,
+    },
+    /// The system refused something else.
+    #[error("{what}: {why}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        why: std::io::Error,
+    },
+}
+
+/// A running server.
+pub struct Server {
+    /// Where plain TCP is served.
+    pub http: SocketAddr,
+    /// Where TLS is served.
+    pub secure: SocketAddr,
+    /// Where QUIC is served.
+    pub quic: SocketAddr,
+    engine: Arc<Engine>,
+    state: Arc<Http>,
+    handle: Handle<SocketAddr>,
+    listener: Arc<QuicListener>,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Starts everything. When this returns, clients can connect.
+    ///
+    /// # Errors
+    /// If a part cannot start; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
+        let path = config.store_path()?;
+        let store = blocking(move || open_store(&path)).await??;
+        let names = certificate_names(&config);
+        let certs = config.certs.clone();
+        let keys = Arc::new(blocking(move || Keys::open(&certs, &names)).await??);
+
+        let plain = bind(config.http, "--http")?;
+        let (tls, listener) = bind_secure(config.secure, &keys)?;
+        let listener = Arc::new(listener);
+        let at = |listener: &TcpListener| listener.local_addr().map_err(|why| ServerError::System { what: "cannot read an address", why });
+        let (http, secure, quic) = (at(&plain)?, at(&tls)?, listener.local_addr());
+
+        let engine_config = EngineConfig {
+            presence_grace: Duration::from_secs(config.presence_grace),
+            retention: Retention { entries: config.mailbox_entries, age: Duration::from_secs(config.mailbox_days.saturating_mul(86_400)) },
+        };
+        let engine =
+            Engine::start(store, engine_config).map_err(|why| ServerError::System { what: "cannot start the engine's threads", why })?;
+        let context = Arc::new(Context {
+            engine: engine.clone(),
+            endpoints: endpoints(keys.clone(), quic),
+            auth: match config.auth {
+                AuthMode::Open => Box::new(|hello: &Hello| Ok(hello.user.clone())),
+            },
+        });
+        let state = Arc::new(Http {
+            engine: engine.clone(),
+            context: context.clone(),
+            keys: keys.clone(),
+            quic,
+            metrics: metrics_handle(),
+            draining: AtomicBool::new(false),
+        });
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(engine.clone().tend());
+        tasks.spawn(renew(keys.clone()));
+        tasks.spawn(upkeep(state.metrics.clone()));
+        tasks.spawn(accept_quic(listener.clone(), context));
+        let handle = Handle::new();
+        serve_http(&mut tasks, plain, http::router(state.clone(), false), None, handle.clone());
+        let rustls = RustlsConfig::from_config(keys.tcp_config(&[b"http/1.1".to_vec()]));
+        serve_http(&mut tasks, tls, http::router(state.clone(), true), Some(rustls), handle.clone());
+        Ok(Self { http, secure, quic, engine, state, handle, listener, tasks })
+    }
+
+    /// Drains and stops: every session is told, what was taken in is committed.
+    pub async fn shutdown(mut self) {
+        self.state.draining.store(true, Ordering::Relaxed);
+        self.engine.drain();
+        let left = async {
+            while self.engine.hub().session_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, left).await.is_err() {
+            tracing::warn!(sessions = self.engine.hub().session_count(), "some sessions did not leave in time");
+        }
+        self.handle.graceful_shutdown(Some(CLOSE_TIMEOUT));
+        self.listener.shutdown(CLOSE_TIMEOUT).await;
+        self.tasks.shutdown().await;
+        let engine = self.engine;
+        if tokio::task::spawn_blocking(move || engine.stop()).await.is_err() {
+            tracing::error!("the engine did not stop cleanly");
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServerError> {
+    let why = |why: tokio::task::JoinError| ServerError::System { what: "a start-up step failed", why: std::io::Error::other(why) };
+    tokio::task::spawn_blocking(work).await.map_err(why)
+}
+
+fn open_store(path: &std::path::Path) -> Result<Arc<dyn Store>, StoreError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        let why = |why| StoreError::Unavailable(format!("cannot make the folder {}: {why}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(why)?;
+    }
+    Ok(Arc::new(MemoryStore::new()))
+}
+
+/// Names that certificates are made for: where the server is bound, beside those they always have.
+fn certificate_names(config: &Config) -> Vec<String> {
+    let bound = [config.http, config.secure].into_iter().map(|address| address.ip());
+    bound.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()).collect()
+}
+
+fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServerError> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|why| ServerError::Bind { address, flag, why })
+}
+
+/// TCP and UDP with one number. Where the system picks it, the other may be taken: then another pair is tried.
+fn bind_secure(address: SocketAddr, keys: &Arc<Keys>) -> Result<(TcpListener, QuicListener), ServerError> {
+    let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let tcp = bind(address, "--secure")?;
+        let port = tcp.local_addr().map_err(|why| ServerError::Bind { address, flag: "--secure", why })?.port();
+        match QuicListener::bind(SocketAddr::new(address.ip(), port), keys, QuicOptions::default()) {
+            Ok(quic) => return Ok((tcp, quic)),
+            Err(why) if tries == 0 => return Err(ServerError::Bind { address, flag: "--secure", why }),
+            Err(_) => {}
+        }
+    }
+}
+
+fn endpoints(keys: Arc<Keys>, quic: SocketAddr) -> Box<dyn Fn() -> Vec<Endpoint> + Send + Sync> {
+    Box::new(move || {
+        // Bound to every address we do not know which one the client sees: `/.well-known/whimbrel` does, from its own request.
+        if quic.ip().is_unspecified() {
+            return Vec::new();
+        }
+        vec![Endpoint::WebTransport { url: format!("https://{quic}/wt"), certificate_hashes: keys.hashes() }]
+    })
+}
+
+async fn renew(keys: Arc<Keys>) {
+    keys.run_renewal().await;
+}
+
+/// One recorder a process, however many servers it runs.
+fn metrics_handle() -> PrometheusHandle {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    let install = || {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another recorder is installed: /metrics stays empty");
+        }
+        handle
+    };
+    HANDLE.get_or_init(install).clone()
+}
+
+/// Keeps histograms from growing while nobody asks for them.
+async fn upkeep(metrics: PrometheusHandle) {
+    let mut interval = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        interval.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+async fn accept_quic(listener: Arc<QuicListener>, context: Arc<Context>) {
+    let mut sessions = JoinSet::new();
+    while let Some(session) = listener.accept().await {
+        let remote = session.remote_addr();
+        let (source, sink) = session.split();
+        sessions.spawn(session::serve(context.clone(), TransportKind::WebTransport, remote, source, sink));
+        while sessions.try_join_next().is_some() {}
+    }
+    sessions.detach_all();
+}
+
+/// HTTP/1 alone: with HTTP/2 on offer a connection that says nothing would be waited for without a limit.
+fn http1() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+}
+
+fn serve_http(tasks: &mut JoinSet<()>, listener: TcpListener, router: Router, tls: Option<RustlsConfig>, handle: Handle<SocketAddr>) {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tasks.spawn(async move {
+        let ended = async {
+            match tls {
+                None => {
+                    let mut server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle);
+                    *server.http_builder() = http1();
+                    server.serve(service).await
+                }
+                Some(config) => {
+                    let acceptor = RustlsAcceptor::new(config).acceptor(NoDelayAcceptor::new());
+                    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
+                    *server.http_builder() = http1();
+                    server.serve(service).await
+                }
+            }
+        };
+        if let Err(why) = ended.await {
+            tracing::error!(%why, "an HTTP listener ended");
+        }
+    });
+}
