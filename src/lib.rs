@@ -1,4 +1,5 @@
 //! The server.
+pub mod cli;
 pub mod store;
 pub mod tls;
 pub mod transport;
