@@ -8,7 +8,7 @@ use crate::store::MemoryStore;
 use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Keys, TlsError};
 use crate::transport::TransportKind;
-use crate::transport::webtransport::{QuicListener, QuicOptions};
+use crate::transport::webtransport::{BindError, QuicListener, QuicOptions};
 use axum::Router;
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
@@ -54,6 +54,9 @@ pub enum ServerError {
         /// What the system says.
         why: std::io::Error,
     },
+    /// The QUIC endpoint cannot be bound.
+    #[error(transparent)]
+    Quic(#[from] BindError),
     /// The system refused something else.
     #[error("{what}: {why}")]
     System {
@@ -89,7 +92,7 @@ impl Server {
         let store = blocking(move || open_store(&path)).await??;
         let names = certificate_names(&config);
         let certs = config.certs.clone();
-        let keys = Arc::new(blocking(move || Keys::open(&certs, &names)).await??);
+        let keys = blocking(move || Keys::open(&certs, &names)).await??;
 
         let plain = bind(config.http, "--http")?;
         let (tls, listener) = bind_secure(config.secure, &keys)?;
@@ -121,12 +124,12 @@ impl Server {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(engine.clone().tend());
-        tasks.spawn(renew(keys.clone()));
+        tasks.spawn(keys.clone().run_renewal());
         tasks.spawn(upkeep(state.metrics.clone()));
         tasks.spawn(accept_quic(listener.clone(), context));
         let handle = Handle::new();
         serve_http(&mut tasks, plain, http::router(state.clone(), false), None, handle.clone());
-        let rustls = RustlsConfig::from_config(keys.tcp_config(&[b"http/1.1".to_vec()]));
+        let rustls = RustlsConfig::from_config(keys.tcp_config(&[b"http/1.1"]));
         serve_http(&mut tasks, tls, http::router(state.clone(), true), Some(rustls), handle.clone());
         Ok(Self { http, secure, quic, engine, state, handle, listener, tasks })
     }
@@ -182,7 +185,7 @@ fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServerEr
 }
 
 /// TCP and UDP with one number. Where the system picks it, the other may be taken: then another pair is tried.
-fn bind_secure(address: SocketAddr, keys: &Arc<Keys>) -> Result<(TcpListener, QuicListener), ServerError> {
+fn bind_secure(address: SocketAddr, keys: &Keys) -> Result<(TcpListener, QuicListener), ServerError> {
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
@@ -190,13 +193,13 @@ fn bind_secure(address: SocketAddr, keys: &Arc<Keys>) -> Result<(TcpListener, Qu
         let port = tcp.local_addr().map_err(|why| ServerError::Bind { address, flag: "--secure", why })?.port();
         match QuicListener::bind(SocketAddr::new(address.ip(), port), keys, QuicOptions::default()) {
             Ok(quic) => return Ok((tcp, quic)),
-            Err(why) if tries == 0 => return Err(ServerError::Bind { address, flag: "--secure", why }),
+            Err(why) if tries == 0 => return Err(why.into()),
             Err(_) => {}
         }
     }
 }
 
-fn endpoints(keys: Arc<Keys>, quic: SocketAddr) -> Box<dyn Fn() -> Vec<Endpoint> + Send + Sync> {
+fn endpoints(keys: Keys, quic: SocketAddr) -> Box<dyn Fn() -> Vec<Endpoint> + Send + Sync> {
     Box::new(move || {
         // Bound to every address we do not know which one the client sees: `/.well-known/whimbrel` does, from its own request.
         if quic.ip().is_unspecified() {
@@ -204,10 +207,6 @@ fn endpoints(keys: Arc<Keys>, quic: SocketAddr) -> Box<dyn Fn() -> Vec<Endpoint>
         }
         vec![Endpoint::WebTransport { url: format!("https://{quic}/wt"), certificate_hashes: keys.hashes() }]
     })
-}
-
-async fn renew(keys: Arc<Keys>) {
-    keys.run_renewal().await;
 }
 
 /// One recorder a process, however many servers it runs.

@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+pub mod certs;
 mod serve;
 
 use clap::{Parser, Subcommand};

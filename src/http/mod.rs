@@ -29,7 +29,7 @@ pub struct Http {
     /// What a session needs.
     pub context: Arc<Context>,
     /// Whose hashes are told.
-    pub keys: Arc<Keys>,
+    pub keys: Keys,
     /// Where QUIC listens.
     pub quic: SocketAddr,
     /// Renders the metrics.
