@@ -9,22 +9,16 @@ use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Keys, TlsError};
 use crate::transport::TransportKind;
 use crate::transport::webtransport::{BindError, QuicListener, QuicOptions};
-use axum::Router;
-use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use whimbrel_protocol::frame::{Endpoint, Hello};
 
-/// The head of an HTTP request is due within this time; who sends nothing is closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long sessions have to leave when the server drains. With what follows it stays below the promised 10 seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections have to close after that.
@@ -77,7 +71,8 @@ pub struct Server {
     pub quic: SocketAddr,
     engine: Arc<Engine>,
     state: Arc<Http>,
-    handle: Handle<SocketAddr>,
+    stop: watch::Sender<bool>,
+    servers: JoinSet<()>,
     listener: Arc<QuicListener>,
     tasks: JoinSet<()>,
 }
@@ -127,11 +122,12 @@ impl Server {
         tasks.spawn(keys.clone().run_renewal());
         tasks.spawn(upkeep(state.metrics.clone()));
         tasks.spawn(accept_quic(listener.clone(), context));
-        let handle = Handle::new();
-        serve_http(&mut tasks, plain, http::router(state.clone(), false), None, handle.clone());
-        let rustls = RustlsConfig::from_config(keys.tcp_config(&[b"http/1.1"]));
-        serve_http(&mut tasks, tls, http::router(state.clone(), true), Some(rustls), handle.clone());
-        Ok(Self { http, secure, quic, engine, state, handle, listener, tasks })
+        let (stop, stopped) = watch::channel(false);
+        let mut servers = JoinSet::new();
+        servers.spawn(http::listener::serve(plain, http::router(state.clone(), false), None, stopped.clone()));
+        let config = keys.tcp_config(&[b"http/1.1"]);
+        servers.spawn(http::listener::serve(tls, http::router(state.clone(), true), Some(config), stopped));
+        Ok(Self { http, secure, quic, engine, state, stop, servers, listener, tasks })
     }
 
     /// Drains and stops: every session is told, what was taken in is committed.
@@ -146,7 +142,12 @@ impl Server {
         if tokio::time::timeout(DRAIN_TIMEOUT, left).await.is_err() {
             tracing::warn!(sessions = self.engine.hub().session_count(), "some sessions did not leave in time");
         }
-        self.handle.graceful_shutdown(Some(CLOSE_TIMEOUT));
+        // It fails only if nobody listens any more, which is what it asks for.
+        let _ = self.stop.send(true);
+        let requests = async { while self.servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSE_TIMEOUT, requests).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
         self.listener.shutdown(CLOSE_TIMEOUT).await;
         self.tasks.shutdown().await;
         let engine = self.engine;
@@ -177,9 +178,9 @@ fn certificate_names(config: &Config) -> Vec<String> {
 
 fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServerError> {
     let bind = || {
-        let listener = TcpListener::bind(address)?;
+        let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        Ok(listener)
+        TcpListener::from_std(listener)
     };
     bind().map_err(|why| ServerError::Bind { address, flag, why })
 }
@@ -241,35 +242,4 @@ async fn accept_quic(listener: Arc<QuicListener>, context: Arc<Context>) {
         while sessions.try_join_next().is_some() {}
     }
     sessions.detach_all();
-}
-
-/// HTTP/1 alone: with HTTP/2 on offer a connection that says nothing would be waited for without a limit.
-fn http1() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder
-}
-
-fn serve_http(tasks: &mut JoinSet<()>, listener: TcpListener, router: Router, tls: Option<RustlsConfig>, handle: Handle<SocketAddr>) {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tasks.spawn(async move {
-        let ended = async {
-            match tls {
-                None => {
-                    let mut server = axum_server::from_tcp(listener)?.acceptor(NoDelayAcceptor::new()).handle(handle);
-                    *server.http_builder() = http1();
-                    server.serve(service).await
-                }
-                Some(config) => {
-                    let acceptor = RustlsAcceptor::new(config).acceptor(NoDelayAcceptor::new());
-                    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
-                    *server.http_builder() = http1();
-                    server.serve(service).await
-                }
-            }
-        };
-        if let Err(why) = ended.await {
-            tracing::error!(%why, "an HTTP listener ended");
-        }
-    });
 }

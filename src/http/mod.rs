@@ -1,10 +1,13 @@
 //! The plain HTTP side: status, how to connect, health, metrics, and the way up to a WebSocket.
 
+pub mod listener;
+
 use crate::engine::Engine;
 use crate::session::{self, Context};
 use crate::tls::Keys;
 use crate::transport::TransportKind;
 use crate::transport::websocket::{self, SUBPROTOCOLS};
+use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -111,7 +114,7 @@ async fn well_known(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap,
 
 async fn web_socket(
     State(http): State<Arc<Http>>,
-    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    Extension(ConnectInfo(remote)): Extension<ConnectInfo<SocketAddr>>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
