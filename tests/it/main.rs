@@ -4,4 +4,5 @@
 mod bad_input;
 mod harness;
 mod http;
+mod rules;
 mod talk;
