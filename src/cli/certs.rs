@@ -75,6 +75,7 @@ impl fmt::Display for CertsReport {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
 

@@ -174,7 +174,13 @@ fn settle_tcp(dir: &Path, ca: &Ca, names: &[String], now: OffsetDateTime, occasi
 }
 
 /// Current, next, and when the next one takes over.
-fn settle_quic(dir: &Path, ca: &Ca, names: &[String], now: OffsetDateTime, occasion: Occasion) -> Result<(Pair, Pair, OffsetDateTime), TlsError> {
+fn settle_quic(
+    dir: &Path,
+    ca: &Ca,
+    names: &[String],
+    now: OffsetDateTime,
+    occasion: Occasion,
+) -> Result<(Pair, Pair, OffsetDateTime), TlsError> {
     let usable = |name: &str| -> Result<Option<Pair>, TlsError> {
         let path = dir.join(name);
         let Some(pair) = Pair::read_one(&path, QUIC_ADVICE)? else { return Ok(None) };

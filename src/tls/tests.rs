@@ -185,7 +185,8 @@ fn the_previous_hash_is_listed_while_it_can_be_valid() {
 #[test]
 fn a_ca_is_never_replaced() {
     let later = day0() + Span::days(11 * 366);
-    let break_ca: [(&str, fn(&TempDir), OffsetDateTime, &str); 5] = [
+    type Break = fn(&TempDir);
+    let break_ca: [(&str, Break, OffsetDateTime, &str); 5] = [
         ("garbage", |dir| fs::write(dir.path().join(files::CA_CERTIFICATE), "garbage").unwrap(), day0(), "no certificate in it"),
         ("no key", |dir| fs::remove_file(dir.path().join(files::CA_KEY)).unwrap(), day0(), "ca.key is not"),
         ("no certificate", |dir| fs::remove_file(dir.path().join(files::CA_CERTIFICATE)).unwrap(), day0(), "ca.pem is not"),
