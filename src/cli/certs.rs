@@ -73,3 +73,24 @@ impl fmt::Display for CertsReport {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_see_what_is_in_use_and_until_when() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(run(CertsAction::Show, dir.path()).unwrap_err().to_string().contains("certs renew"));
+        let made = run(CertsAction::Renew, dir.path()).unwrap();
+        assert!(made.to_string().contains("running server"));
+        let shown = run(CertsAction::Show, dir.path()).unwrap();
+        assert_eq!(shown.certificates, made.certificates);
+        let text = shown.to_string();
+        for part in ["ca.pem, ca.key", "quic           in use", "quic-next      waiting for its turn", "127.0.0.1, ::1, localhost"] {
+            assert!(text.contains(part), "no `{part}` in\n{text}");
+        }
+        assert!(text.contains(&hash_text(&shown.certificates[2])));
+    }
+}

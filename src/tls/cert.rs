@@ -14,6 +14,9 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+/// Before the CA ends: a year to tell all devices.
+const WARNING: time::Duration = time::Duration::days(365);
+
 /// A certificate as it lies in a file, with what we need to know of it.
 #[derive(Debug, Clone)]
 pub(super) struct Cert {
@@ -132,6 +135,9 @@ impl Ca {
         }
         let key_pem = files::read(&key)?.ok_or_else(|| corrupt("its key went away"))?;
         files::keep_private(&key);
+        if pair.cert.life.not_after - now < WARNING {
+            tracing::warn!(file = %certificate.display(), "the local CA ends within a year: make a new one while devices trust both");
+        }
         Ok(Some(Self { cert: pair.cert, key_pem }))
     }
 }

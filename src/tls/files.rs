@@ -122,7 +122,8 @@ pub(super) fn write(dir: &Path, name: &str, text: &str) -> Result<(), TlsError> 
 }
 
 /// Replaces a pair so that at no time a certificate stands beside a key that is not its own: what a crash leaves behind is a key
-/// without a certificate, and that is made good at the next start.
+/// without a certificate. Of a leaf that is made good at the next start; of a CA it is an error, for a key that someone restored looks
+/// the same.
 pub(super) fn write_pair(dir: &Path, certificate: (&str, &str), key: (&str, &str)) -> Result<(), TlsError> {
     let staged_key = stage(dir, key.0, key.1)?;
     let staged_certificate = stage(dir, certificate.0, certificate.1)?;
@@ -184,6 +185,7 @@ fn open_private(options: &mut OpenOptions, path: &Path) -> std::io::Result<File>
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
 

@@ -34,15 +34,26 @@ pub(super) struct Held {
     pub wake: OffsetDateTime,
 }
 
-/// Reads what is there and makes it right. With `force`, everything that no device was told to trust is made anew.
-pub(super) fn settle(dir: &Path, names: &[String], now: OffsetDateTime, force: bool) -> Result<Held, TlsError> {
+/// On whose behalf the files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// A server starts: certificates that lack a name of its are made anew.
+    Start,
+    /// A server runs: it takes what it finds, or two servers with different names would replace each other's certificates for ever.
+    Watch,
+    /// Someone wants everything anew that no device was told to trust.
+    Renew,
+}
+
+/// Reads what is there and makes it right.
+pub(super) fn settle(dir: &Path, names: &[String], now: OffsetDateTime, occasion: Occasion) -> Result<Held, TlsError> {
     if now < SANE {
         return Err(TlsError::Clock(now));
     }
     let before = files::stamp(dir);
     // First, and without the lock: a directory that holds only these may be read-only.
     if let Some(own) = read_own(dir)? {
-        return if force { Err(TlsError::Own(own.cert.path)) } else { use_own(own, now, before) };
+        return if occasion == Occasion::Renew { Err(TlsError::Own(own.cert.path)) } else { use_own(own, now, before) };
     }
     files::prepare(dir)?;
     let _lock = files::lock(dir)?;
@@ -51,8 +62,8 @@ pub(super) fn settle(dir: &Path, names: &[String], now: OffsetDateTime, force: b
         Some(ca) => ca,
         None => make_ca(dir, now)?,
     };
-    let tcp = settle_tcp(dir, &ca, names, now, force)?;
-    let (quic, next, turn) = settle_quic(dir, &ca, names, now, force)?;
+    let tcp = settle_tcp(dir, &ca, names, now, occasion)?;
+    let (quic, next, turn) = settle_quic(dir, &ca, names, now, occasion)?;
     let previous = read_previous(dir)?.filter(|previous| now < previous.life.not_after);
 
     let mut wake = turn.min(tcp.cert.life.not_after - mint::LEAF_RENEW);
@@ -136,14 +147,22 @@ fn must_be_ours(cert: &Cert, ca: &Ca, advice: &str) -> Result<bool, TlsError> {
     Ok(signed)
 }
 
-fn settle_tcp(dir: &Path, ca: &Ca, names: &[String], now: OffsetDateTime, force: bool) -> Result<Pair, TlsError> {
+fn suits(cert: &Cert, names: &[String], occasion: Occasion) -> bool {
+    match occasion {
+        Occasion::Start => cert.covers(names),
+        Occasion::Watch => true,
+        Occasion::Renew => false,
+    }
+}
+
+fn settle_tcp(dir: &Path, ca: &Ca, names: &[String], now: OffsetDateTime, occasion: Occasion) -> Result<Pair, TlsError> {
     let (certificate, key) = (dir.join(files::SERVER_CERTIFICATE), dir.join(files::SERVER_KEY));
     // A key alone is what a crash leaves behind in the middle of a renewal.
     let there = if files::read(&certificate)?.is_some() { Pair::read(&certificate, &key, SERVER_ADVICE)? } else { None };
     if let Some(pair) = there {
         let Life { not_before, not_after } = pair.cert.life;
         let fresh = not_before <= now && now < not_after - mint::LEAF_RENEW;
-        if must_be_ours(&pair.cert, ca, SERVER_ADVICE)? && pair.cert.covers(names) && fresh && !force {
+        if must_be_ours(&pair.cert, ca, SERVER_ADVICE)? && fresh && suits(&pair.cert, names, occasion) {
             files::keep_private(&key);
             return Ok(pair);
         }
@@ -155,20 +174,26 @@ fn settle_tcp(dir: &Path, ca: &Ca, names: &[String], now: OffsetDateTime, force:
 }
 
 /// Current, next, and when the next one takes over.
-fn settle_quic(dir: &Path, ca: &Ca, names: &[String], now: OffsetDateTime, force: bool) -> Result<(Pair, Pair, OffsetDateTime), TlsError> {
+fn settle_quic(
+    dir: &Path,
+    ca: &Ca,
+    names: &[String],
+    now: OffsetDateTime,
+    occasion: Occasion,
+) -> Result<(Pair, Pair, OffsetDateTime), TlsError> {
     let usable = |name: &str| -> Result<Option<Pair>, TlsError> {
         let path = dir.join(name);
         let Some(pair) = Pair::read_one(&path, QUIC_ADVICE)? else { return Ok(None) };
         files::keep_private(&path);
         let signed = must_be_ours(&pair.cert, ca, QUIC_ADVICE)?;
-        Ok(Some(pair).filter(|pair| signed && pair.cert.covers(names)))
+        Ok(Some(pair).filter(|pair| signed && suits(&pair.cert, names, occasion)))
     };
     let make = |name: &str, life: Life| -> Result<Option<Pair>, TlsError> {
         let minted = mint::leaf(first(&ca.cert)?, &ca.key_pem, names, life)?;
         files::write(dir, name, &(minted.certificate + &minted.key))?;
         Pair::read_one(&dir.join(name), QUIC_ADVICE)
     };
-    let (mut current, mut next) = if force { (None, None) } else { (usable(files::QUIC)?, usable(files::QUIC_NEXT)?) };
+    let (mut current, mut next) = (usable(files::QUIC)?, usable(files::QUIC_NEXT)?);
     loop {
         let life = |pair: &Option<Pair>| pair.as_ref().map(|pair| pair.cert.life);
         match (plan(now, life(&current), life(&next)), current, next) {

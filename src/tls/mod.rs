@@ -22,7 +22,7 @@ mod tests;
 
 pub use error::TlsError;
 
-use held::Held;
+use held::{Held, Occasion};
 use resolver::Resolver;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
@@ -126,7 +126,7 @@ impl Keys {
     /// As [`Keys::open`].
     pub fn open_at(dir: &Path, names: &[String], now: OffsetDateTime) -> Result<Self, TlsError> {
         let names = mint::names(names)?;
-        let held = held::settle(dir, &names, now, false)?;
+        let held = held::settle(dir, &names, now, Occasion::Start)?;
         let (tcp, quic) = (Resolver::new(&held.tcp), Resolver::new(&held.quic));
         Ok(Self { inner: Arc::new(Inner { dir: dir.into(), names, held: RwLock::new(Arc::new(held)), tcp, quic }) })
     }
@@ -187,7 +187,7 @@ impl Keys {
         if now < held.wake && files::stamp(&self.inner.dir) == held.stamp {
             return Ok(false);
         }
-        let new = held::settle(&self.inner.dir, &self.inner.names, now, false)?;
+        let new = held::settle(&self.inner.dir, &self.inner.names, now, Occasion::Watch)?;
         let differs = new.infos != held.infos;
         // Not at one instant, but whatever a handshake gets in between was listed before.
         self.inner.tcp.set(&new.tcp);
@@ -253,5 +253,5 @@ pub fn inspect(dir: &Path) -> Result<Vec<CertInfo>, TlsError> {
 /// As [`Keys::open`], and if the certificate there is one's own.
 pub fn renew(dir: &Path) -> Result<Vec<CertInfo>, TlsError> {
     let names = held::present_names(dir)?;
-    Ok(held::settle(dir, &names, OffsetDateTime::now_utc(), true)?.infos)
+    Ok(held::settle(dir, &names, OffsetDateTime::now_utc(), Occasion::Renew)?.infos)
 }

@@ -84,6 +84,7 @@ pub fn plan(now: OffsetDateTime, current: Option<Life>, next: Option<Life>) -> A
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
 

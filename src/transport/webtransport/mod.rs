@@ -16,7 +16,9 @@
 //!   `with_server_certificate_hashes` and `with_native_certs`; neither needs a process-wide provider. To trust a CA file, give
 //!   `with_custom_tls` a `rustls::ClientConfig` of TLS 1.3 with the CA in its root store **and** `alpn_protocols = ["h3"]`: it sets no
 //!   ALPN by itself there, and the handshake fails with `no_application_protocol`.
-//! - A stream is announced by its first bytes: open it and write `Hello` at once. A client that only opens it is not seen.
+//! - Open the stream as soon as the session is there, and nothing before it: the first bidirectional stream is the one. wtransport
+//!   and Chromium announce it when it is opened; in raw QUIC only its first bytes would.
+//! - A rotation of certificates needs nothing here: TLS asks [`Keys`] at each handshake, and sessions that stand are not touched.
 //! - After [`ServerFrame::Error`](whimbrel_protocol::frame::ServerFrame::Error) or `GoAway` the client closes; the server waits a
 //!   second for it, because a close by the server reaches a browser only as "Connection lost.".
 

@@ -38,7 +38,7 @@ impl WebTransportSession {
     /// Where the client is now: it may move.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
-        self.connection.remote_address()
+        remote_addr(&self.connection)
     }
 
     /// The round trip as QUIC estimates it.
@@ -56,6 +56,12 @@ impl WebTransportSession {
     }
 }
 
+/// On a socket for both families IPv4 addresses come dressed as IPv6.
+fn remote_addr(connection: &Connection) -> SocketAddr {
+    let addr = connection.remote_address();
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
 /// The frames that the client sends.
 #[derive(Debug)]
 pub struct WebTransportSource {
@@ -68,7 +74,7 @@ impl WebTransportSource {
     /// Where the client is now: it may move.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
-        self.connection.remote_address()
+        remote_addr(&self.connection)
     }
 
     /// The round trip as QUIC estimates it.
@@ -217,6 +223,7 @@ impl FrameSink for WebTransportSink {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
     use whimbrel_protocol::frame::Ping;
