@@ -10,6 +10,8 @@ pub mod engine;
 pub mod http;
 mod server;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod tls;
 pub mod transport;

@@ -59,7 +59,7 @@ impl Committer {
         }
     }
 
-    fn commit(&self, batch: Vec<Work>) {
+    pub fn commit(&self, batch: Vec<Work>) {
         let mut tries = 0;
         loop {
             match self.try_commit(&batch) {

@@ -102,27 +102,32 @@ impl Engine {
     /// # Errors
     /// If the system gives no thread.
     pub fn start(store: Arc<dyn Store>, config: EngineConfig) -> std::io::Result<Arc<Self>> {
-        let hub = Arc::new(Hub::new(config.presence_grace));
-        let queue = Arc::new(FairQueue::new(QUEUE_MAX));
-        let cursors = Arc::new(Cursors::new());
-        let committer = Committer { store: store.clone(), hub: hub.clone(), queue: queue.clone() };
+        let engine = Self::new(store, config);
+        let committer = engine.committer();
+        let (store, cursors, queue) = (engine.store.clone(), engine.cursors.clone(), engine.queue.clone());
         let threads = vec![
             std::thread::Builder::new().name("committer".into()).spawn(move || committer.run())?,
-            std::thread::Builder::new().name("receipts".into()).spawn({
-                let (store, cursors, queue) = (store.clone(), cursors.clone(), queue.clone());
-                move || receipts::run(&*store, &cursors, &queue)
-            })?,
+            std::thread::Builder::new().name("receipts".into()).spawn(move || receipts::run(&*store, &cursors, &queue))?,
         ];
-        Ok(Arc::new(Self {
+        *engine.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        Ok(Arc::new(engine))
+    }
+
+    fn new(store: Arc<dyn Store>, config: EngineConfig) -> Self {
+        Self {
             store,
-            hub,
-            queue,
-            cursors,
+            hub: Arc::new(Hub::new(config.presence_grace)),
+            queue: Arc::new(FairQueue::new(QUEUE_MAX)),
+            cursors: Arc::new(Cursors::new()),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             names: Mutex::default(),
             retention: config.retention,
-            threads: Mutex::new(threads),
-        }))
+            threads: Mutex::default(),
+        }
+    }
+
+    fn committer(&self) -> Committer {
+        Committer { store: self.store.clone(), hub: self.hub.clone(), queue: self.queue.clone() }
     }
 
     /// Who is here.
@@ -192,26 +197,27 @@ impl Engine {
         if self.queue.push(Lane::House, work).is_err() {
             return Err(overloaded());
         }
-        let Arrived { session, arrival } = answered.await.map_err(|_| overloaded())??;
-        let place = {
-            let (device, position, origin) = (arrival.device, hello.position, hello.origin);
-            self.read(move |engine| engine.place(device.user, position, origin)).await
-        };
-        let (bounds, begin) = match place {
-            Ok(place) => place,
-            Err(error) => {
-                self.leave(&session);
-                return Err(store_error(&error));
-            }
-        };
+        let arrived = answered.await.map_err(|_| overloaded())??;
+        let session = arrived.session.clone();
+        let (position, origin) = (hello.position, hello.origin);
+        self.read(move |engine| engine.settle_in(arrived, position, origin)).await.map_err(|error| {
+            self.leave(&session);
+            store_error(&error)
+        })
+    }
+
+    /// Where an arrived device's session begins.
+    fn settle_in(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
+        let Arrived { session, arrival } = arrived;
+        let (bounds, begin) = self.place(arrival.device.user, position, origin)?;
         session.raise_head(bounds.head);
-        let served = hello.position.is_some_and(|position| begin.reset.is_none() && position.cursor == begin.cursor);
+        let served = position.is_some() && begin.reset.is_none();
         if served {
             self.cursors.enter(arrival.device, arrival.cursor, begin.cursor);
         } else {
             self.cursors.begin_at(arrival.device, begin.cursor);
         }
-        let snapshot = begin.snapshot.then(|| SnapshotCursor::new(hello.origin == Origin::Snapshot));
+        let snapshot = begin.snapshot.then(|| SnapshotCursor::new(origin == Origin::Snapshot));
         Ok(Entered { session, arrival, head: bounds.head, begin, snapshot })
     }
 
@@ -466,4 +472,46 @@ fn overloaded() -> Error {
 fn store_error(error: &StoreError) -> Error {
     tracing::error!(%error, "a session cannot be served from the store");
     Error { code: ErrorCode::StoreUnavailable, message: "the server cannot read its store".into(), retry_after_ms: 1000 }
+}
+
+/// An engine without threads, for simulations: each step happens when it is asked for.
+#[cfg(test)]
+impl Engine {
+    pub(crate) fn stepped(store: Arc<dyn Store>) -> Arc<Self> {
+        let retention = Retention { entries: u64::MAX, age: Duration::MAX };
+        Arc::new(Self::new(store, EngineConfig { presence_grace: Duration::ZERO, retention }))
+    }
+
+    /// Commits up to `max` of what waits. Returns whether anything did.
+    pub(crate) fn step_commit(&self, max: usize) -> bool {
+        if self.queue.len() == 0 {
+            return false;
+        }
+        let batch = self.queue.take(max).unwrap_or_default();
+        self.committer().commit(batch);
+        true
+    }
+
+    /// As [`hello`](Self::hello), with everything before it committed first.
+    pub(crate) fn step_hello(&self, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
+        let (answer, mut answered) = oneshot::channel();
+        let work = Work::Hello { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, answer };
+        assert!(self.queue.push(Lane::House, work).is_ok(), "the queue is full");
+        while self.step_commit(usize::MAX) {}
+        let arrived = answered.try_recv().map_err(|_| overloaded())??;
+        self.settle_in(arrived, hello.position, hello.origin).map_err(|error| store_error(&error))
+    }
+
+    /// Everything in a mailbox after `after`, as a device sees it.
+    pub(crate) fn step_events(&self, viewer: &Viewer, after: MailboxSeq, limit: usize) -> Vec<Event> {
+        let entries = self.store.mailbox_entries(viewer.device.user, after, limit, usize::MAX).unwrap_or_default();
+        view::render(viewer, &entries, &mut |user| self.name(user).ok()).unwrap_or_default()
+    }
+
+    /// What waits is lost, as in a crash.
+    pub(crate) fn step_crash(&self) {
+        while self.queue.len() > 0 {
+            drop(self.queue.take(usize::MAX));
+        }
+    }
 }

@@ -5,7 +5,7 @@ use whimbrel_protocol::frame::{Busy, Command, Error};
 use whimbrel_protocol::{CommandSeq, ErrorCode, Incarnation};
 
 /// What a session has taken in of its device's outbox.
-pub(super) struct Commands {
+pub(crate) struct Commands {
     incarnation: Incarnation,
     /// The number that comes next.
     expected: CommandSeq,
@@ -15,17 +15,17 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub(super) fn new(incarnation: Incarnation, applied: CommandSeq) -> Self {
+    pub(crate) fn new(incarnation: Incarnation, applied: CommandSeq) -> Self {
         Self { incarnation, expected: applied.next(), refused: false, busy: None }
     }
 
     /// A `Busy` to send.
-    pub(super) fn take_busy(&mut self) -> Option<Busy> {
+    pub(crate) fn take_busy(&mut self) -> Option<Busy> {
         self.busy.take()
     }
 
     /// Takes a command in, or not; `submit` hands it to the engine.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         command: Command,
         applied: CommandSeq,

@@ -4,7 +4,7 @@
 //! hub only says when to look. A session whose peer takes nothing stops reading the log and holds at most [`QUEUE_BYTES`] and what one
 //! read gave; it always goes on taking frames in, so that acknowledgements are never stuck.
 
-mod commands;
+pub(crate) mod commands;
 
 use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, Viewer};
 use crate::transport::{FrameSink, FrameSource, LinkError, TransportKind};
