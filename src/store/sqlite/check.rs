@@ -238,7 +238,9 @@ fn index(connection: &Connection, chunks: &Chunks, key: u64, entries: &Positions
         let pos = pos.unwrap_or(0);
         match found.next() {
             Some(found) if found != pos => return wrong(format!("entry {seq} points at record {found}, the log says {pos}")),
-            None if pos < tail => return wrong(format!("entry {seq} (record {pos}) is in no chunk, though the rows are complete up to {tail}")),
+            None if pos < tail => {
+                return wrong(format!("entry {seq} (record {pos}) is in no chunk, though the rows are complete up to {tail}"));
+            }
             _ => {}
         }
     }

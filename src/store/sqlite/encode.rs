@@ -34,8 +34,11 @@ pub(super) fn encode(body: &RecordBody, out: &mut Vec<u8>) -> Result<u16, StoreE
 /// Reads a body. `pos` is for the message of an error.
 pub(super) fn decode(pos: u64, kind: u16, bytes: &[u8]) -> Result<RecordBody, StoreError> {
     let body = match kind {
-        OUTBOX => take::<(DeviceKey, DeviceId, Incarnation)>(bytes)
-            .map(|(device, name, incarnation)| RecordBody::Outbox { device, name, incarnation }),
+        OUTBOX => take::<(DeviceKey, DeviceId, Incarnation)>(bytes).map(|(device, name, incarnation)| RecordBody::Outbox {
+            device,
+            name,
+            incarnation,
+        }),
         STARTED => take::<(ConversationId, ConversationKind, Vec<UserNo>)>(bytes)
             .map(|(conversation, kind, members)| RecordBody::Started { conversation, kind, members }),
         MESSAGE => take::<(ConversationId, ConversationSeq, Origin, Content)>(bytes)

@@ -42,9 +42,7 @@ mod tests;
 pub use check::{Report, check};
 pub use copy::{Compacted, backup, compact};
 
-use super::{
-    Conversation, DeviceKey, Entry, MailboxBounds, Record, Retention, Store, StoreError, Transaction, UserNo, fold,
-};
+use super::{Conversation, DeviceKey, Entry, MailboxBounds, Record, Retention, Store, StoreError, Transaction, UserNo, fold};
 use cache::Facts;
 use checkpoint::Checkpoints;
 use index::Index;

@@ -1,11 +1,11 @@
 //! Rows, read and written: each function is a statement or two. Where a read needs several of them to agree, the caller has begun a
 //! transaction.
 
-use super::super::{Conversation, Device, DeviceKey, Pos, Record, RecentCommand, StoreError, UserNo};
+use super::super::{Conversation, Device, DeviceKey, Pos, RecentCommand, Record, StoreError, UserNo};
 use super::chunk::{self, Positions};
+use super::encode;
 use super::index::DeviceSlot;
 use super::schema::{damaged, failed};
-use super::encode;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -68,7 +68,8 @@ pub(super) const LOG_FROM: &str = "SELECT pos, time, kind, body, recipients FROM
 pub(super) fn log_row(row: &Row<'_>) -> Result<Record, StoreError> {
     let pos = number(row, 0)?;
     let body = encode::decode(pos, column(row, 2)?, blob(row, 3)?)?;
-    let recipients = chunk::read_recipients(blob(row, 4)?).ok_or_else(|| damaged(format!("the recipients of record {pos} cannot be read")))?;
+    let recipients =
+        chunk::read_recipients(blob(row, 4)?).ok_or_else(|| damaged(format!("the recipients of record {pos} cannot be read")))?;
     Ok(Record { pos, time: Time(number(row, 1)?), recipients, body })
 }
 
@@ -346,7 +347,8 @@ pub(super) fn device_number(key: DeviceKey) -> i64 {
 pub(super) fn devices(connection: &Connection, user: UserNo) -> Result<Vec<DeviceSlot>, StoreError> {
     let first = device_number(DeviceKey { user, slot: 0 });
     let mut found = Vec::new();
-    let sql = "SELECT device, name, incarnation, applied, cursor, upto, commands FROM device WHERE device BETWEEN ?1 AND ?2 ORDER BY device";
+    let sql =
+        "SELECT device, name, incarnation, applied, cursor, upto, commands FROM device WHERE device BETWEEN ?1 AND ?2 ORDER BY device";
     each(connection, sql, (first, first + 31), |row| {
         let number_of = column::<i64>(row, 0)?;
         let key = DeviceKey { user, slot: (number_of - first) as u8 };

@@ -74,9 +74,7 @@ pub(super) fn connect(path: &Path, access: Access, options: &SqliteOptions) -> R
         options.mmap_bytes,
     );
     let further = match access {
-        Access::Write => format!(
-            "PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=134217728;"
-        ),
+        Access::Write => format!("PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=134217728;"),
         Access::Read => "PRAGMA query_only=ON;".to_owned(),
     };
     connection.execute_batch(&(settings + &further)).map_err(|error| failed(&error))?;

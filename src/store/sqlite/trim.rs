@@ -5,12 +5,12 @@
 //! are the messages of conversations, the memory of nonces, and what `store check` proves the indexes with.
 
 use super::super::{Pos, Retention, StoreError, UserNo};
+use super::SqliteStore;
 use super::chunk::Positions;
 use super::rows::{self, MAILBOX, Open};
 use super::schema::damaged;
 use super::sweep::Sweep;
 use super::writer::Published;
-use super::SqliteStore;
 use std::sync::PoisonError;
 use whimbrel_protocol::Time;
 
@@ -27,10 +27,15 @@ impl SqliteStore {
             let mut floors = Vec::new();
             let last = writer.change(&self.shared, |published, sweep| {
                 let mut users = Vec::new();
-                rows::each(published.connection, "SELECT user FROM mailbox WHERE user > ?1 ORDER BY user LIMIT ?2", (after, MAILBOXES), |row| {
-                    users.push(UserNo(rows::column(row, 0)?));
-                    Ok(true)
-                })?;
+                rows::each(
+                    published.connection,
+                    "SELECT user FROM mailbox WHERE user > ?1 ORDER BY user LIMIT ?2",
+                    (after, MAILBOXES),
+                    |row| {
+                        users.push(UserNo(rows::column(row, 0)?));
+                        Ok(true)
+                    },
+                )?;
                 for user in &users {
                     if let Some((was, floor)) = trim_mailbox(published, sweep, *user, keep.entries, oldest)? {
                         removed += floor - was;
