@@ -47,34 +47,40 @@ pub(super) fn pair(one: UserNo, other: UserNo) -> (UserNo, UserNo) {
     (one.min(other), one.max(other))
 }
 
-/// Says what contradicts the indexes, if anything: `device` and `conversation` are those that the record changes, before it.
-pub(super) fn check(device: Option<&Device>, conversation: Option<&Conversation>, body: &RecordBody) -> Result<(), String> {
-    if let Some(origin) = body.origin() {
-        let Some(device) = device else { return Err(format!("a command of a device that is not known: {:?}", origin.device)) };
-        if origin.incarnation != device.incarnation {
-            return Err(format!("a command of outbox {} of {:?}, whose outbox is {}", origin.incarnation, device.key, device.incarnation));
+/// Says how the record contradicts the device that it changes (as it was before), if it does.
+pub(super) fn check_device(device: Option<&Device>, body: &RecordBody) -> Result<(), String> {
+    if let RecordBody::Outbox { device: key, incarnation, .. } = body {
+        if usize::from(key.slot) >= DEVICES_MAX {
+            return Err(format!("a device in slot {}, there are {DEVICES_MAX}", key.slot));
         }
-        if origin.cseq != device.applied.next() {
-            return Err(format!("command {} of {:?} after {}", origin.cseq, device.key, device.applied));
-        }
+        return match device {
+            Some(device) if *incarnation <= device.incarnation => {
+                Err(format!("outbox {incarnation} of {key:?} after outbox {}", device.incarnation))
+            }
+            _ => Ok(()),
+        };
     }
-    match body {
-        RecordBody::Outbox { device: key, incarnation, .. } => {
-            if usize::from(key.slot) >= DEVICES_MAX {
-                return Err(format!("a device in slot {}, there are {DEVICES_MAX}", key.slot));
-            }
-            match device {
-                Some(device) if *incarnation <= device.incarnation => {
-                    Err(format!("outbox {incarnation} of {key:?} after outbox {}", device.incarnation))
-                }
-                _ => Ok(()),
-            }
+    let Some(origin) = body.origin() else { return Ok(()) };
+    match device {
+        None => Err(format!("a command of a device that is not known: {:?}", origin.device)),
+        Some(device) if origin.incarnation != device.incarnation => {
+            Err(format!("a command of outbox {} of {:?}, whose outbox is {}", origin.incarnation, device.key, device.incarnation))
         }
+        Some(device) if origin.cseq != device.applied.next() => {
+            Err(format!("command {} of {:?} after {}", origin.cseq, device.key, device.applied))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Says how the record contradicts the conversation that it changes (as it was before), if it does.
+pub(super) fn check_conversation(conversation: Option<&Conversation>, body: &RecordBody) -> Result<(), String> {
+    let (id, user) = match body {
         RecordBody::Started { conversation: id, members, kind } => {
             let mut sorted = members.clone();
             sorted.sort_unstable();
             sorted.dedup();
-            if conversation.is_some() {
+            return if conversation.is_some() {
                 Err(format!("conversation {id} begins a second time"))
             } else if sorted.len() != members.len() {
                 Err(format!("conversation {id} names a member twice"))
@@ -82,30 +88,25 @@ pub(super) fn check(device: Option<&Device>, conversation: Option<&Conversation>
                 Err(format!("direct conversation {id} has {} members", members.len()))
             } else {
                 Ok(())
-            }
+            };
         }
-        RecordBody::Message { conversation: id, seq, origin, .. } => match conversation {
-            None => Err(format!("a message in conversation {id}, which there is not")),
-            Some(conversation) if *seq != conversation.head.next() => {
-                Err(format!("number {seq} in conversation {id} after {}", conversation.head))
-            }
-            Some(conversation) if conversation.member(origin.device.user).is_none() => {
-                Err(format!("a message of user {} in conversation {id}, who is not a member", origin.device.user.0))
-            }
-            Some(_) => Ok(()),
-        },
-        RecordBody::Receipt { conversation: id, user, .. } => match conversation {
-            None => Err(format!("a receipt in conversation {id}, which there is not")),
-            Some(conversation) if conversation.member(*user).is_none() => {
-                Err(format!("a receipt of user {} in conversation {id}, who is not a member", user.0))
-            }
-            Some(_) => Ok(()),
-        },
-        RecordBody::Rejected { .. } | RecordBody::Repeat { .. } => Ok(()),
+        RecordBody::Message { conversation: id, origin, .. } => (id, origin.device.user),
+        RecordBody::Receipt { conversation: id, user, .. } => (id, *user),
+        RecordBody::Outbox { .. } | RecordBody::Rejected { .. } | RecordBody::Repeat { .. } => return Ok(()),
+    };
+    let Some(conversation) = conversation else { return Err(format!("there is no conversation {id}")) };
+    if conversation.member(user).is_none() {
+        return Err(format!("user {} is not a member of conversation {id}", user.0));
+    }
+    match body {
+        RecordBody::Message { seq, .. } if *seq != conversation.head.next() => {
+            Err(format!("number {seq} in conversation {id} after {}", conversation.head))
+        }
+        _ => Ok(()),
     }
 }
 
-/// Brings the device that the record changes up to date. The record was [`check`]ed.
+/// Brings the device that the record changes up to date. The record was [checked](check_device).
 pub(super) fn apply_device(device: &mut Option<Arc<Device>>, pos: Pos, body: &RecordBody) {
     if let RecordBody::Outbox { device: key, name, incarnation } = body {
         match device {
@@ -136,7 +137,7 @@ pub(super) fn apply_device(device: &mut Option<Arc<Device>>, pos: Pos, body: &Re
     }
 }
 
-/// Brings the conversation that the record changes up to date. The record was [`check`]ed.
+/// Brings the conversation that the record changes up to date. The record was [checked](check_conversation).
 pub(super) fn apply_conversation(conversation: &mut Option<Arc<Conversation>>, time: Time, body: &RecordBody) {
     match body {
         RecordBody::Started { conversation: id, kind, members } => {

@@ -179,7 +179,8 @@ impl<B: Base> Transaction for Staged<B> {
             Some(id) => self.staged_conversation(id)?,
             None => None,
         };
-        fold::check(device.as_deref(), conversation.as_deref(), &body).map_err(StoreError::Refused)?;
+        fold::check_device(device.as_deref(), &body).map_err(StoreError::Refused)?;
+        fold::check_conversation(conversation.as_deref(), &body).map_err(StoreError::Refused)?;
         let mut new_direct = None;
         match &body {
             RecordBody::Started { conversation: id, kind, members } => {
