@@ -130,6 +130,7 @@ pub(crate) struct Driver {
     /// Where the server is, as it said; asked again after a failure.
     endpoints: Option<Endpoints>,
     favourite: TransportKind,
+    favourite_since: Instant,
     /// The zero of the time that the machines are told.
     epoch: Instant,
     closing: Option<Instant>,
@@ -163,6 +164,7 @@ impl Driver {
             backoff: Backoff::default(),
             endpoints: None,
             favourite,
+            favourite_since: now,
             epoch: now,
             closing: None,
             closers: Vec::new(),
@@ -330,7 +332,7 @@ impl Driver {
         if self.config.transport != Transport::Auto || self.favourite == transport {
             return;
         }
-        self.favourite = transport;
+        self.prefer(transport);
         let (key, value) = (favourite_key(&self.config.server), favourite_value(transport));
         let noted = self.keeper.call(move |store| store.set_note(&key, &value));
         self.jobs.push(Box::pin(async move {
@@ -338,6 +340,12 @@ impl Driver {
             let _ = noted.await;
             Completed::Noted
         }));
+    }
+
+    /// This transport goes first from now on, for a while.
+    fn prefer(&mut self, transport: TransportKind) {
+        self.favourite = transport;
+        self.favourite_since = Instant::now();
     }
 
     async fn finish(mut self, error: Option<EndReason>) {
@@ -370,7 +378,7 @@ impl Driver {
 }
 
 /// How long a WebSocket stays the favourite although WebTransport is on offer: networks change.
-const FAVOURITE_SECONDS: u64 = 3_600;
+const FAVOURITE_FOR: Duration = Duration::from_secs(3_600);
 
 /// Under which key the favourite transport of a server is remembered.
 pub(crate) fn favourite_key(server: &Address) -> String {
@@ -389,7 +397,7 @@ fn favourite_value(transport: TransportKind) -> String {
 pub(crate) fn favourite(note: Option<&str>) -> TransportKind {
     let websocket = note.and_then(|note| note.split_once(' ')).is_some_and(|(time, name)| {
         let age = time.parse().map_or(u64::MAX, |time: u64| unix_seconds().saturating_sub(time));
-        name == TransportKind::WebSocket.name() && age < FAVOURITE_SECONDS
+        name == TransportKind::WebSocket.name() && age < FAVOURITE_FOR.as_secs()
     });
     if websocket { TransportKind::WebSocket } else { TransportKind::WebTransport }
 }

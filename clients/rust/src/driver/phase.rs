@@ -1,9 +1,9 @@
 //! Waiting, connecting, in session: and how long to wait before the next attempt.
 
-use super::Driver;
 use super::session::Session;
+use super::{Driver, FAVOURITE_FOR};
 use crate::link::{self, Established, LinkError};
-use crate::{Connection, EndReason};
+use crate::{Connection, EndReason, TransportKind};
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
@@ -164,6 +164,9 @@ impl Driver {
     }
 
     fn connect(&mut self) {
+        if self.favourite_since.elapsed() >= FAVOURITE_FOR {
+            self.prefer(TransportKind::WebTransport);
+        }
         let why = self.backoff.why.clone();
         self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why });
         let attempt = link::connect(
@@ -186,7 +189,7 @@ impl Driver {
             match session.greeted {
                 Some(since) if since.elapsed() >= STABLE_AFTER => self.backoff.failures = 0,
                 // A path that lets handshakes through and then nothing: the other transport goes first next time.
-                None if session.is_mute() => self.favourite = session.other_transport(),
+                None if session.is_mute() => self.prefer(session.other_transport()),
                 _ => {}
             }
         }
@@ -203,6 +206,7 @@ impl Driver {
     /// The network is another one: whatever there is of a connection is no good any more.
     pub(super) fn reconnect(&mut self) {
         self.backoff.failures = 0;
+        self.prefer(TransportKind::WebTransport);
         match &self.phase {
             Phase::Waiting(_) => self.phase = Phase::Waiting(Instant::now()),
             Phase::Connecting(_) => self.connect(),
