@@ -1,0 +1,224 @@
+//! What a client is to be, and how it begins.
+
+use crate::driver::{Config, Driver, Queues, favourite, favourite_key};
+use crate::error::BadName;
+use crate::inbox::Inbox;
+use crate::link::{Address, Trust, parse_pin};
+use crate::state::{Keeper, MemoryStore, SqliteStore};
+use crate::{Client, ConnectError, Connection, Events, StartError, StateError, Transport};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use whimbrel_protocol::frame::Origin;
+use whimbrel_protocol::{DeviceId, UserId};
+
+/// Requests that wait for the driver; a full queue makes the caller wait.
+const REQUESTS_MAX: usize = 64;
+/// Calls of `send` that wait for the driver; a full queue makes the caller wait.
+const SENDS_MAX: usize = 256;
+
+/// Where a device keeps its outbox, its cursor and its messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum State {
+    /// In memory: gone with the process. For tests, and for devices that live for a moment.
+    #[default]
+    Memory,
+    /// In a folder, made if need be. One process at a time holds it, and it belongs to one device of one user.
+    Folder(PathBuf),
+}
+
+/// How a dead connection is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Liveness {
+    /// When nothing was heard for this long, the server is asked whether it is there.
+    pub probe_after: Duration,
+    /// When it does not answer for this long, the connection is given up.
+    pub give_up_after: Duration,
+}
+
+impl Default for Liveness {
+    /// A dead connection is noticed after 10 + 5 seconds; a probe every 10 seconds also keeps address translations alive.
+    fn default() -> Self {
+        Self { probe_after: Duration::from_secs(10), give_up_after: Duration::from_secs(5) }
+    }
+}
+
+/// Describes a client. Begin with [`Client::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder {
+    url: String,
+    user: String,
+    device: Option<String>,
+    state: State,
+    token: String,
+    agent: String,
+    transport: Transport,
+    ca: Option<PathBuf>,
+    pins: Vec<String>,
+    origin: Origin,
+    liveness: Liveness,
+}
+
+impl Builder {
+    pub(crate) fn new(url: String, user: String) -> Self {
+        Self {
+            url,
+            user,
+            device: None,
+            state: State::default(),
+            token: String::new(),
+            agent: concat!("whimbrel-client-rust/", env!("CARGO_PKG_VERSION")).into(),
+            transport: Transport::default(),
+            ca: None,
+            pins: Vec::new(),
+            origin: Origin::default(),
+            liveness: Liveness::default(),
+        }
+    }
+
+    /// The device's name. Without one: the name that the state folder remembers, or else a new random one.
+    pub fn device(mut self, name: impl Into<String>) -> Self {
+        self.device = Some(name.into());
+        self
+    }
+
+    /// Where the device keeps what it must not lose. [`State::Memory`] unless said.
+    pub fn state(mut self, state: State) -> Self {
+        self.state = state;
+        self
+    }
+
+    /// The proof that the server wants, where it wants one.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// Name and version of the application, for the server's logs.
+    pub fn agent(mut self, agent: impl Into<String>) -> Self {
+        self.agent = agent.into();
+        self
+    }
+
+    /// Which transport to use. [`Transport::Auto`] unless said.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Believe certificates that this CA signed: a PEM file, or a server's certs directory with a `ca.pem`.
+    pub fn ca(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca = Some(path.into());
+        self
+    }
+
+    /// Believe the certificate with this SHA-256 (hexadecimal or base64). May be called several times. Over QUIC such a certificate
+    /// must keep the rules that browsers have for hashes: ECDSA P-256, valid for at most 14 days.
+    pub fn pin(mut self, hash: impl Into<String>) -> Self {
+        self.pins.push(hash.into());
+        self
+    }
+
+    /// Where a device begins that was never here. A snapshot of the conversations unless said.
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// How a dead connection is noticed.
+    pub fn liveness(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
+    }
+
+    /// Starts the client and returns at once: it keeps trying to connect until it is told to stop, or the server refuses it for good.
+    ///
+    /// # Errors
+    /// If what was described cannot be, or the state cannot be opened.
+    pub async fn start(self) -> Result<(Client, Events), StartError> {
+        let server = Address::parse(&self.url).map_err(|why| StartError::Url(why.to_string()))?;
+        let name = |what, name: &str, reason| BadName { name: name.into(), what, reason };
+        let user = UserId::new(&self.user).map_err(|reason| name("user", &self.user, reason))?;
+        let wanted = self.device.as_deref().map(|device| DeviceId::new(device).map_err(|reason| name("device", device, reason)));
+        let wanted = wanted.transpose()?;
+        let pins = self.pins.iter().map(|pin| parse_pin(pin)).collect::<Result<Vec<_>, _>>()?;
+        let trust = load_trust(self.ca, pins).await?;
+        if server.secure && !trust.is_configured() {
+            return Err(StartError::NothingToTrust { url: self.url });
+        }
+        let (keeper, device) = open(self.state, user.clone(), wanted).await?;
+        let loaded = keeper.read(|store| store.load()).await?;
+        let key = favourite_key(&server);
+        let note = keeper.read(move |store| store.note(&key)).await?;
+        let config = Config {
+            server,
+            trust,
+            transport: self.transport,
+            user: user.clone(),
+            device: device.clone(),
+            token: self.token,
+            agent: self.agent,
+            origin: self.origin,
+            liveness: self.liveness,
+        };
+        let inbox = Arc::new(Inbox::default());
+        let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
+        let (sends, send_queue) = mpsc::channel(SENDS_MAX);
+        let (state, connection) = watch::channel(Connection::Connecting { attempt: 1, why: None });
+        let queues = Queues { inbox: Arc::clone(&inbox), requests: request_queue, sends: send_queue, connection: state };
+        let driver = Driver::new(config, loaded, favourite(note.as_deref()), keeper.clone(), queues);
+        tokio::spawn(driver.run());
+        Ok((Client::new(user, device, requests, sends, connection, keeper), Events::new(inbox)))
+    }
+
+    /// Starts the client and waits for the first session.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), or if the first attempt fails: the client has ended then.
+    pub async fn connect(self) -> Result<(Client, Events), ConnectError> {
+        let (client, events) = self.start().await?;
+        let mut connection = client.connection();
+        // Cloned: what is borrowed from the channel must not be held across an await.
+        let settled = connection.wait_for(|state| !matches!(state, Connection::Connecting { .. })).await.map(|state| state.clone());
+        let failure = match settled {
+            Ok(Connection::Connected { .. } | Connection::Connecting { .. }) => None,
+            Ok(Connection::Offline { why, .. }) => Some(ConnectError::Unreachable(why)),
+            Ok(Connection::Ended { error: Some(error) }) => Some(ConnectError::Ended(error)),
+            Ok(Connection::Ended { error: None }) | Err(_) => Some(ConnectError::Unreachable("the client has ended".into())),
+        };
+        match failure {
+            None => Ok((client, events)),
+            Some(failure) => {
+                client.close().await;
+                Err(failure)
+            }
+        }
+    }
+}
+
+async fn load_trust(ca: Option<PathBuf>, pins: Vec<[u8; 32]>) -> Result<Trust, StartError> {
+    // A file is read: not on an async thread.
+    let loaded = tokio::task::spawn_blocking(move || Trust::load(ca.as_deref(), pins)).await;
+    loaded.map_err(|why| StartError::Ca(why.to_string()))?.map_err(StartError::from)
+}
+
+async fn open(state: State, user: UserId, wanted: Option<DeviceId>) -> Result<(Keeper, DeviceId), StateError> {
+    let fresh = format!("rust-{:016x}", rand::random::<u64>());
+    let fresh = DeviceId::new(&fresh).map_err(|why| StateError::Failed(why.to_string()))?;
+    match state {
+        State::Memory => Ok((Keeper::in_place(MemoryStore::default()), wanted.unwrap_or(fresh))),
+        State::Folder(folder) => {
+            let (told, device) = tokio::sync::oneshot::channel();
+            let keeper = Keeper::on_thread(move || {
+                let (store, device) = SqliteStore::open(&folder, &user, wanted.as_ref(), &fresh)?;
+                // The receiver waits below, unless the whole attempt was given up.
+                let _ = told.send(device.device);
+                Ok(store)
+            })
+            .await?;
+            Ok((keeper, device.await.map_err(|_| StateError::Closed)?))
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The task that owns a client: its outbox, its cursor and its connection.
+//!
+//! One loop takes what the application asks, what the link brings, what the store has finished and what time it is, and does one thing
+//! at a time ([`Driver::drive`]). Everything the store does is handed over in order and awaited beside the rest, but for the moments
+//! of a session's beginning where nothing may happen before it is stored.
+
+mod directory;
+mod outbox;
+mod phase;
+mod queries;
+mod session;
+
+pub(crate) use queries::Reply;
+
+use crate::client::Sent;
+use crate::inbox::Inbox;
+use crate::link::{Address, Endpoints, Trust};
+use crate::state::{Keeper, Loaded};
+use crate::{Connection, EndReason, Liveness, OutcomeError, QueryError, SendError, StateError, Transport, TransportKind};
+use directory::Directory;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use outbox::Outbox;
+use phase::{Backoff, Phase, Retry};
+use queries::Queries;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use whimbrel_protocol::frame::{CommandBody, Origin, Position, QueryBody, Signal, Watch};
+use whimbrel_protocol::{DeviceId, Downlink, DownlinkState, MailboxSeq, Nonce, UserId};
+
+/// Commands in the outbox whose outcome was not taken, at most; beyond them `send` waits.
+pub const OUTBOX_MAX: usize = 10_000;
+/// Events that are stored in one transaction.
+const TAKE_MAX: usize = 256;
+/// Commands that are stored in one transaction, unless one call of the application has more.
+const ENQUEUE_MAX: usize = 256;
+/// That commands were applied is stored this much later, if the events that follow do not carry it along.
+const SAVE_DELAY: Duration = Duration::from_millis(100);
+/// How long closing may take before it is cut short.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a driver is to be.
+pub(crate) struct Config {
+    pub server: Address,
+    pub trust: Trust,
+    pub transport: Transport,
+    pub user: UserId,
+    pub device: DeviceId,
+    pub token: String,
+    pub agent: String,
+    pub origin: Origin,
+    pub liveness: Liveness,
+}
+
+/// What handles ask.
+pub(crate) enum Request {
+    Query { body: QueryBody, reply: Reply },
+    Signal(Signal),
+    Watch(Watch),
+    NetworkChanged,
+    Close(oneshot::Sender<()>),
+}
+
+/// Commands to store and send.
+pub(crate) struct SendRequest {
+    pub commands: Vec<ToSend>,
+    pub stored: oneshot::Sender<Result<(), SendError>>,
+}
+
+/// One of them.
+pub(crate) struct ToSend {
+    pub nonce: Nonce,
+    pub body: CommandBody,
+    pub ticket: Option<oneshot::Sender<Result<Sent, OutcomeError>>>,
+}
+
+/// The driver's ends of everything that ties it to handles.
+pub(crate) struct Queues {
+    pub inbox: Arc<Inbox>,
+    pub requests: mpsc::Receiver<Request>,
+    pub sends: mpsc::Receiver<SendRequest>,
+    pub connection: watch::Sender<Connection>,
+}
+
+/// What the store has finished.
+enum Completed {
+    Enqueued { requests: Vec<Storing>, result: Result<(), StateError> },
+    Taken { position: Position, result: Result<(), StateError> },
+    Saved(Result<(), StateError>),
+    Noted,
+}
+
+/// Who waits for commands to be stored, and which.
+type Storing = (oneshot::Sender<Result<(), SendError>>, Vec<Nonce>);
+type Job = Pin<Box<dyn Future<Output = Completed> + Send>>;
+
+/// The owner of a client.
+pub(crate) struct Driver {
+    config: Config,
+    keeper: Keeper,
+    inbox: Arc<Inbox>,
+    requests: mpsc::Receiver<Request>,
+    sends: mpsc::Receiver<SendRequest>,
+    /// A request that does not fit into the outbox yet.
+    held: Option<SendRequest>,
+    connection: watch::Sender<Connection>,
+
+    outbox: Outbox,
+    downlink: Downlink,
+    /// Highest event that went into the inbox; those up to it that come again are known.
+    queued: MailboxSeq,
+    directory: Directory,
+    queries: Queries,
+    watch: Option<Watch>,
+
+    jobs: FuturesUnordered<Job>,
+    /// An enqueue is being stored: nothing is sent until it is.
+    storing: bool,
+    taking: bool,
+    saving: bool,
+    /// Since when the outbox has a state that is not stored.
+    unsaved: Option<Instant>,
+
+    phase: Phase,
+    backoff: Backoff,
+    /// Where the server is, as it said; asked again after a failure.
+    endpoints: Option<Endpoints>,
+    favourite: TransportKind,
+    favourite_since: Instant,
+    /// The zero of the time that the machines are told.
+    epoch: Instant,
+    closing: Option<Instant>,
+    closers: Vec<oneshot::Sender<()>>,
+}
+
+impl Driver {
+    pub fn new(config: Config, loaded: Loaded, favourite: TransportKind, keeper: Keeper, queues: Queues) -> Self {
+        let Queues { inbox, requests, sends, connection } = queues;
+        let now = Instant::now();
+        Self {
+            downlink: Downlink::restore(DownlinkState { position: loaded.position }),
+            queued: loaded.position.map_or(MailboxSeq(0), |position| position.cursor),
+            directory: Directory::new(config.user.clone(), loaded.directory),
+            outbox: Outbox::restore(loaded.outbox, loaded.pending, loaded.awaiting),
+            config,
+            keeper,
+            inbox,
+            requests,
+            sends,
+            held: None,
+            connection,
+            queries: Queries::default(),
+            watch: None,
+            jobs: FuturesUnordered::new(),
+            storing: false,
+            taking: false,
+            saving: false,
+            unsaved: None,
+            phase: Phase::Waiting(now),
+            backoff: Backoff::default(),
+            endpoints: None,
+            favourite,
+            favourite_since: now,
+            epoch: now,
+            closing: None,
+            closers: Vec::new(),
+        }
+    }
+
+    /// Runs until nobody wants it any more, or it cannot go on.
+    pub async fn run(mut self) {
+        let error = self.drive().await.err();
+        self.finish(error).await;
+    }
+
+    async fn drive(&mut self) -> Result<(), EndReason> {
+        loop {
+            self.take_held();
+            self.store_done();
+            self.save_applied();
+            if self.pump()? && self.closing.is_some() {
+                return Ok(());
+            }
+            let read = self.may_read();
+            let wake = self.wake();
+            let open = self.closing.is_none();
+            let room = open && !self.storing && self.held.is_none() && self.outbox.room() > 0;
+            tokio::select! {
+                request = self.requests.recv(), if open => match request {
+                    Some(request) => self.on_request(request),
+                    None => self.close(),
+                },
+                Some(request) = self.sends.recv(), if room => self.on_sends(request),
+                () = self.inbox.finished() => {}
+                Some(completed) = self.jobs.next(), if !self.jobs.is_empty() => self.on_completed(completed)?,
+                () = sleep_until(wake) => {}
+                progress = self.phase.progress(read) => self.on_progress(progress).await?,
+            }
+        }
+    }
+
+    /// The time as the machines are told it.
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Query { body, reply } => self.queries.open(body, reply),
+            Request::Signal(signal) => {
+                if let Phase::Session(session) = &mut self.phase {
+                    session.signal(signal);
+                }
+            }
+            Request::Watch(watch) => {
+                if let Phase::Session(session) = &mut self.phase {
+                    session.watched = false;
+                }
+                self.watch = Some(watch);
+            }
+            Request::NetworkChanged => self.reconnect(),
+            Request::Close(closed) => {
+                self.closers.push(closed);
+                self.close();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.closing.get_or_insert(Instant::now() + CLOSE_TIMEOUT);
+    }
+
+    fn take_held(&mut self) {
+        let room = if self.storing { 0 } else { self.outbox.room() };
+        if let Some(request) = self.held.take_if(|request| request.commands.len() <= room) {
+            self.on_sends(request);
+        }
+    }
+
+    /// Numbers what is to be sent, and whatever else waits to be, and has it stored together.
+    fn on_sends(&mut self, first: SendRequest) {
+        let mut requests = Vec::new();
+        let mut commands = Vec::new();
+        let mut next = Some(first);
+        while let Some(request) = next {
+            if request.commands.len() > self.outbox.room() {
+                self.held = Some(request);
+                break;
+            }
+            let nonces = request.commands.iter().map(|command| command.nonce).collect();
+            commands.extend(request.commands.into_iter().map(|command| self.outbox.enqueue(command)));
+            requests.push((request.stored, nonces));
+            next = if commands.len() < ENQUEUE_MAX { self.sends.try_recv().ok() } else { None };
+        }
+        if requests.is_empty() {
+            return;
+        }
+        self.storing = true;
+        let stored = self.keeper.call(move |store| store.enqueue(&commands));
+        self.jobs.push(Box::pin(async move { Completed::Enqueued { requests, result: stored.await } }));
+    }
+
+    /// Has the store take what the application is done with.
+    fn store_done(&mut self) {
+        if self.taking {
+            return;
+        }
+        let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) else { return };
+        self.taking = true;
+        // The transaction carries the outbox's state along.
+        self.unsaved = None;
+        let (me, outbox) = (self.config.user.clone(), self.outbox.state());
+        let taken = self.keeper.call(move |store| store.take(&me, &events, position, outbox));
+        self.jobs.push(Box::pin(async move { Completed::Taken { position, result: taken.await } }));
+    }
+
+    fn save_applied(&mut self) {
+        let due = self.unsaved.is_some_and(|since| self.closing.is_some() || since.elapsed() >= SAVE_DELAY);
+        if !due || self.saving {
+            return;
+        }
+        self.saving = true;
+        self.unsaved = None;
+        let state = self.outbox.state();
+        let saved = self.keeper.call(move |store| store.applied(state));
+        self.jobs.push(Box::pin(async move { Completed::Saved(saved.await) }));
+    }
+
+    fn on_completed(&mut self, completed: Completed) -> Result<(), EndReason> {
+        match completed {
+            Completed::Enqueued { requests, result } => {
+                self.storing = false;
+                if result.is_err() {
+                    let failed: Vec<Nonce> = requests.iter().flat_map(|(_, nonces)| nonces).copied().collect();
+                    self.outbox.forget(&failed);
+                    // The outbox was put together anew: a session would have to be told. It is simpler to begin another.
+                    if matches!(self.phase, Phase::Session(_)) {
+                        self.lost("a command could not be stored".into(), Retry::Backoff);
+                    }
+                }
+                for (stored, _) in requests {
+                    // Whoever asked may be gone; what was stored is sent all the same.
+                    let _ = stored.send(result.clone().map_err(SendError::State));
+                }
+            }
+            Completed::Taken { position, result } => {
+                self.taking = false;
+                result?;
+                let now = self.now();
+                self.downlink.on_stored(position, now);
+            }
+            Completed::Saved(result) => {
+                self.saving = false;
+                result?;
+            }
+            Completed::Noted => {}
+        }
+        Ok(())
+    }
+
+    /// Whether everything that is done is stored.
+    fn is_settled(&self) -> bool {
+        !self.storing && !self.taking && !self.saving && self.unsaved.is_none()
+    }
+
+    /// Remembers what worked, for the next start.
+    fn remember(&mut self, transport: TransportKind) {
+        if self.config.transport != Transport::Auto || self.favourite == transport {
+            return;
+        }
+        self.prefer(transport);
+        let (key, value) = (favourite_key(&self.config.server), favourite_value(transport));
+        let noted = self.keeper.call(move |store| store.set_note(&key, &value));
+        self.jobs.push(Box::pin(async move {
+            // A hint: losing it costs 200 ms at the next start.
+            let _ = noted.await;
+            Completed::Noted
+        }));
+    }
+
+    /// This transport goes first from now on, for a while.
+    fn prefer(&mut self, transport: TransportKind) {
+        self.favourite = transport;
+        self.favourite_since = Instant::now();
+    }
+
+    async fn finish(mut self, error: Option<EndReason>) {
+        self.requests.close();
+        self.sends.close();
+        // What is done is stored even if the server will not hear of it any more.
+        while let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) {
+            let (me, outbox) = (self.config.user.clone(), self.outbox.state());
+            if self.keeper.call(move |store| store.take(&me, &events, position, outbox)).await.is_err() {
+                break;
+            }
+        }
+        if let Some(session) = self.take_session() {
+            session.leave().await;
+        }
+        self.keeper.stop().await;
+        self.inbox.end();
+        if let Some(error) = &error {
+            tracing::warn!(%error, "the client has ended");
+        }
+        let connection = self.connection.clone();
+        let closers = std::mem::take(&mut self.closers);
+        // Tickets and questions end with the driver: first they, then whoever waits for the end.
+        drop(self);
+        connection.send_replace(Connection::Ended { error });
+        for closed in closers {
+            let _ = closed.send(());
+        }
+    }
+}
+
+/// How long a WebSocket stays the favourite although WebTransport is on offer: networks change.
+const FAVOURITE_FOR: Duration = Duration::from_secs(3_600);
+
+/// Under which key the favourite transport of a server is remembered.
+pub(crate) fn favourite_key(server: &Address) -> String {
+    format!("transport {}", server.authority())
+}
+
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
+fn favourite_value(transport: TransportKind) -> String {
+    format!("{} {}", unix_seconds(), transport.name())
+}
+
+/// The favourite that a note tells: what worked last, if that is not too long ago.
+pub(crate) fn favourite(note: Option<&str>) -> TransportKind {
+    let websocket = note.and_then(|note| note.split_once(' ')).is_some_and(|(time, name)| {
+        let age = time.parse().map_or(u64::MAX, |time: u64| unix_seconds().saturating_sub(time));
+        name == TransportKind::WebSocket.name() && age < FAVOURITE_FOR.as_secs()
+    });
+    if websocket { TransportKind::WebSocket } else { TransportKind::WebTransport }
+}
+
+/// For those who ask when it is over.
+pub(crate) fn refuse<T>(reply: oneshot::Sender<Result<T, QueryError>>, why: QueryError) {
+    // Whoever asked may be gone.
+    let _ = reply.send(Err(why));
+}

@@ -1,0 +1,210 @@
+//! The outbox, the commands whose outcome is awaited, and who waits for it.
+
+use super::{OUTBOX_MAX, ToSend};
+use crate::client::Sent;
+use crate::state::{CommandNumber, OutboxRow};
+use crate::{Outcome, OutcomeError, TransportKind};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use whimbrel_protocol::frame::{Command, CommandBody, Event, EventBody, Welcome};
+use whimbrel_protocol::{Agreement, CommandSeq, Disagreement, Incarnation, Nonce, OutboxState, Time, Uplink};
+
+/// Bytes of text in the outbox, at most: the longest texts are not kept in such numbers.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+#[derive(Default)]
+pub(super) struct Outbox {
+    uplink: Uplink,
+    /// Applied messages whose outcome did not come yet.
+    awaiting: BTreeMap<CommandNumber, Command>,
+    tickets: HashMap<Nonce, oneshot::Sender<Result<Sent, OutcomeError>>>,
+    /// Bytes of text in both.
+    bytes: usize,
+}
+
+/// What to store after a disagreement.
+pub(super) struct Disagreed {
+    pub state: OutboxState,
+    /// Commands that the server forgot that it had applied: they are sent again.
+    pub again: Vec<Nonce>,
+}
+
+fn text_bytes(body: &CommandBody) -> usize {
+    match body {
+        CommandBody::Send(send) => send.content.text.len(),
+        _ => 0,
+    }
+}
+
+impl Outbox {
+    pub fn restore(state: OutboxState, pending: Vec<Command>, awaiting: Vec<OutboxRow>) -> Self {
+        let awaiting: BTreeMap<_, _> = awaiting.into_iter().map(|row| ((row.command.incarnation, row.command.cseq), row.command)).collect();
+        let bytes = pending.iter().chain(awaiting.values()).map(|command| text_bytes(&command.body)).sum();
+        Self { uplink: Uplink::restore(state, pending), awaiting, tickets: HashMap::new(), bytes }
+    }
+
+    pub fn state(&self) -> OutboxState {
+        self.uplink.state()
+    }
+
+    pub fn incarnation(&self) -> Incarnation {
+        self.uplink.incarnation()
+    }
+
+    /// How many commands more it takes.
+    pub fn room(&self) -> usize {
+        if self.bytes >= BYTES_MAX { 0 } else { OUTBOX_MAX.saturating_sub(self.uplink.waiting() + self.awaiting.len()) }
+    }
+
+    /// Whether somebody in this process waits for an outcome.
+    pub fn has_tickets(&self) -> bool {
+        !self.tickets.is_empty()
+    }
+
+    /// Numbers a command, which must be stored before the next [`poll_transmit`](Self::poll_transmit).
+    pub fn enqueue(&mut self, command: ToSend) -> Command {
+        self.bytes += text_bytes(&command.body);
+        if let Some(ticket) = command.ticket {
+            self.tickets.insert(command.nonce, ticket);
+        }
+        self.uplink.enqueue(command.nonce, command.body)
+    }
+
+    /// Takes back the newest commands, which could not be stored.
+    pub fn forget(&mut self, nonces: &[Nonce]) {
+        let pending: Vec<Command> = self.uplink.pending().filter(|command| !nonces.contains(&command.nonce)).cloned().collect();
+        self.uplink = Uplink::restore(self.uplink.state(), pending);
+        for nonce in nonces {
+            self.tickets.remove(nonce);
+        }
+        self.count_bytes();
+    }
+
+    fn count_bytes(&mut self) {
+        self.bytes = self.uplink.pending().chain(self.awaiting.values()).map(|command| text_bytes(&command.body)).sum();
+    }
+
+    pub fn on_welcome(&mut self, welcome: &Welcome) -> Agreement {
+        let applied: Vec<Command> = if welcome.incarnation == self.uplink.incarnation() {
+            self.uplink.pending().take_while(|command| command.cseq <= welcome.applied).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        let agreement = self.uplink.on_welcome(welcome);
+        if agreement == Agreement::Agreed {
+            self.await_outcome(applied);
+        }
+        agreement
+    }
+
+    fn await_outcome(&mut self, applied: Vec<Command>) {
+        for command in applied {
+            if matches!(command.body, CommandBody::Send(_)) {
+                self.awaiting.insert((command.incarnation, command.cseq), command);
+            } else {
+                self.tickets.remove(&command.nonce);
+            }
+        }
+    }
+
+    /// After [`Agreement::Disagreed`]: what the server has forgotten, and this device still has, is sent again under the new numbers.
+    /// A command that the server has after all is a repeat there.
+    pub fn on_disagreed(&mut self, incarnation: Incarnation, disagreement: Disagreement) -> Disagreed {
+        let Disagreement::ServerIsOlder { server, .. } = disagreement else {
+            return Disagreed { state: self.uplink.state(), again: Vec::new() };
+        };
+        let lost: Vec<Command> = self
+            .awaiting
+            .range((incarnation, server.next())..=(incarnation, CommandSeq(u64::MAX)))
+            .map(|(_, command)| command.clone())
+            .collect();
+        for command in &lost {
+            self.awaiting.remove(&(command.incarnation, command.cseq));
+        }
+        let state = OutboxState { incarnation: Incarnation(0), applied: server, applied_nonce: Nonce::default() };
+        let again = lost.iter().map(|command| command.nonce).collect();
+        let pending: Vec<Command> = lost.into_iter().chain(self.uplink.pending().cloned()).collect();
+        self.uplink = Uplink::restore(state, pending);
+        Disagreed { state, again }
+    }
+
+    /// The numbers of everything that waits, as they are after a renumbering.
+    pub fn numbers(&self) -> Vec<(Nonce, CommandSeq)> {
+        self.uplink.pending().map(|command| (command.nonce, command.cseq)).collect()
+    }
+
+    /// Returns whether the state changed, and is to be stored.
+    pub fn on_applied(&mut self, cseq: CommandSeq) -> bool {
+        // A number that was never given is a stray, and changes nothing.
+        if self.uplink.pending().last().is_none_or(|last| cseq > last.cseq) {
+            return false;
+        }
+        let applied: Vec<Command> = self.uplink.pending().take_while(|command| command.cseq <= cseq).cloned().collect();
+        let changed = self.uplink.on_applied(cseq) > 0;
+        if changed {
+            self.await_outcome(applied);
+        }
+        changed
+    }
+
+    pub fn on_busy(&mut self, cseq: CommandSeq, retry_after: Duration, now: Duration) {
+        self.uplink.on_busy(cseq, retry_after, now);
+    }
+
+    pub fn on_disconnect(&mut self) {
+        self.uplink.on_disconnect();
+    }
+
+    pub fn poll_transmit(&mut self, now: Duration) -> Option<&Command> {
+        self.uplink.poll_transmit(now)
+    }
+
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.uplink.poll_timeout()
+    }
+
+    /// If the event is an outcome: tells whoever waits for it. `keep` leaves the command here, because the event will come again.
+    pub fn on_outcome(&mut self, event: &Event, transport: TransportKind, keep: bool) -> Option<Outcome> {
+        let (incarnation, cseq, result) = match &event.body {
+            EventBody::Sent(sent) => {
+                let told = Sent { cseq: sent.cseq, conversation: sent.conversation, seq: sent.seq, time: event.time, transport };
+                (sent.incarnation, sent.cseq, Ok(told))
+            }
+            EventBody::Rejected(rejected) => {
+                let why = OutcomeError::Rejected { code: rejected.code, message: rejected.message.clone() };
+                (rejected.incarnation, rejected.cseq, Err(why))
+            }
+            _ => return None,
+        };
+        let number = (incarnation, cseq);
+        let command = if keep { self.awaiting.get(&number).cloned() } else { self.awaiting.remove(&number) };
+        if let (Some(command), false) = (&command, keep) {
+            self.bytes = self.bytes.saturating_sub(text_bytes(&command.body));
+        }
+        Some(self.tell(Some(event), cseq, command, result))
+    }
+
+    fn tell(&mut self, event: Option<&Event>, cseq: CommandSeq, command: Option<Command>, result: Result<Sent, OutcomeError>) -> Outcome {
+        let nonce = command.as_ref().map(|command| command.nonce);
+        if let Some(ticket) = nonce.and_then(|nonce| self.tickets.remove(&nonce)) {
+            // Whoever waited may be gone.
+            let _ = ticket.send(result.clone());
+        }
+        let (to, content) = match command.map(|command| command.body) {
+            Some(CommandBody::Send(send)) => (Some(send.to), Some(send.content)),
+            _ => (None, None),
+        };
+        let (entry, time) = event.map_or((None, Time(0)), |event| (Some(event.seq), event.time));
+        Outcome { entry, time, cseq, nonce, to, content, result }
+    }
+
+    /// The outcomes of everything applied until now will not be told: the device was reset to a point after them.
+    pub fn untold(&mut self) -> Vec<Outcome> {
+        let awaiting = std::mem::take(&mut self.awaiting);
+        let outcomes =
+            awaiting.into_values().map(|command| self.tell(None, command.cseq, Some(command), Err(OutcomeError::Untold))).collect();
+        self.count_bytes();
+        outcomes
+    }
+}

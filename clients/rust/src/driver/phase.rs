@@ -1,0 +1,233 @@
+//! Waiting, connecting, in session: and how long to wait before the next attempt.
+
+use super::session::Session;
+use super::{Driver, FAVOURITE_FOR};
+use crate::link::{self, Established, LinkError};
+use crate::{Connection, EndReason, TransportKind};
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+use whimbrel_protocol::frame::ServerFrame;
+
+/// The longest first wait …
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// … which doubles with each attempt, up to this.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// A session that lasted this long makes the next wait a first one again.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// Servers may ask for patience, but not for more than this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+pub(super) enum Phase {
+    Waiting(Instant),
+    Connecting(Pin<Box<dyn Future<Output = Result<Established, LinkError>> + Send>>),
+    Session(Box<Session>),
+}
+
+/// What happened to the connection.
+pub(super) enum Progress {
+    Due,
+    Connected(Result<Box<Established>, LinkError>),
+    Frame(Result<Option<ServerFrame>, LinkError>),
+    Flushed(Result<(), LinkError>),
+}
+
+impl Phase {
+    /// Waits for something to happen. Cancel-safe. `read` says whether frames are wanted.
+    pub async fn progress(&mut self, read: bool) -> Progress {
+        match self {
+            Self::Waiting(until) => {
+                sleep_until(*until).await;
+                Progress::Due
+            }
+            Self::Connecting(attempt) => Progress::Connected(attempt.await.map(Box::new)),
+            Self::Session(session) => {
+                let queued = session.sink.queued() > 0;
+                tokio::select! {
+                    frame = session.source.next(), if read => Progress::Frame(frame),
+                    flushed = session.sink.flush(), if queued => Progress::Flushed(flushed),
+                    () = pending(), if !read && !queued => Progress::Due,
+                }
+            }
+        }
+    }
+}
+
+/// Why a session does not go on.
+pub(super) enum Stop {
+    Lost { why: String, retry: Retry },
+    End(EndReason),
+}
+
+impl Stop {
+    pub fn lost(why: impl Into<String>, retry: Retry) -> Self {
+        Self::Lost { why: why.into(), retry }
+    }
+}
+
+/// When to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retry {
+    Now,
+    Backoff,
+    After(Duration),
+}
+
+/// Counts attempts, and says how long to wait: anything up to a limit that doubles, so that clients who lost the same server do not all
+/// come back at once.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    /// Attempts since the last stable session.
+    failures: u32,
+    pub why: Option<String>,
+}
+
+impl Backoff {
+    fn wait(&mut self, retry: Retry) -> Duration {
+        let limit = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        match retry {
+            Retry::Now => Duration::ZERO,
+            Retry::Backoff => limit.mul_f64(rand::random::<f64>()),
+            Retry::After(time) => time.min(RETRY_AFTER_MAX),
+        }
+    }
+
+    fn attempt(&self) -> u32 {
+        self.failures.saturating_add(1)
+    }
+}
+
+impl Driver {
+    /// Something happened to the connection.
+    pub(super) async fn on_progress(&mut self, progress: Progress) -> Result<(), EndReason> {
+        match progress {
+            Progress::Due => {
+                if matches!(self.phase, Phase::Waiting(_)) {
+                    self.connect();
+                }
+                Ok(())
+            }
+            Progress::Connected(Ok(established)) => {
+                let Established { link, endpoints } = *established;
+                self.endpoints = Some(endpoints);
+                tracing::debug!(transport = %link.transport, "a link is there");
+                match Session::begin(link, self.hello()) {
+                    Ok(session) => self.phase = Phase::Session(Box::new(session)),
+                    Err(why) => self.lost(format!("the greeting does not fit a frame: {why}"), Retry::Backoff),
+                }
+                Ok(())
+            }
+            Progress::Connected(Err(why)) => {
+                // What was known of the server may be out of date: ask it again.
+                self.endpoints = None;
+                self.lost(why.to_string(), Retry::Backoff);
+                Ok(())
+            }
+            Progress::Frame(Ok(Some(frame))) => self.in_session(frame).await,
+            Progress::Frame(Ok(None)) => {
+                self.lost("the server closed the connection".into(), Retry::Backoff);
+                Ok(())
+            }
+            Progress::Frame(Err(why)) | Progress::Flushed(Err(why)) => {
+                self.lost(why.to_string(), Retry::Backoff);
+                Ok(())
+            }
+            Progress::Flushed(Ok(())) => Ok(()),
+        }
+    }
+
+    /// The session, if there is one, taken out for a moment: it and the rest of the driver are then two things.
+    pub(super) fn take_session(&mut self) -> Option<Box<Session>> {
+        match std::mem::replace(&mut self.phase, Phase::Waiting(self.epoch)) {
+            Phase::Session(session) => Some(session),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    async fn in_session(&mut self, frame: ServerFrame) -> Result<(), EndReason> {
+        let Some(mut session) = self.take_session() else { return Ok(()) };
+        let result = self.on_frame(&mut session, frame).await;
+        self.phase = Phase::Session(session);
+        match result {
+            Ok(()) => Ok(()),
+            Err(Stop::Lost { why, retry }) => {
+                self.lost(why, retry);
+                Ok(())
+            }
+            Err(Stop::End(reason)) => Err(reason),
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.favourite_since.elapsed() >= FAVOURITE_FOR {
+            self.prefer(TransportKind::WebTransport);
+        }
+        let why = self.backoff.why.clone();
+        self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why });
+        let attempt = link::connect(
+            self.config.server.clone(),
+            self.config.trust.clone(),
+            self.config.transport,
+            self.favourite,
+            self.endpoints.clone(),
+        );
+        self.phase = Phase::Connecting(Box::pin(attempt));
+    }
+
+    /// The connection, or the attempt at one, is over: wait, then try again.
+    pub(super) fn lost(&mut self, why: String, retry: Retry) {
+        self.outbox.on_disconnect();
+        self.downlink.on_disconnect();
+        self.queries.on_disconnect();
+        let phase = std::mem::replace(&mut self.phase, Phase::Waiting(Instant::now()));
+        if let Phase::Session(session) = phase {
+            match session.greeted {
+                Some(since) if since.elapsed() >= STABLE_AFTER => self.backoff.failures = 0,
+                // A path that lets handshakes through and then nothing: the other transport goes first next time.
+                None if session.is_mute() => self.prefer(session.other_transport()),
+                _ => {}
+            }
+        }
+        let wait = self.backoff.wait(retry);
+        tracing::debug!(why, ?wait, "no connection");
+        self.phase = Phase::Waiting(Instant::now() + wait);
+        self.backoff.why = Some(why.clone());
+        // What is mended at once is no news.
+        if retry != Retry::Now {
+            self.connection.send_replace(Connection::Offline { retry_in: wait, why });
+        }
+    }
+
+    /// The network is another one: whatever there is of a connection is no good any more.
+    pub(super) fn reconnect(&mut self) {
+        self.backoff.failures = 0;
+        self.prefer(TransportKind::WebTransport);
+        match &self.phase {
+            Phase::Waiting(_) => self.phase = Phase::Waiting(Instant::now()),
+            Phase::Connecting(_) => self.connect(),
+            Phase::Session(_) => self.lost("the network changed".into(), Retry::Now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_limit_and_servers_are_heard() {
+        let mut backoff = Backoff::default();
+        for attempt in 0..20 {
+            let limit = Duration::from_millis(100 << attempt.min(10)).min(BACKOFF_MAX);
+            assert!(backoff.wait(Retry::Backoff) <= limit);
+        }
+        assert_eq!(backoff.wait(Retry::Now), Duration::ZERO);
+        assert_eq!(backoff.wait(Retry::After(Duration::from_secs(42))), Duration::from_secs(42));
+        assert_eq!(backoff.wait(Retry::After(Duration::from_secs(1 << 30))), RETRY_AFTER_MAX);
+    }
+}

@@ -1,0 +1,435 @@
+//! One session: its frames, in and out.
+
+use super::phase::{Phase, Retry, Stop};
+use super::{Driver, TAKE_MAX};
+use crate::inbox::Item;
+use crate::link::{Link, QUEUED_MAX, STEP_TIMEOUT, Sink, Source};
+use crate::{Connection, EndReason, Incoming, TransportKind};
+use std::time::Duration;
+use tokio::time::Instant;
+use whimbrel_protocol::codec::CodecError;
+use whimbrel_protocol::error::Advice;
+use whimbrel_protocol::frame::{
+    ClientFrame, Error, Event, EventBody, GoAway, Hello, Ping, ResetReason, ServerFrame, Signal, Snapshot, Welcome,
+};
+use whimbrel_protocol::{Agreement, Disagreement, MailboxSeq, Taken, VERSION_MAX, VERSION_MIN};
+
+pub(super) struct Session {
+    pub source: Source,
+    pub sink: Sink,
+    transport: TransportKind,
+    begun: Instant,
+    /// Since when the server has welcomed us.
+    pub greeted: Option<Instant>,
+    /// When something came last, or was last expected to.
+    heard: Instant,
+    /// When the server was asked whether it is there.
+    probed: Option<Instant>,
+    /// Highest event that came in this session: what is acknowledged is at most this.
+    seen: MailboxSeq,
+    /// Whether the server knows whom to watch.
+    pub watched: bool,
+    /// A snapshot is under way: why, and how many pages and conversations came.
+    snapshot: Option<Pages>,
+    /// Events came that the inbox had no room for: they come again in another session.
+    overflow: bool,
+}
+
+#[derive(Default)]
+struct Pages {
+    reset: Option<ResetReason>,
+    pages: usize,
+    conversations: usize,
+    /// The snapshot stands for everything up to now: outcomes that did not come before it will not come.
+    forget_outcomes: bool,
+}
+
+impl Session {
+    pub fn begin(link: Link, hello: Hello) -> Result<Self, CodecError> {
+        let Link { source, mut sink, transport } = link;
+        sink.push(&ClientFrame::Hello(hello))?;
+        let now = Instant::now();
+        Ok(Self {
+            source,
+            sink,
+            transport,
+            begun: now,
+            greeted: None,
+            heard: now,
+            probed: None,
+            seen: MailboxSeq(0),
+            watched: false,
+            snapshot: None,
+            overflow: false,
+        })
+    }
+
+    /// The transport to begin with after this one brought nothing.
+    pub fn other_transport(&self) -> TransportKind {
+        match self.transport {
+            TransportKind::WebTransport => TransportKind::WebSocket,
+            TransportKind::WebSocket | TransportKind::WebSocketJson => TransportKind::WebTransport,
+        }
+    }
+
+    /// Whether nothing ever came.
+    pub fn is_mute(&self) -> bool {
+        self.heard == self.begun
+    }
+
+    /// Sends a signal, if that is possible at once.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.greeted.is_some() && self.sink.queued() < QUEUED_MAX {
+            // Too long for a frame: lost, as signals may be.
+            let _ = self.sink.push(&ClientFrame::Signal(signal));
+        }
+    }
+
+    pub async fn leave(self) {
+        self.sink.close().await;
+    }
+
+    fn push(&mut self, frame: &ClientFrame) -> Result<(), Stop> {
+        self.sink.push(frame).map_err(|why| Stop::lost(format!("a frame of ours is not one: {why}"), Retry::Backoff))
+    }
+}
+
+impl Driver {
+    pub(super) fn hello(&self) -> Hello {
+        Hello {
+            min_version: VERSION_MIN,
+            max_version: VERSION_MAX,
+            user: self.config.user.clone(),
+            device: self.config.device.clone(),
+            token: self.config.token.clone(),
+            agent: self.config.agent.clone(),
+            incarnation: self.outbox.incarnation(),
+            position: self.downlink.position(),
+            origin: self.config.origin,
+            extensions: Vec::new(),
+        }
+    }
+
+    /// Whether frames are wanted: not while the inbox is full, unless somebody waits for an answer that stands behind the events.
+    pub(super) fn may_read(&self) -> bool {
+        self.inbox.has_room() || self.queries.is_waiting() || self.outbox.has_tickets()
+    }
+
+    /// Queues whatever there is to send. Says whether, when closing, nothing is left to do.
+    pub(super) fn pump(&mut self) -> Result<bool, EndReason> {
+        let Some(mut session) = self.take_session() else { return Ok(self.is_settled() || self.is_overdue()) };
+        let result = self.pump_session(&mut session);
+        self.phase = Phase::Session(session);
+        match result {
+            Ok(finished) => return Ok(finished),
+            Err(Stop::End(reason)) => return Err(reason),
+            Err(Stop::Lost { why, retry }) => self.lost(why, retry),
+        }
+        Ok(false)
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.closing.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn pump_session(&mut self, session: &mut Session) -> Result<bool, Stop> {
+        let now = self.now();
+        self.check_liveness(session)?;
+        if session.greeted.is_none() {
+            return Ok(self.closing.is_some() && (self.is_settled() || self.is_overdue()));
+        }
+        // What the server has not said in this session, it is not told that we have.
+        let tellable = self.downlink.position().is_some_and(|position| position.cursor <= session.seen);
+        let leaving = self.closing.is_some() && self.is_settled();
+        let ack = match (tellable, leaving) {
+            (false, _) => None,
+            (true, true) => self.downlink.flush_ack(),
+            (true, false) => self.downlink.poll_ack(now),
+        };
+        if let Some(ack) = ack {
+            session.push(&ClientFrame::Ack(ack))?;
+        }
+        if self.closing.is_some() {
+            return Ok(self.is_overdue() || (leaving && session.sink.queued() == 0));
+        }
+        if let (Some(watch), false) = (&self.watch, session.watched) {
+            session.watched = true;
+            session.signal(Signal::Watch(watch.clone()));
+        }
+        while session.sink.queued() < QUEUED_MAX {
+            let Some(query) = self.queries.poll_transmit() else { break };
+            session.push(&ClientFrame::Query(query))?;
+        }
+        // While a command is being stored none may leave: the outbox does not say which of them are durable.
+        while !self.storing && session.sink.queued() < QUEUED_MAX {
+            let Some(command) = self.outbox.poll_transmit(now) else { break };
+            session.push(&ClientFrame::Command(command.clone()))?;
+        }
+        if session.overflow && self.inbox.is_half_empty() {
+            return Err(Stop::lost("events came faster than they were taken; now there is room again", Retry::Now));
+        }
+        Ok(false)
+    }
+
+    fn check_liveness(&self, session: &mut Session) -> Result<(), Stop> {
+        let now = Instant::now();
+        if session.greeted.is_none() {
+            if now >= session.begun + STEP_TIMEOUT {
+                return Err(Stop::lost("the server did not welcome us in time", Retry::Backoff));
+            }
+            return Ok(());
+        }
+        if !self.may_read() {
+            // Nothing can be heard where nobody listens.
+            session.heard = now;
+            session.probed = None;
+            return Ok(());
+        }
+        let liveness = self.config.liveness;
+        match session.probed {
+            Some(asked) if now >= asked + liveness.give_up_after => {
+                let silence = now.duration_since(session.heard).as_secs_f64();
+                return Err(Stop::lost(format!("nothing was heard from the server for {silence:.1} s"), Retry::Now));
+            }
+            None if now >= session.heard + liveness.probe_after => {
+                session.probed = Some(now);
+                session.push(&ClientFrame::Ping(Ping { id: rand::random() }))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// When the loop is worth another turn although nothing happened.
+    pub(super) fn wake(&self) -> Instant {
+        // An hour, for want of an end of time.
+        let mut wake = Instant::now() + Duration::from_secs(3_600);
+        let mut at = |time: Option<Instant>| wake = wake.min(time.unwrap_or(wake));
+        at(self.closing);
+        if !self.saving {
+            at(self.unsaved.map(|since| since + super::SAVE_DELAY));
+        }
+        let Phase::Session(session) = &self.phase else { return wake };
+        if session.greeted.is_none() {
+            at(Some(session.begun + STEP_TIMEOUT));
+            return wake;
+        }
+        let liveness = self.config.liveness;
+        at(Some(match session.probed {
+            Some(asked) => asked + liveness.give_up_after,
+            None => session.heard + liveness.probe_after,
+        }));
+        if !self.storing && session.sink.queued() < QUEUED_MAX {
+            at(self.outbox.poll_timeout().map(|time| self.epoch + time));
+        }
+        if self.downlink.position().is_some_and(|position| position.cursor <= session.seen) {
+            at(self.downlink.poll_timeout().map(|time| self.epoch + time));
+        }
+        wake
+    }
+
+    pub(super) async fn on_frame(&mut self, session: &mut Session, frame: ServerFrame) -> Result<(), Stop> {
+        session.heard = Instant::now();
+        session.probed = None;
+        match (frame, session.greeted) {
+            (ServerFrame::Error(error), _) => Err(on_error(error)),
+            (ServerFrame::GoAway(GoAway { retry_after_ms, message }), _) => {
+                Err(Stop::lost(format!("the server is going away: {message}"), asked_for(retry_after_ms)))
+            }
+            (ServerFrame::Ping(ping), _) => session.push(&ClientFrame::Pong(ping)),
+            (ServerFrame::Pong(_), _) => Ok(()),
+            (ServerFrame::Welcome(welcome), None) => self.on_welcome(session, welcome).await,
+            (ServerFrame::Welcome(_), Some(_)) => Err(out_of_place("a second Welcome")),
+            (_, None) => Err(out_of_place("something before Welcome")),
+            (ServerFrame::Applied(applied), _) => {
+                self.on_applied(applied.cseq);
+                Ok(())
+            }
+            (ServerFrame::Busy(busy), _) => {
+                let now = self.now();
+                self.outbox.on_busy(busy.cseq, Duration::from_millis(busy.retry_after_ms.into()), now);
+                Ok(())
+            }
+            (ServerFrame::Event(event), _) => match self.downlink.on_event(event) {
+                Taken::Next(events) => {
+                    events.into_iter().for_each(|event| self.deliver(session, event));
+                    Ok(())
+                }
+                // One reliable stream has no business with gaps: waiting would be for ever.
+                Taken::Early => Err(out_of_place("an event with a gap before it")),
+                Taken::Dropped => Ok(()),
+            },
+            (ServerFrame::Snapshot(page), _) => self.on_snapshot(session, page).await,
+            (ServerFrame::Answer(answer), _) => {
+                self.queries.on_answer(answer);
+                Ok(())
+            }
+            (ServerFrame::Signal(signal), _) => {
+                self.inbox.push_signal(signal);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_applied(&mut self, cseq: whimbrel_protocol::CommandSeq) {
+        if self.outbox.on_applied(cseq) {
+            self.unsaved.get_or_insert_with(Instant::now);
+        }
+    }
+
+    async fn on_welcome(&mut self, session: &mut Session, welcome: Welcome) -> Result<(), Stop> {
+        if !(VERSION_MIN..=VERSION_MAX).contains(&welcome.version) {
+            let why = format!("it chose version {} of the protocol, this client speaks {VERSION_MIN} to {VERSION_MAX}", welcome.version);
+            return Err(Stop::End(EndReason::Incompatible(why)));
+        }
+        if welcome.user != self.config.user {
+            let why = format!("it takes us for {:?}, we are {:?}: the token is somebody else's", welcome.user, self.config.user);
+            return Err(Stop::End(EndReason::Incompatible(why)));
+        }
+        self.agree(&welcome).await?;
+
+        let resumed = self.downlink.on_welcome(&welcome);
+        session.seen = welcome.begin.cursor;
+        let begins_elsewhere = resumed.reset.is_some() || resumed.position.is_some() || welcome.begin.snapshot;
+        if begins_elsewhere {
+            self.store_all_done().await?;
+            self.inbox.reset();
+            self.queued = welcome.begin.cursor;
+        }
+        if let Some(reason) = resumed.reset {
+            if reason == ResetReason::OtherLog {
+                self.directory.clear();
+            }
+            self.inbox.push(Item::Notice(Incoming::Reset { reason }));
+        }
+        // Everything applied by now has its outcome in the log up to the head.
+        let forget_outcomes = begins_elsewhere && welcome.begin.cursor >= welcome.head;
+        if welcome.begin.snapshot {
+            session.snapshot = Some(Pages { reset: resumed.reset, forget_outcomes, ..Pages::default() });
+        } else if let Some(position) = resumed.position {
+            let outcomes = if forget_outcomes { self.outbox.untold() } else { Vec::new() };
+            let unknown: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.nonce).collect();
+            self.keeper.call(move |store| store.restart(position, resumed.reset, &unknown)).await.map_err(state)?;
+            outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
+        }
+        session.greeted = Some(Instant::now());
+        self.backoff.why = None;
+        self.remember(session.transport);
+        tracing::debug!(transport = %session.transport, session = %welcome.session_epoch, "connected");
+        self.connection.send_replace(Connection::Connected { transport: session.transport });
+        Ok(())
+    }
+
+    /// Makes the outbox and the server agree, or says why they cannot. What is to be stored is, when this returns.
+    async fn agree(&mut self, welcome: &Welcome) -> Result<(), Stop> {
+        let before = self.outbox.state();
+        match self.outbox.on_welcome(welcome) {
+            Agreement::Agreed => {
+                if self.outbox.state() != before {
+                    self.unsaved.get_or_insert_with(Instant::now);
+                }
+                Ok(())
+            }
+            Agreement::Renumbered => {
+                let (state_now, numbers) = (self.outbox.state(), self.outbox.numbers());
+                self.keeper.call(move |store| store.renumber(state_now, &numbers)).await.map_err(state)?;
+                // The transaction had it all.
+                self.unsaved = None;
+                Ok(())
+            }
+            Agreement::Disagreed(why) => Err(self.disagree(before.incarnation, why).await?),
+        }
+    }
+
+    async fn disagree(&mut self, incarnation: whimbrel_protocol::Incarnation, why: Disagreement) -> Result<Stop, Stop> {
+        let disagreed = self.outbox.on_disagreed(incarnation, why);
+        let again = disagreed.again;
+        self.keeper.call(move |store| store.disagree(disagreed.state, &again)).await.map_err(state)?;
+        self.unsaved = None;
+        self.inbox.push(Item::Notice(Incoming::Disagreement(why)));
+        // At once, for a new outbox. A server that disagrees with that one too is not worth hurrying for.
+        let retry = if incarnation.0 == 0 { Retry::Backoff } else { Retry::Now };
+        Ok(Stop::lost(format!("this device needs a new outbox: {why}"), retry))
+    }
+
+    async fn store_all_done(&mut self) -> Result<(), Stop> {
+        while let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) {
+            let (me, outbox) = (self.config.user.clone(), self.outbox.state());
+            self.keeper.call(move |store| store.take(&me, &events, position, outbox)).await.map_err(state)?;
+        }
+        Ok(())
+    }
+
+    async fn on_snapshot(&mut self, session: &mut Session, page: Snapshot) -> Result<(), Stop> {
+        let Some(mut pages) = session.snapshot.take() else { return Err(out_of_place("a page of a snapshot that was not announced")) };
+        self.directory.learn(&page);
+        let (last, first) = (page.last, pages.pages == 0);
+        pages.pages += 1;
+        pages.conversations += page.conversations.len();
+        self.keeper.call(move |store| store.stage(&page, first)).await.map_err(state)?;
+        if !last {
+            session.snapshot = Some(pages);
+            return Ok(());
+        }
+        let Some(position) = self.downlink.on_snapshot_stored() else { return Err(out_of_place("a snapshot")) };
+        let outcomes = if pages.forget_outcomes { self.outbox.untold() } else { Vec::new() };
+        let unknown: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.nonce).collect();
+        // Nothing is read meanwhile, so no event comes before its time.
+        self.keeper.call(move |store| store.apply_snapshot(position, pages.reset, &unknown)).await.map_err(state)?;
+        self.inbox.push(Item::Notice(Incoming::Snapshot { conversations: pages.conversations }));
+        outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
+        Ok(())
+    }
+
+    fn deliver(&mut self, session: &mut Session, mut event: Event) {
+        session.seen = event.through();
+        if event.through() <= self.queued {
+            return;
+        }
+        if let EventBody::Sent(whimbrel_protocol::frame::Sent { incarnation, cseq, .. })
+        | EventBody::Rejected(whimbrel_protocol::frame::Rejected { incarnation, cseq, .. }) = event.body
+        {
+            // An outcome says that the command is durable; `Applied` may come later. Stored together with the event, at the latest.
+            if incarnation == self.outbox.incarnation() {
+                self.on_applied(cseq);
+            }
+        }
+        session.overflow |= !self.inbox.has_room();
+        let outcome = self.outbox.on_outcome(&event, session.transport, session.overflow);
+        if session.overflow {
+            return;
+        }
+        self.queued = event.through();
+        let position = self.downlink.position_at(&event);
+        self.directory.complete(&mut event);
+        let shown = match (&event.body, outcome) {
+            (EventBody::Skip(_), _) => None,
+            (_, Some(outcome)) => Some(Incoming::Outcome(outcome)),
+            _ => Some(Incoming::Event { event: event.clone(), transport: session.transport }),
+        };
+        self.inbox.push(Item::Event { event, position, shown });
+    }
+}
+
+fn on_error(error: Error) -> Stop {
+    let Error { code, message, retry_after_ms } = error;
+    match code.advice() {
+        Advice::GiveUp => Stop::End(EndReason::Refused { code, message }),
+        // The session ends either way.
+        Advice::Reconnect | Advice::GoOn => {
+            Stop::lost(format!("the server ended the session ({code}): {message}"), asked_for(retry_after_ms))
+        }
+    }
+}
+
+fn asked_for(retry_after_ms: u32) -> Retry {
+    if retry_after_ms > 0 { Retry::After(Duration::from_millis(retry_after_ms.into())) } else { Retry::Backoff }
+}
+
+fn out_of_place(what: &str) -> Stop {
+    Stop::lost(format!("the server sent {what}"), Retry::Backoff)
+}
+
+fn state(why: crate::StateError) -> Stop {
+    Stop::End(EndReason::State(why))
+}

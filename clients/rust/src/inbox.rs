@@ -1,0 +1,213 @@
+//! The queue between the driver and the application: what came, what is in the application's hand, what is done.
+
+use crate::Incoming;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use whimbrel_protocol::frame::{Event, EventBody, Position, ServerSignal};
+
+/// Events that wait for the application, at most.
+pub const EVENTS_MAX: usize = 1_024;
+/// Bytes of content in them, at most: the longest texts are not kept in such numbers.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Signals that wait; the oldest go.
+const SIGNALS_MAX: usize = 64;
+/// Other things that wait, such as resets: there is at most a few a session. Further ones are dropped, and logged.
+const NOTICES_MAX: usize = 256;
+
+/// Something on its way to the application.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// An event: stored with its position once it is done. Without anything to show it is done when its turn comes.
+    Event { event: Event, position: Position, shown: Option<Incoming> },
+    /// Anything else that has its place in the order.
+    Notice(Incoming),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Event { event: Event { body: EventBody::Message(message), .. }, .. } => message.content.text.len(),
+            Self::Event { event: Event { body: EventBody::Rejected(rejected), .. }, .. } => rejected.message.len(),
+            Self::Event { .. } | Self::Notice(_) => 0,
+        }
+    }
+}
+
+/// The queue. Locked for moments only, never across an await.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    inner: Mutex<Inner>,
+    /// The application has something to take.
+    arrived: Notify,
+    /// The driver has something to store.
+    finished: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: VecDeque<Item>,
+    in_hand: Option<Item>,
+    done: Vec<Item>,
+    signals: VecDeque<ServerSignal>,
+    bytes: usize,
+    events: usize,
+    notices: usize,
+    store_only: bool,
+    ended: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that can panic runs under this lock.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // The application's side.
+
+    pub fn arrived(&self) -> Notified<'_> {
+        self.arrived.notified()
+    }
+
+    /// The next thing: `None` if there is none now, `Some(None)` if there will never be one.
+    pub fn take(&self) -> Option<Option<Incoming>> {
+        let mut inner = self.lock();
+        while let Some(mut item) = inner.waiting.pop_front() {
+            match &mut item {
+                Item::Event { shown, .. } => {
+                    let shown = shown.take();
+                    if shown.is_some() {
+                        inner.in_hand = Some(item);
+                        return Some(shown);
+                    }
+                    inner.done.push(item);
+                    self.finished.notify_one();
+                }
+                Item::Notice(_) => {
+                    inner.notices = inner.notices.saturating_sub(1);
+                    let Item::Notice(notice) = item else { continue };
+                    return Some(Some(notice));
+                }
+            }
+        }
+        if let Some(signal) = inner.signals.pop_front() {
+            return Some(Some(Incoming::Signal(signal)));
+        }
+        inner.ended.then_some(None)
+    }
+
+    pub fn done(&self) {
+        let mut inner = self.lock();
+        if let Some(item) = inner.in_hand.take() {
+            inner.done.push(item);
+            self.finished.notify_one();
+        }
+    }
+
+    pub fn store_only(&self) {
+        let mut inner = self.lock();
+        inner.store_only = true;
+        inner.signals.clear();
+        inner.notices = 0;
+        let (hand, waiting) = (inner.in_hand.take(), std::mem::take(&mut inner.waiting));
+        inner.done.extend(hand.into_iter().chain(waiting).filter(|item| matches!(item, Item::Event { .. })));
+        self.finished.notify_one();
+    }
+
+    // The driver's side.
+
+    pub fn finished(&self) -> Notified<'_> {
+        self.finished.notified()
+    }
+
+    /// Whether there is room for another event.
+    pub fn has_room(&self) -> bool {
+        let inner = self.lock();
+        inner.events < EVENTS_MAX && inner.bytes < BYTES_MAX
+    }
+
+    /// Whether so much was taken that more is worth fetching again.
+    pub fn is_half_empty(&self) -> bool {
+        let inner = self.lock();
+        inner.events <= EVENTS_MAX / 2 && inner.bytes <= BYTES_MAX / 2
+    }
+
+    pub fn push(&self, item: Item) {
+        let mut inner = self.lock();
+        match &item {
+            Item::Event { .. } => {
+                inner.events += 1;
+                inner.bytes += item.bytes();
+                if inner.store_only {
+                    inner.done.push(item);
+                    self.finished.notify_one();
+                    return;
+                }
+            }
+            Item::Notice(notice) => {
+                if inner.store_only {
+                    return;
+                }
+                if inner.notices >= NOTICES_MAX {
+                    tracing::warn!(?notice, "dropped: the application takes nothing");
+                    return;
+                }
+                inner.notices += 1;
+            }
+        }
+        inner.waiting.push_back(item);
+        self.arrived.notify_one();
+    }
+
+    pub fn push_signal(&self, signal: ServerSignal) {
+        let mut inner = self.lock();
+        if inner.store_only {
+            return;
+        }
+        if inner.signals.len() >= SIGNALS_MAX {
+            inner.signals.pop_front();
+        }
+        inner.signals.push_back(signal);
+        self.arrived.notify_one();
+    }
+
+    /// Takes what is done, up to the first `limit` events, in order, with the position of the last.
+    pub fn take_done(&self, limit: usize) -> (Vec<Event>, Option<Position>) {
+        let mut inner = self.lock();
+        let count = inner.done.len().min(limit);
+        let mut events = Vec::with_capacity(count);
+        let mut last = None;
+        let items: Vec<Item> = inner.done.drain(..count).collect();
+        for item in items {
+            inner.events = inner.events.saturating_sub(1);
+            inner.bytes = inner.bytes.saturating_sub(item.bytes());
+            if let Item::Event { event, position, .. } = item {
+                events.push(event);
+                last = Some(position);
+            }
+        }
+        if !inner.done.is_empty() {
+            self.finished.notify_one();
+        }
+        (events, last)
+    }
+
+    /// Forgets every event that is not done: the log they came from is no longer the one to continue. Notices stay.
+    pub fn reset(&self) {
+        let mut inner = self.lock();
+        inner.waiting.retain(|item| matches!(item, Item::Notice(_)));
+        inner.in_hand = None;
+        let kept: (usize, usize) = inner.done.iter().fold((0, 0), |(count, bytes), item| (count + 1, bytes + item.bytes()));
+        (inner.events, inner.bytes) = kept;
+    }
+
+    /// Nothing comes any more; what waits is not handed out, as it could no longer be stored.
+    pub fn end(&self) {
+        let mut inner = self.lock();
+        inner.ended = true;
+        inner.waiting.retain(|item| matches!(item, Item::Notice(_)));
+        inner.signals.clear();
+        self.arrived.notify_one();
+    }
+}

@@ -1,0 +1,99 @@
+//! From a URL to a link that carries frames. Knows frames and bytes, and nothing of commands, events or stores.
+
+mod address;
+mod discover;
+mod race;
+mod tls;
+mod websocket;
+mod webtransport;
+
+pub(crate) use address::Address;
+#[cfg(test)]
+pub(crate) use discover::BoxedStream;
+pub(crate) use discover::Endpoints;
+pub(crate) use race::{Established, connect};
+pub(crate) use tls::{PinError, Trust, TrustError, parse_pin};
+
+use crate::TransportKind;
+use std::time::Duration;
+use whimbrel_protocol::codec::CodecError;
+use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
+
+/// How long each step of connecting may take.
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that may wait in a sink before no more is pushed.
+pub(crate) const QUEUED_MAX: usize = 64 * 1024;
+
+/// Why a link could not be established, or gave out. For people; what to do is the same each time: try again later.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("the connection is gone: {0}")]
+    Gone(String),
+    #[error("the server sent something that is not the protocol: {0}")]
+    Codec(#[from] CodecError),
+}
+
+/// Both halves of a link.
+pub(crate) struct Link {
+    pub source: Source,
+    pub sink: Sink,
+    pub transport: TransportKind,
+}
+
+/// Where server frames come from.
+pub(crate) enum Source {
+    WebSocket(websocket::Source),
+    WebTransport(webtransport::Source),
+}
+
+impl Source {
+    /// The next frame; `None` when the server closed in an orderly way. A future that is dropped loses nothing.
+    pub async fn next(&mut self) -> Result<Option<ServerFrame>, LinkError> {
+        match self {
+            Self::WebSocket(source) => source.next().await,
+            Self::WebTransport(source) => source.next().await,
+        }
+    }
+}
+
+/// Where client frames go.
+pub(crate) enum Sink {
+    WebSocket(websocket::Sink),
+    WebTransport(webtransport::Sink),
+}
+
+impl Sink {
+    /// Bytes that were pushed and not yet taken by the network.
+    pub fn queued(&self) -> usize {
+        match self {
+            Self::WebSocket(sink) => sink.queued(),
+            Self::WebTransport(sink) => sink.queued(),
+        }
+    }
+
+    /// Encodes a frame and queues it; sends nothing.
+    pub fn push(&mut self, frame: &ClientFrame) -> Result<(), CodecError> {
+        match self {
+            Self::WebSocket(sink) => sink.push(frame),
+            Self::WebTransport(sink) => sink.push(frame),
+        }
+    }
+
+    /// Sends what is queued. A future that is dropped leaves queued what it had not sent.
+    pub async fn flush(&mut self) -> Result<(), LinkError> {
+        match self {
+            Self::WebSocket(sink) => sink.flush().await,
+            Self::WebTransport(sink) => sink.flush().await,
+        }
+    }
+
+    /// Sends what is queued, as far as the server takes it in a short while, and closes.
+    pub async fn close(self) {
+        match self {
+            Self::WebSocket(sink) => sink.close().await,
+            Self::WebTransport(sink) => sink.close().await,
+        }
+    }
+}

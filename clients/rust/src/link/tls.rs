@@ -1,0 +1,211 @@
+//! Whom to believe: only what was configured.
+
+use super::Address;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use wtransport::tls::Sha256Digest;
+use wtransport::tls::client::ServerHashVerification;
+
+/// Why a hash to pin cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the SHA-256 of a certificate: give 64 hexadecimal digits (colons are fine) or base64")]
+pub struct PinError(pub String);
+
+/// Why the configured certificates cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// The file cannot be read.
+    #[error("the CA in {} cannot be read: {reason} (give a PEM file, or a certs directory with a ca.pem)", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The file holds nothing that certificates could be verified with.
+    #[error("{} holds no certificate of a CA: {reason}", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// Whom to believe.
+#[derive(Debug, Clone)]
+pub(crate) struct Trust {
+    provider: Arc<CryptoProvider>,
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    pins: Vec<[u8; 32]>,
+}
+
+/// Reads a hash as people copy it.
+pub(crate) fn parse_pin(text: &str) -> Result<[u8; 32], PinError> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+    let text = text.trim();
+    let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
+    if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let byte = |at: usize| digits.get(2 * at..2 * at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
+        return Ok(std::array::from_fn(byte));
+    }
+    let engines = [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD];
+    engines.iter().find_map(|engine| engine.decode(text).ok()?.try_into().ok()).ok_or_else(|| PinError(text.into()))
+}
+
+impl Trust {
+    /// Reads what was configured. Blocks: the file is read.
+    pub fn load(ca: Option<&Path>, pins: Vec<[u8; 32]>) -> Result<Self, TrustError> {
+        // Named here, not taken from the process: a library must not depend on who installed which provider.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let authority = ca.map(|path| read_authority(path, &provider)).transpose()?;
+        Ok(Self { provider, authority, pins })
+    }
+
+    /// Whether there is anything that a certificate could be verified with.
+    pub fn is_configured(&self) -> bool {
+        self.authority.is_some() || !self.pins.is_empty()
+    }
+
+    /// Rustls for TCP.
+    pub fn tcp(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let verifier = Verifier { trust: self.clone(), hashes: None };
+        Ok(Arc::new(self.config(verifier, rustls::DEFAULT_VERSIONS)?))
+    }
+
+    /// Rustls for QUIC. `announced` are hashes that came over a connection that is itself beyond doubt; certificates by hash must keep
+    /// the rules of browsers there (at most 14 days, ECDSA P-256).
+    pub fn quic(&self, announced: &[[u8; 32]]) -> Result<ClientConfig, rustls::Error> {
+        let hashes = self.pins.iter().chain(announced).copied().map(Sha256Digest::new);
+        let verifier = Verifier { trust: self.clone(), hashes: Some(Arc::new(ServerHashVerification::new(hashes))) };
+        let mut config = self.config(verifier, &[&rustls::version::TLS13])?;
+        config.alpn_protocols = vec![wtransport::proto::WEBTRANSPORT_ALPN.to_vec()];
+        Ok(config)
+    }
+
+    fn config(&self, verifier: Verifier, versions: &[&'static rustls::SupportedProtocolVersion]) -> Result<ClientConfig, rustls::Error> {
+        Ok(ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth())
+    }
+}
+
+fn read_authority(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
+    let path = if path.is_dir() { path.join("ca.pem") } else { path.to_owned() };
+    let bytes = std::fs::read(&path).map_err(|why| TrustError::Unreadable { path: path.clone(), reason: why.to_string() })?;
+    let none = |reason: String| TrustError::NoCertificate { path: path.clone(), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate = certificate.map_err(|why| none(why.to_string()))?;
+        roots.add(certificate).map_err(|why| none(why.to_string()))?;
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build().map_err(|why| none(why.to_string()))
+}
+
+/// Opens TLS over a TCP connection.
+pub(crate) async fn handshake(trust: &Trust, address: &Address, tcp: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    if !trust.is_configured() {
+        return Err(format!(
+            "https://{} cannot be verified: give the CA of the server (a PEM file or its certs directory), or pin its certificate's hash",
+            address.authority()
+        ));
+    }
+    let name = ServerName::try_from(address.host.clone()).map_err(|why| format!("{:?} is not a name for TLS: {why}", address.host))?;
+    let config = trust.tcp().map_err(|why| format!("TLS cannot be set up: {why}"))?;
+    TlsConnector::from(config).connect(name, tcp).await.map_err(|why| format!("TLS with {} failed: {why}", address.authority()))
+}
+
+/// Believes a certificate by its hash, or because a configured CA signed it.
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    /// For QUIC: the pins and what was announced, by the rules of browsers. On TCP a pin is the whole condition: who pins a certificate
+    /// by hand names exactly this key, whatever its dates.
+    hashes: Option<Arc<ServerHashVerification>>,
+}
+
+impl Verifier {
+    fn by_hash(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<ServerCertVerified, rustls::Error> {
+        match &self.hashes {
+            Some(hashes) => hashes.verify_server_cert(certificate, &[], name, &[], now),
+            None => {
+                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+                if self.trust.pins.iter().any(|pin| pin == digest.as_ref()) {
+                    Ok(ServerCertVerified::assertion())
+                } else {
+                    Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+                }
+            }
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let by_hash = self.by_hash(certificate, name, now);
+        match &self.trust.authority {
+            Some(authority) if by_hash.is_err() => authority.verify_server_cert(certificate, intermediates, name, ocsp, now),
+            _ => by_hash,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.trust.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.trust.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.trust.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_as_people_copy_them() {
+        let hash: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7 % 256).unwrap());
+        let hex: Vec<String> = hash.iter().map(|byte| format!("{byte:02X}")).collect();
+        assert_eq!(parse_pin(&hex.concat()), Ok(hash));
+        assert_eq!(parse_pin(&format!(" {} ", hex.join(":"))), Ok(hash));
+        use base64::Engine as _;
+        assert_eq!(parse_pin(&base64::engine::general_purpose::STANDARD.encode(hash)), Ok(hash));
+        assert_eq!(parse_pin(&base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash)), Ok(hash));
+        for bad in ["", "abc", "zz", &hex.concat()[..62]] {
+            assert!(parse_pin(bad).is_err(), "{bad}");
+        }
+    }
+}

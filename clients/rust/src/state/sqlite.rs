@@ -1,0 +1,442 @@
+//! The store on disk: SQLite, each commit flushed to the disk before it counts.
+
+use super::{Device, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Waiting};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use whimbrel_protocol::codec::Form;
+use whimbrel_protocol::frame::{
+    Command, CommandBody, Content, ContentKind, ConversationKind, Event, EventBody, MemberState, Message, Position, ResetReason, Snapshot,
+};
+use whimbrel_protocol::{
+    CommandSeq, ConversationId, ConversationSeq, DeviceId, Incarnation, LogEpoch, MailboxSeq, Nonce, OutboxState, Time, UserId,
+};
+
+mod migrations {
+    refinery::embed_migrations!("src/state/migrations");
+}
+
+/// A device's state in a folder that one process holds at a time.
+pub(crate) struct SqliteStore {
+    db: Connection,
+    /// Let go of when the store is dropped, or the process dies.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the folder, or makes it. `device` is used where the folder does not say yet whose it is; `user` (and `device`, if it was
+    /// asked for) must be the ones that it says.
+    pub fn open(folder: &Path, user: &UserId, wanted: Option<&DeviceId>, fresh: &DeviceId) -> Result<(Self, Device), StateError> {
+        let cannot = |reason: String| StateError::Open { folder: folder.into(), reason };
+        std::fs::create_dir_all(folder).map_err(|why| cannot(why.to_string()))?;
+        let lock = File::create(folder.join("lock")).map_err(|why| cannot(why.to_string()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateError::Locked { folder: folder.into() }),
+            Err(TryLockError::Error(why)) => return Err(cannot(why.to_string())),
+        }
+        let mut db = Connection::open(folder.join("device.db")).map_err(|why| cannot(why.to_string()))?;
+        // FULL: a commit that returned survives a power cut. That is what "stored" means here.
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 4194304;")
+            .map_err(|why| cannot(why.to_string()))?;
+        migrations::migrations::runner().run(&mut db).map_err(|why| cannot(why.to_string()))?;
+        db.set_prepared_statement_cache_capacity(64);
+        let device = whose(&db, user, wanted, fresh)?;
+        Ok((Self { db, _lock: lock }, device))
+    }
+
+    fn delete_rows(&self, nonces: &[Nonce]) -> Result<(), StateError> {
+        let mut delete = self.db.prepare_cached("DELETE FROM outbox WHERE nonce = ?")?;
+        for nonce in nonces {
+            delete.execute([nonce.0])?;
+        }
+        Ok(())
+    }
+
+    fn save_outbox(&self, state: OutboxState) -> Result<(), StateError> {
+        let mut update = self.db.prepare_cached("UPDATE device SET incarnation = ?, applied = ?, applied_nonce = ?")?;
+        update.execute(params![int(state.incarnation.0), int(state.applied.0), state.applied_nonce.0])?;
+        Ok(())
+    }
+
+    fn save_position(&self, position: Position) -> Result<(), StateError> {
+        let mut update = self.db.prepare_cached("UPDATE device SET epoch = ?, cursor = ?, time = ?")?;
+        update.execute([int(position.epoch.0), int(position.cursor.0), int(position.time.0)])?;
+        Ok(())
+    }
+
+    fn forget_log(&self) -> Result<(), StateError> {
+        Ok(self.db.execute_batch("DELETE FROM messages; DELETE FROM members; DELETE FROM conversations;")?)
+    }
+
+    fn add_message(
+        &self,
+        id: ConversationId,
+        seq: ConversationSeq,
+        from: &str,
+        time: Time,
+        content: &Content,
+        touched: &mut Vec<ConversationId>,
+    ) -> Result<(), StateError> {
+        let mut insert = self.db.prepare_cached(
+            "INSERT INTO messages (conversation, seq, sender, time, kind, text) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )?;
+        insert.execute(params![int(id.0), int(seq.0), from, int(time.0), content.kind.to_number(), content.text])?;
+        if !touched.contains(&id) {
+            touched.push(id);
+        }
+        self.raise_head(id, seq)
+    }
+
+    fn raise_head(&self, id: ConversationId, head: ConversationSeq) -> Result<(), StateError> {
+        let mut raise = self.db.prepare_cached("UPDATE conversations SET head = MAX(head, ?) WHERE id = ?")?;
+        raise.execute([int(head.0), int(id.0)])?;
+        Ok(())
+    }
+
+    fn add_conversation(&self, id: ConversationId, kind: ConversationKind) -> Result<(), StateError> {
+        let mut insert = self.db.prepare_cached("INSERT INTO conversations (id, kind, head) VALUES (?, ?, 0) ON CONFLICT DO NOTHING")?;
+        insert.execute(params![int(id.0), kind.to_number()])?;
+        Ok(())
+    }
+
+    fn raise_member(&self, id: ConversationId, member: &MemberState) -> Result<(), StateError> {
+        let mut raise = self.db.prepare_cached(
+            "INSERT INTO members (conversation, user, delivered, read) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE
+             SET delivered = MAX(delivered, ?3), read = MAX(read, ?4)",
+        )?;
+        raise.execute(params![int(id.0), member.user.as_str(), int(member.delivered.0), int(member.read.0)])?;
+        Ok(())
+    }
+
+    fn trim(&self, touched: &[ConversationId]) -> Result<(), StateError> {
+        let mut trim = self.db.prepare_cached(
+            "DELETE FROM messages WHERE conversation = ?1
+             AND seq <= (SELECT seq FROM messages WHERE conversation = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+        )?;
+        for id in touched {
+            trim.execute([int(id.0), count(MESSAGES_KEPT)])?;
+        }
+        Ok(())
+    }
+
+    fn take_one(&self, me: &UserId, event: &Event, touched: &mut Vec<ConversationId>) -> Result<(), StateError> {
+        match &event.body {
+            EventBody::Started(started) => {
+                self.add_conversation(started.conversation, started.kind)?;
+                for user in &started.members {
+                    let state = MemberState { user: user.clone(), delivered: ConversationSeq(0), read: ConversationSeq(0) };
+                    self.raise_member(started.conversation, &state)?;
+                }
+            }
+            EventBody::Message(Message { conversation, seq, from, content }) => {
+                self.add_conversation(*conversation, ConversationKind::Direct)?;
+                let from = from.as_ref().map_or("", UserId::as_str);
+                self.add_message(*conversation, *seq, from, event.time, content, touched)?;
+            }
+            EventBody::Sent(sent) => {
+                self.add_conversation(sent.conversation, ConversationKind::Direct)?;
+                let command = self.remove_row(sent.incarnation, sent.cseq)?;
+                if let Some(CommandBody::Send(send)) = command.map(|command| command.body) {
+                    self.add_message(sent.conversation, sent.seq, me.as_str(), event.time, &send.content, touched)?;
+                }
+            }
+            EventBody::Rejected(rejected) => drop(self.remove_row(rejected.incarnation, rejected.cseq)?),
+            EventBody::Receipt(receipt) => {
+                if let Some(user) = receipt.user.clone() {
+                    let state = MemberState { user, delivered: receipt.delivered, read: receipt.read };
+                    self.raise_member(receipt.conversation, &state)?;
+                }
+            }
+            EventBody::Skip(_) | EventBody::Unknown(_) => {}
+        }
+        Ok(())
+    }
+
+    fn remove_row(&self, incarnation: Incarnation, cseq: CommandSeq) -> Result<Option<Command>, StateError> {
+        let mut delete = self.db.prepare_cached("DELETE FROM outbox WHERE incarnation = ? AND cseq = ? RETURNING *")?;
+        let row = delete.query_row([int(incarnation.0), int(cseq.0)], |row| Ok(outbox_row(row))).optional()?;
+        Ok(row.transpose()?.map(|row| row.command))
+    }
+
+    fn rows(&self, sql: &str) -> Result<Vec<OutboxRow>, StateError> {
+        let mut select = self.db.prepare_cached(sql)?;
+        let rows = select.query_map([], |row| Ok(outbox_row(row)))?;
+        rows.map(|row| row?).collect()
+    }
+
+    fn members(&self, id: ConversationId) -> Result<Vec<MemberState>, StateError> {
+        let mut select = self.db.prepare_cached("SELECT user, delivered, read FROM members WHERE conversation = ? ORDER BY user")?;
+        let rows = select.query_map([int(id.0)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let mut members = Vec::new();
+        for row in rows {
+            let (name, delivered, read): (String, i64, i64) = row?;
+            members.push(MemberState {
+                user: user(&name)?,
+                delivered: ConversationSeq(delivered.cast_unsigned()),
+                read: ConversationSeq(read.cast_unsigned()),
+            });
+        }
+        Ok(members)
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&mut self) -> Result<Loaded, StateError> {
+        self.db.execute_batch("DELETE FROM staged")?;
+        let (outbox, position) =
+            self.db.query_row("SELECT incarnation, applied, applied_nonce, epoch, cursor, time FROM device", [], |row| {
+                let outbox = OutboxState {
+                    incarnation: Incarnation(row.get::<_, i64>(0)?.cast_unsigned()),
+                    applied: CommandSeq(row.get::<_, i64>(1)?.cast_unsigned()),
+                    applied_nonce: Nonce(row.get(2)?),
+                };
+                let position = match (row.get::<_, Option<i64>>(3)?, row.get::<_, Option<i64>>(4)?, row.get::<_, Option<i64>>(5)?) {
+                    (Some(epoch), Some(cursor), Some(time)) => Some(Position {
+                        epoch: LogEpoch(epoch.cast_unsigned()),
+                        cursor: MailboxSeq(cursor.cast_unsigned()),
+                        time: Time(time.cast_unsigned()),
+                    }),
+                    _ => None,
+                };
+                Ok((outbox, position))
+            })?;
+        let pending = self.rows("SELECT * FROM outbox WHERE applied = 0 ORDER BY cseq")?;
+        let awaiting = self.rows("SELECT * FROM outbox WHERE applied = 1 ORDER BY incarnation, cseq")?;
+        let mut directory = Vec::new();
+        for conversation in list(&self.db)? {
+            let members = self.members(conversation.0)?.into_iter().map(|member| member.user).collect();
+            directory.push((conversation.0, conversation.1, members));
+        }
+        Ok(Loaded { outbox, pending: pending.into_iter().map(|row| row.command).collect(), awaiting, position, directory })
+    }
+
+    fn enqueue(&mut self, commands: &[Command]) -> Result<(), StateError> {
+        let mut insert =
+            self.db.prepare_cached("INSERT INTO outbox (nonce, incarnation, cseq, applied, command) VALUES (?, ?, ?, 0, ?)")?;
+        for command in commands {
+            let bytes = Form::Postcard.encode(command).map_err(failed)?;
+            insert.execute(params![command.nonce.0, int(command.incarnation.0), int(command.cseq.0), bytes])?;
+        }
+        Ok(())
+    }
+
+    fn applied(&mut self, state: OutboxState) -> Result<(), StateError> {
+        self.save_outbox(state)?;
+        let mut mark =
+            self.db.prepare_cached("UPDATE outbox SET applied = 1 WHERE incarnation = ? AND cseq <= ? AND applied = 0 RETURNING *")?;
+        let rows = mark.query_map([int(state.incarnation.0), int(state.applied.0)], |row| Ok(outbox_row(row)))?;
+        let mut forget = Vec::new();
+        for row in rows {
+            let command = row??.command;
+            if !matches!(command.body, CommandBody::Send(_)) {
+                forget.push(command.nonce);
+            }
+        }
+        self.delete_rows(&forget)
+    }
+
+    fn renumber(&mut self, state: OutboxState, numbers: &[(Nonce, CommandSeq)]) -> Result<(), StateError> {
+        self.save_outbox(state)?;
+        let mut update = self.db.prepare_cached("UPDATE outbox SET incarnation = ?, cseq = ? WHERE nonce = ?")?;
+        for (nonce, cseq) in numbers {
+            update.execute(params![int(state.incarnation.0), int(cseq.0), nonce.0])?;
+        }
+        Ok(())
+    }
+
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce]) -> Result<(), StateError> {
+        self.save_outbox(state)?;
+        let mut update = self.db.prepare_cached("UPDATE outbox SET applied = 0 WHERE nonce = ?")?;
+        for nonce in again {
+            update.execute([nonce.0])?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, me: &UserId, events: &[Event], position: Position, outbox: OutboxState) -> Result<(), StateError> {
+        self.applied(outbox)?;
+        let mut touched = Vec::new();
+        for event in events {
+            self.take_one(me, event, &mut touched)?;
+        }
+        self.trim(&touched)?;
+        self.save_position(position)
+    }
+
+    fn restart(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError> {
+        if reset == Some(ResetReason::OtherLog) {
+            self.forget_log()?;
+        }
+        self.delete_rows(unknown)?;
+        self.save_position(position)
+    }
+
+    fn stage(&mut self, page: &Snapshot, first: bool) -> Result<(), StateError> {
+        if first {
+            self.db.execute_batch("DELETE FROM staged")?;
+        }
+        // The form with the larger limit: a page fits whichever way it came.
+        let bytes = Form::Json.encode(page).map_err(failed)?;
+        self.db.prepare_cached("INSERT INTO staged (body) VALUES (?)")?.execute([bytes])?;
+        Ok(())
+    }
+
+    fn apply_snapshot(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError> {
+        if reset == Some(ResetReason::OtherLog) {
+            self.forget_log()?;
+        }
+        let mut touched = Vec::new();
+        let mut pages = self.db.prepare_cached("SELECT body FROM staged ORDER BY page")?;
+        let pages = pages.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+        for page in pages {
+            let page: Snapshot = Form::Json.decode(&page?).map_err(damaged)?;
+            for state in &page.conversations {
+                let id = state.conversation;
+                self.add_conversation(id, state.kind)?;
+                self.raise_head(id, state.head)?;
+                for member in &state.members {
+                    self.raise_member(id, member)?;
+                }
+                for message in &state.messages {
+                    self.add_message(id, message.seq, message.from.as_str(), message.time, &message.content, &mut touched)?;
+                }
+            }
+        }
+        self.trim(&touched)?;
+        self.db.execute_batch("DELETE FROM staged")?;
+        self.delete_rows(unknown)?;
+        self.save_position(position)
+    }
+
+    fn conversations(&mut self) -> Result<Vec<LocalConversation>, StateError> {
+        let mut all = Vec::new();
+        for (id, kind, head) in list(&self.db)? {
+            let last = self.messages(id, None, 1)?.pop();
+            all.push(LocalConversation { id, kind, members: self.members(id)?, head, last });
+        }
+        all.sort_by_key(|conversation| std::cmp::Reverse(conversation.last.as_ref().map(|message| message.time)));
+        Ok(all)
+    }
+
+    fn messages(&mut self, id: ConversationId, before: Option<ConversationSeq>, limit: usize) -> Result<Vec<LocalMessage>, StateError> {
+        let mut select = self.db.prepare_cached(
+            "SELECT seq, sender, time, kind, text FROM messages WHERE conversation = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
+        )?;
+        let before = before.map_or(i64::MAX, |seq| int(seq.0));
+        let rows = select.query_map([int(id.0), before, count(limit)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, ContentKind::from_number(row.get(3)?), row.get(4)?))
+        })?;
+        let mut messages = Vec::new();
+        for row in rows {
+            let (seq, sender, time, kind, text): (i64, String, i64, ContentKind, String) = row?;
+            // A message whose writer is not known is not shown; the next snapshot or history has it.
+            let Ok(from) = UserId::new(&sender) else { continue };
+            let content = Content { kind, text };
+            messages.push(LocalMessage {
+                conversation: id,
+                seq: ConversationSeq(seq.cast_unsigned()),
+                from,
+                time: Time(time.cast_unsigned()),
+                content,
+            });
+        }
+        messages.reverse();
+        Ok(messages)
+    }
+
+    fn waiting(&mut self) -> Result<Vec<Waiting>, StateError> {
+        let rows = self.rows("SELECT * FROM outbox ORDER BY applied DESC, incarnation, cseq")?;
+        let waiting = |row: OutboxRow| Waiting { nonce: row.command.nonce, body: row.command.body, applied: row.applied };
+        Ok(rows.into_iter().map(waiting).collect())
+    }
+
+    fn note(&mut self, key: &str) -> Result<Option<String>, StateError> {
+        Ok(self.db.prepare_cached("SELECT value FROM notes WHERE key = ?")?.query_row([key], |row| row.get(0)).optional()?)
+    }
+
+    fn set_note(&mut self, key: &str, value: &str) -> Result<(), StateError> {
+        self.db.prepare_cached("INSERT OR REPLACE INTO notes (key, value) VALUES (?, ?)")?.execute([key, value])?;
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), StateError> {
+        Ok(self.db.execute_batch("BEGIN")?)
+    }
+
+    fn savepoint(&mut self) -> Result<(), StateError> {
+        Ok(self.db.execute_batch("SAVEPOINT one")?)
+    }
+
+    fn end_savepoint(&mut self, keep: bool) -> Result<(), StateError> {
+        Ok(self.db.execute_batch(if keep { "RELEASE one" } else { "ROLLBACK TO one; RELEASE one" })?)
+    }
+
+    fn commit(&mut self) -> Result<(), StateError> {
+        Ok(self.db.execute_batch("COMMIT")?)
+    }
+
+    fn rollback(&mut self) {
+        // Fails where SQLite rolled back by itself: then there is nothing to do.
+        let _ = self.db.execute_batch("ROLLBACK");
+    }
+}
+
+fn whose(db: &Connection, user_id: &UserId, wanted: Option<&DeviceId>, fresh: &DeviceId) -> Result<Device, StateError> {
+    let device = wanted.unwrap_or(fresh);
+    db.execute(
+        "INSERT INTO device (one, user, device, incarnation, applied, applied_nonce) VALUES (1, ?, ?, 0, 0, ?) ON CONFLICT DO NOTHING",
+        params![user_id.as_str(), device.as_str(), Nonce::default().0],
+    )?;
+    let (stored_user, stored): (String, String) =
+        db.query_row("SELECT user, device FROM device", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if stored_user != user_id.as_str() || wanted.is_some_and(|wanted| wanted.as_str() != stored) {
+        return Err(StateError::OtherDevice { user: stored_user, device: stored });
+    }
+    Ok(Device { user: user_id.clone(), device: DeviceId::new(&stored).map_err(damaged)? })
+}
+
+fn list(db: &Connection) -> Result<Vec<(ConversationId, ConversationKind, ConversationSeq)>, StateError> {
+    let mut select = db.prepare_cached("SELECT id, kind, head FROM conversations ORDER BY id")?;
+    let rows = select.query_map([], |row| {
+        let (id, kind, head): (i64, u16, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok((ConversationId(id.cast_unsigned()), ConversationKind::from_number(kind), ConversationSeq(head.cast_unsigned())))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn outbox_row(row: &Row<'_>) -> Result<OutboxRow, StateError> {
+    let bytes: Vec<u8> = row.get("command")?;
+    let mut command: Command = Form::Postcard.decode(&bytes).map_err(damaged)?;
+    // The columns are the truth: numbers change without the bytes being written again.
+    command.incarnation = Incarnation(row.get::<_, i64>("incarnation")?.cast_unsigned());
+    command.cseq = CommandSeq(row.get::<_, i64>("cseq")?.cast_unsigned());
+    Ok(OutboxRow { command, applied: row.get("applied")? })
+}
+
+/// SQLite's integers have a sign; the same 64 bits come back out. Real sequences never reach the sign.
+fn int(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn user(name: &str) -> Result<UserId, StateError> {
+    UserId::new(name).map_err(|why| StateError::Damaged(format!("{name:?} is not a user id: {why}")))
+}
+
+fn damaged(why: impl std::fmt::Display) -> StateError {
+    StateError::Damaged(why.to_string())
+}
+
+fn failed(why: impl std::fmt::Display) -> StateError {
+    StateError::Failed(why.to_string())
+}
+
+impl From<rusqlite::Error> for StateError {
+    fn from(why: rusqlite::Error) -> Self {
+        failed(why)
+    }
+}

@@ -1,0 +1,111 @@
+//! What an application does every day.
+
+use super::server::*;
+use crate::*;
+use whimbrel_protocol::frame::{Direction, EventBody, HistoryPage, StoredMessage, Target};
+use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq};
+
+fn bob() -> Target {
+    Target::User("bob".parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_message_goes_out_and_one_comes_in() {
+    for transport in [Transport::WebSocket, Transport::WebSocketJson, Transport::Auto] {
+        let mut server = Server::start().await;
+        let client = tokio::spawn(server.client("alice").transport(transport).connect());
+        let (mut peer, hello) = server.greeted().await;
+        assert_eq!((hello.user.as_str(), hello.device.as_str()), ("alice", "test"));
+        let (client, mut events) = client.await.unwrap().unwrap();
+
+        let ticket = client.send(bob(), text("hello")).await.unwrap();
+        let command = peer.command().await;
+        peer.send(applied(1)).await;
+        peer.send(event(1, started(7, &["alice", "bob"]))).await;
+        peer.send(event(2, sent(&command, 7, 1))).await;
+        peer.send(event(3, message(7, 2, "hi"))).await;
+        let sent = ticket.outcome().await.unwrap();
+        assert_eq!((sent.conversation, sent.seq, sent.cseq.0), (ConversationId(7), ConversationSeq(1), 1));
+
+        let Some(Incoming::Event { event, .. }) = events.next().await else { panic!() };
+        assert!(matches!(event.body, EventBody::Started(_)));
+        let Some(Incoming::Outcome(outcome)) = events.next().await else { panic!() };
+        assert_eq!((outcome.to, outcome.content, outcome.result), (Some(bob()), Some(text("hello")), Ok(sent)));
+        let Some(Incoming::Event { event, .. }) = events.next().await else { panic!() };
+        let EventBody::Message(message) = event.body else { panic!() };
+        assert_eq!(message.from.unwrap().as_str(), "bob");
+        peer.acked(2).await;
+        events.done();
+        peer.acked(3).await;
+
+        let texts: Vec<_> = client.messages(ConversationId(7), None, 10).await.unwrap();
+        let texts: Vec<_> = texts.iter().map(|message| (message.from.as_str(), message.content.text.as_str())).collect();
+        assert_eq!(texts, [("alice", "hello"), ("bob", "hi")]);
+        assert_eq!(client.conversations().await.unwrap()[0].head, ConversationSeq(2));
+        assert!(client.outbox().await.unwrap().is_empty());
+        client.close().await;
+        assert_eq!(events.next().await, None);
+        assert_eq!(*client.connection().borrow(), Connection::Ended { error: None });
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_several_frames_is_asked_again_after_a_break() {
+    let mut server = Server::start().await;
+    let (client, _events) = server.client("alice").start().await.unwrap();
+    let asking = {
+        let client = client.clone();
+        tokio::spawn(async move { client.history(bob(), ConversationSeq(0), Direction::Backwards, 10).await })
+    };
+    let page = |seqs: &[u64], more| {
+        let stored = |seq: &u64| StoredMessage {
+            seq: ConversationSeq(*seq),
+            time: whimbrel_protocol::Time(1),
+            from: "bob".parse().unwrap(),
+            content: text("x"),
+        };
+        HistoryPage { conversation: ConversationId(7), messages: seqs.iter().map(stored).collect(), more }
+    };
+    let answer = |id, last, page: HistoryPage| {
+        whimbrel_protocol::frame::ServerFrame::Answer(whimbrel_protocol::frame::Answer { id, last, body: page.into() })
+    };
+    let (mut peer, _) = server.greeted().await;
+    let query = peer.query().await;
+    peer.send(answer(query.id, false, page(&[1, 2], true))).await;
+    drop(peer);
+    let (mut peer, _) = server.greeted().await;
+    let query = peer.query().await;
+    peer.send(answer(query.id, false, page(&[4, 5], true))).await;
+    peer.send(answer(query.id, true, page(&[6], true))).await;
+    let answered = asking.await.unwrap().unwrap();
+    assert_eq!(answered.messages.iter().map(|message| message.seq.0).collect::<Vec<_>>(), [4, 5, 6]);
+    assert!(answered.more);
+}
+
+#[tokio::test]
+async fn what_was_not_done_comes_again_and_what_was_done_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = || State::Folder(folder.path().into());
+    let mut server = Server::start().await;
+    let (client, mut events) = server.client("alice").state(state()).start().await.unwrap();
+    let (mut peer, hello) = server.greeted().await;
+    assert_eq!(hello.position, None);
+    for seq in 1..=3 {
+        peer.send(event(seq, message(7, seq, "hi"))).await;
+    }
+    events.next().await.unwrap();
+    events.next().await.unwrap();
+    // The second is in hand, and not done.
+    client.close().await;
+    drop((client, events));
+
+    let (client, mut events) = server.client("alice").state(state()).start().await.unwrap();
+    let (mut peer, hello) = server.greeted().await;
+    assert_eq!(hello.position.unwrap().cursor, MailboxSeq(1));
+    peer.send(event(2, message(7, 2, "hi"))).await;
+    let Some(Incoming::Event { event, .. }) = events.next().await else { panic!() };
+    assert_eq!(event.seq, MailboxSeq(2));
+    events.done();
+    peer.acked(2).await;
+    client.close().await;
+}
