@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use whimbrel_protocol::frame::*;
 use whimbrel_protocol::*;
 
-pub const WINDOW: u32 = 4;
+const WINDOW: u32 = 4;
+const RETRY_AFTER_MS: u64 = 20;
 
 struct Session {
     device: DeviceNo,
@@ -16,8 +17,10 @@ struct Session {
     accepted: u64,
     /// Highest command that the client was told is applied.
     told: CommandSeq,
-    /// Commands are ignored until this one comes again.
-    busy: Option<u64>,
+    /// Highest command that came over the stream, since the last `Busy`.
+    streamed: u64,
+    /// Commands are ignored until this one comes again, which it must not do before this time.
+    busy: Option<(u64, Time)>,
     /// Highest event pushed.
     pushed: u64,
 }
@@ -66,7 +69,7 @@ impl Server {
     pub fn on_frame(&mut self, link: usize, frame: ClientFrame, copy: bool, now: Time, out: &mut Out) {
         match frame {
             ClientFrame::Hello(hello) => self.on_hello(link, &hello, now, out),
-            ClientFrame::Command(command) => self.on_command(link, command, copy, out),
+            ClientFrame::Command(command) => self.on_command(link, command, copy, now, out),
             ClientFrame::Ack(ack) => {
                 if self.sessions.get(&link).is_some_and(|session| ack.seq.0 > session.pushed) {
                     out.violations.push(format!("{ack:?} covers what was never sent"));
@@ -113,6 +116,7 @@ impl Server {
             incarnation: row.incarnation,
             accepted: row.applied.0,
             told: row.applied,
+            streamed: row.applied.0,
             busy: None,
             pushed: begin.cursor.0,
         };
@@ -171,22 +175,32 @@ impl Server {
         out.frames.push((link, ServerFrame::Snapshot(Snapshot { conversations: Vec::new(), last: true })));
     }
 
-    fn on_command(&mut self, link: usize, command: Command, copy: bool, out: &mut Out) {
+    fn on_command(&mut self, link: usize, command: Command, copy: bool, now: Time, out: &mut Out) {
         let Some(session) = self.sessions.get_mut(&link).filter(|session| session.incarnation == command.incarnation) else { return };
         let (cseq, next) = (command.cseq.0, session.accepted + 1);
         if copy && (session.busy.is_some() || cseq != next) {
             return;
         }
-        if session.busy.is_some_and(|busy| busy != cseq) || cseq < next {
+        if !copy {
+            let again = session.busy.filter(|busy| busy.0 == cseq);
+            if again.is_none() && cseq <= session.streamed || again.is_some_and(|busy| now < busy.1) {
+                out.violations.push(format!("command {cseq} came again without need, or too soon"));
+            }
+            session.streamed = cseq;
+            if again.is_some() {
+                session.busy = None;
+            }
+        }
+        if session.busy.is_some() || cseq < next {
             return;
         }
         if cseq > next || cseq > self.store.devices[session.device].applied.0 + u64::from(WINDOW) {
             out.violations.push(format!("command {cseq} where {next} is next, within the window"));
             return;
         }
-        session.busy = self.overloaded.then_some(cseq);
-        if self.overloaded {
-            out.frames.push((link, ServerFrame::Busy(Busy { cseq: command.cseq, retry_after_ms: 20 })));
+        if self.overloaded && !copy {
+            session.busy = Some((cseq, Time(now.0 + RETRY_AFTER_MS)));
+            out.frames.push((link, ServerFrame::Busy(Busy { cseq: command.cseq, retry_after_ms: RETRY_AFTER_MS as u32 })));
             return;
         }
         session.accepted = cseq;

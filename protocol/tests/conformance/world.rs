@@ -295,13 +295,17 @@ impl World {
         self.server.store = store;
     }
 
-    /// From here on nothing goes wrong. Every process connects in its turn (clones throw each other out), and comes to rest.
+    /// From here on nothing goes wrong. First sessions go on as they are; then every process connects in its turn (clones throw each
+    /// other out), and comes to rest.
     fn heal(&mut self) -> Result<(), String> {
         self.server.overloaded = false;
+        for device in 0..self.devices.len() {
+            self.devices[device].fuse = None;
+            self.settle(device)?;
+        }
         // Three rounds: in the second a process sees what later ones did in the first; in the third nothing is new.
         for _ in 0..3 {
             for device in 0..self.devices.len() {
-                self.devices[device].fuse = None;
                 self.connect(device, Form::Postcard);
                 self.settle(device)?;
                 self.devices[device].disconnect();
