@@ -22,7 +22,8 @@ pub struct DownlinkState {
 /// Where a session begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumed {
-    /// Why the old position could not be served, if it could not: tell the application.
+    /// Why the old position could not be served, if it could not: tell the application, before the new position is stored or in the
+    /// same transaction.
     pub reset: Option<ResetReason>,
     /// A position to store before the first event: the session begins, without a snapshot, elsewhere than the device was.
     pub position: Option<Position>,

@@ -25,7 +25,8 @@ pub enum Agreement {
     /// incarnation and its old nonce. Store the new state and numbers in one transaction *before* sending any of them.
     Renumbered,
     /// They contradict each other. Store [`Uplink::state`] (its incarnation is 0 now), connect again, and the server gives a new outbox.
-    /// Tell the application: the reason says what may have been lost.
+    /// Tell the application, before the state is stored or in the same transaction: afterwards nothing remembers the contradiction. The
+    /// reason says what may have been lost; it stands until [`Renumbered`](Self::Renumbered).
     Disagreed(Disagreement),
 }
 
@@ -286,11 +287,15 @@ mod tests {
         let mut uplink = outbox();
         assert_eq!(uplink.on_welcome(&welcome(5, 2, 2)), Agreement::Agreed);
         assert_eq!(sent(&mut uplink, 0), [3, 4, 5]);
+        uplink.enqueue(Nonce([6; 8]), MarkRead { conversation: ConversationId(1), seq: ConversationSeq(1) }.into());
+        assert!(sent(&mut uplink, 0).is_empty(), "three are on their way");
+        uplink.on_applied(CommandSeq(3));
+        assert_eq!(sent(&mut uplink, 0), [6], "only what was not sent yet");
         assert_eq!(uplink.on_welcome(&welcome(5, 3, 3)), Agreement::Agreed);
-        assert_eq!(sent(&mut uplink, 0), [4, 5]);
+        assert_eq!(sent(&mut uplink, 0), [4, 5, 6]);
         uplink.on_disconnect();
         assert!(sent(&mut uplink, 0).is_empty());
-        assert_eq!(uplink.waiting(), 2);
+        assert_eq!(uplink.waiting(), 3);
     }
 
     #[test]

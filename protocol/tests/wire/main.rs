@@ -3,8 +3,10 @@
 
 mod frames;
 mod limits;
+mod samples;
 mod strategy;
 mod stream;
+mod vectors;
 
 use proptest::test_runner::{Config, RngSeed};
 
