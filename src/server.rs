@@ -4,7 +4,7 @@ use crate::config::{AuthMode, Config, ConfigError};
 use crate::engine::{Engine, EngineConfig};
 use crate::http::{self, Http};
 use crate::session::{self, Context};
-use crate::store::MemoryStore;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Keys, TlsError};
 use crate::transport::TransportKind;
@@ -167,7 +167,7 @@ fn open_store(path: &std::path::Path) -> Result<Arc<dyn Store>, StoreError> {
         let why = |why| StoreError::Unavailable(format!("cannot make the folder {}: {why}", folder.display()));
         std::fs::create_dir_all(folder).map_err(why)?;
     }
-    Ok(Arc::new(MemoryStore::new()))
+    Ok(Arc::new(SqliteStore::open(path, SqliteOptions::default())?))
 }
 
 /// Names that certificates are made for: where the server is bound, beside those they always have.

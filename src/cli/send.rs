@@ -17,6 +17,9 @@ use whimbrel_client::{Client, Events, Incoming, Outcome, text};
 /// Lines that wait to be sent; when more come, reading waits.
 const LINES_MAX: usize = 256;
 
+/// Messages on their way; when there are more, reading waits. Far fewer than an outbox holds, so that storing them never waits.
+const WAITING_MAX: usize = 1024;
+
 /// What to say to whom.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Send {
@@ -67,8 +70,11 @@ fn standard_input() -> mpsc::Receiver<String> {
         for line in std::io::stdin().lock().lines() {
             match line {
                 Ok(line) if line.is_empty() => {}
-                Ok(line) if sender.blocking_send(line).is_ok() => {}
-                Ok(_) => return,
+                Ok(line) => {
+                    if sender.blocking_send(line).is_err() {
+                        return;
+                    }
+                }
                 Err(why) => return eprintln!("whimbrel: standard input cannot be read further: {why}"),
             }
         }
@@ -100,7 +106,7 @@ impl Sending {
         let mut batch = Vec::new();
         while open || !self.waiting.is_empty() {
             tokio::select! {
-                read = lines.recv_many(&mut batch, LINES_MAX), if open => {
+                read = lines.recv_many(&mut batch, LINES_MAX), if open && self.waiting.len() < WAITING_MAX => {
                     open = read > 0;
                     if let Err(code) = self.send(batch.drain(..)).await {
                         return code;
