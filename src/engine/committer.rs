@@ -15,7 +15,7 @@ use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, ErrorCode, In
 /// The most work in one transaction: enough to spread the cost of a disk flush thin, few enough to stay within milliseconds.
 pub(super) const BATCH_MAX: usize = 512;
 /// How long to wait before a commit of unknown outcome is looked at again.
-const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 /// How often a commit of unknown outcome is tried again before the sessions are ended.
 const UNKNOWN_TRIES: u32 = 20;
 
@@ -45,6 +45,8 @@ pub(super) struct Committer {
     pub store: Arc<dyn Store>,
     pub hub: Arc<Hub>,
     pub queue: Arc<FairQueue<Work>>,
+    /// [`UNKNOWN_PAUSE`], but for simulations.
+    pub unknown_pause: Duration,
 }
 
 impl Committer {
@@ -68,7 +70,7 @@ impl Committer {
                 Err(StoreError::Unknown(why)) if tries < UNKNOWN_TRIES => {
                     tracing::warn!(why, "the outcome of a commit is unknown; deciding again");
                     tries += 1;
-                    std::thread::sleep(UNKNOWN_PAUSE);
+                    std::thread::sleep(self.unknown_pause);
                 }
                 Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => return give_up(batch, &why),
                 Err(StoreError::Refused(why) | StoreError::Damaged(why)) => return self.bisect(batch, &why),

@@ -103,7 +103,7 @@ impl Engine {
     /// If the system gives no thread.
     pub fn start(store: Arc<dyn Store>, config: EngineConfig) -> std::io::Result<Arc<Self>> {
         let engine = Self::new(store, config);
-        let committer = engine.committer();
+        let committer = engine.committer(committer::UNKNOWN_PAUSE);
         let (store, cursors, queue) = (engine.store.clone(), engine.cursors.clone(), engine.queue.clone());
         let threads = vec![
             std::thread::Builder::new().name("committer".into()).spawn(move || committer.run())?,
@@ -126,8 +126,8 @@ impl Engine {
         }
     }
 
-    fn committer(&self) -> Committer {
-        Committer { store: self.store.clone(), hub: self.hub.clone(), queue: self.queue.clone() }
+    fn committer(&self, unknown_pause: Duration) -> Committer {
+        Committer { store: self.store.clone(), hub: self.hub.clone(), queue: self.queue.clone(), unknown_pause }
     }
 
     /// Who is here.
@@ -488,7 +488,7 @@ impl Engine {
             return false;
         }
         let batch = self.queue.take(max).unwrap_or_default();
-        self.committer().commit(batch);
+        self.committer(Duration::ZERO).commit(batch);
         true
     }
 
