@@ -11,6 +11,8 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const MAX_FRAME: usize = 64 * 1024;
 /// The longest frame in JSON, in bytes: a byte of text may take six there, and names take room.
 pub const MAX_JSON_FRAME: usize = 7 * MAX_FRAME;
+/// The most bytes of postcard to put into a page of several things, so that it is a frame in JSON as well.
+pub const MAX_PAGE: usize = 24 * 1024;
 /// The longest text of a message, in bytes of UTF-8. What is longer is a file.
 pub const MAX_TEXT: usize = 60 * 1024;
 /// The most bytes that a length may take on a stream.
@@ -63,6 +65,8 @@ impl Form {
     }
 
     /// Writes one frame, without a length before it.
+    ///
+    /// A page of many small things may grow fifteenfold from postcard to JSON, so what is served in both forms is filled by [`MAX_PAGE`].
     ///
     /// # Errors
     /// If the frame is longer than [`Form::max_frame`].

@@ -84,7 +84,9 @@ pub struct Welcome {
     pub session_epoch: SessionEpoch,
     /// The epoch of the server's log.
     pub epoch: LogEpoch,
-    /// The device's outbox from now on. If it is not the one of the `Hello`, the client renumbers what is not applied from 1.
+    /// The device's outbox. Where the `Hello` asked for a new one, the client renumbers what is not applied from 1; where it is another
+    /// than the one of the `Hello`, the two disagree (see [`Uplink::on_welcome`](crate::Uplink::on_welcome)). A server gives it higher
+    /// than any before and than the one asked for, and best not predictably, so that two lives of a store do not give the same.
     pub incarnation: Incarnation,
     /// Highest applied command of that incarnation.
     pub applied: CommandSeq,

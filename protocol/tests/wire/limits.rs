@@ -1,6 +1,6 @@
 //! What the limits let through, to the byte.
 
-use whimbrel_protocol::codec::{CodecError, Form, MAX_FRAME, MAX_JSON_FRAME, MAX_TEXT};
+use whimbrel_protocol::codec::{CodecError, Form, MAX_FRAME, MAX_JSON_FRAME, MAX_PAGE, MAX_TEXT};
 use whimbrel_protocol::frame::*;
 use whimbrel_protocol::*;
 
@@ -46,4 +46,20 @@ fn a_frame_may_be_as_long_as_the_limit_and_not_a_byte_longer() {
         assert_eq!(form.encode(&text(max + 1)), Err(CodecError::TooLong { len: max + 1, max }));
         assert_eq!(form.decode::<String>(&vec![b' '; max + 1]), Err(CodecError::TooLong { len: max + 1, max }));
     }
+}
+
+/// Of everything that comes in lists, this grows most.
+#[test]
+fn a_page_of_small_things_fits_into_a_frame_in_json() {
+    let conversation = ConversationState {
+        conversation: ConversationId(1),
+        kind: ConversationKind::Direct,
+        members: Vec::new(),
+        head: ConversationSeq(0),
+        messages: Vec::new(),
+    };
+    let page = |bytes: usize| ServerFrame::Snapshot(Snapshot { conversations: vec![conversation.clone(); bytes / 5], last: true });
+    assert!(Form::Postcard.encode(&page(MAX_PAGE)).unwrap().len() >= MAX_PAGE);
+    assert!(Form::Json.encode(&page(MAX_PAGE)).is_ok());
+    assert!(Form::Json.encode(&page(2 * MAX_PAGE)).is_err(), "a page as long as a frame does not fit");
 }

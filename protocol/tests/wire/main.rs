@@ -1,6 +1,7 @@
 //! The wire as others see it: frames, limits, golden vectors, and the document that describes them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod document;
 mod frames;
 mod limits;
 mod samples;

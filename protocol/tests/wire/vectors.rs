@@ -21,11 +21,21 @@ enum From {
 
 /// A frame that is written as it is read.
 #[derive(Deserialize)]
-struct Vector {
-    name: String,
+pub struct Vector {
+    pub name: String,
     from: From,
-    hex: String,
-    json: Box<RawValue>,
+    pub hex: String,
+    pub json: Box<RawValue>,
+}
+
+impl Vector {
+    /// The type of the frame.
+    pub fn alphabet(&self) -> &'static str {
+        match self.from {
+            From::Client => "ClientFrame",
+            From::Server => "ServerFrame",
+        }
+    }
 }
 
 /// A frame that nobody writes today and everybody reads: as the JSON says, or not at all.
@@ -95,7 +105,7 @@ impl Frame {
 
 const FAMILIES: [&str; 8] = ["hello", "control", "error", "command", "event", "query", "snapshot", "signal"];
 
-fn vectors() -> Vec<(&'static str, Vector)> {
+pub fn vectors() -> Vec<(&'static str, Vector)> {
     FAMILIES.iter().flat_map(|family| load::<Vector>(&format!("{family}.json")).into_iter().map(|vector| (*family, vector))).collect()
 }
 
