@@ -10,22 +10,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// After how many pages, roughly, a checkpoint is due: 8 MiB.
-const PAGES: u64 = 2048;
-
 /// When to checkpoint, and the thread that does.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     /// Pages written since the last one, roughly.
     pages: AtomicU64,
+    /// After how many of them one is due.
+    due: u64,
     /// The thread has just finished: the writer is to do the rest.
     done: Arc<AtomicBool>,
     thread: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
 
 impl Checkpoints {
-    /// Starts the thread.
-    pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
+    /// Starts the thread. After `pages` pages, roughly, a checkpoint is due.
+    pub(super) fn start(connection: Connection, pages: u64) -> Result<Self, StoreError> {
         let (due, wakes) = sync_channel::<()>(1);
         let done = Arc::new(AtomicBool::new(false));
         let finished = done.clone();
@@ -39,18 +38,18 @@ impl Checkpoints {
             }
         });
         let thread = thread.map_err(|error| StoreError::Unavailable(format!("cannot start a thread: {error}")))?;
-        Ok(Self { pages: AtomicU64::new(0), done, thread: Some((due, thread)) })
+        Ok(Self { pages: AtomicU64::new(0), due: pages, done, thread: Some((due, thread)) })
     }
 
     /// None at all: for what does not write.
     pub(super) fn none() -> Self {
-        Self { pages: AtomicU64::new(0), done: Arc::default(), thread: None }
+        Self { pages: AtomicU64::new(0), due: 0, done: Arc::default(), thread: None }
     }
 
     /// A commit of so many index entries and rows of the sweep went through.
     pub(super) fn committed(&self, entries: u64, keys: usize) {
         let pages = 4 + entries / 64 + keys as u64 / 4;
-        if self.pages.fetch_add(pages, Ordering::Relaxed) + pages >= PAGES
+        if self.pages.fetch_add(pages, Ordering::Relaxed) + pages >= self.due
             && let Some((due, _)) = &self.thread
             && due.try_send(()).is_ok()
         {

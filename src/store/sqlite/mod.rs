@@ -84,6 +84,8 @@ pub struct SqliteOptions {
 struct Hooks {
     /// Bytes at which a chunk is closed. A full one of 512 holds some 250 entries.
     chunk_bytes: usize,
+    /// Pages after which a checkpoint is due: 8 MiB.
+    checkpoint_pages: u64,
     vfs: Option<&'static str>,
     synchronous_off: bool,
 }
@@ -96,7 +98,7 @@ impl Default for SqliteOptions {
             mmap_bytes: 2 << 30,
             readers: 4,
             sweep_entries: 128 << 10,
-            hooks: Hooks { chunk_bytes: 512, vfs: None, synchronous_off: false },
+            hooks: Hooks { chunk_bytes: 512, checkpoint_pages: 2048, vfs: None, synchronous_off: false },
         }
     }
 }
@@ -175,16 +177,14 @@ impl SqliteStore {
         if new {
             schema::sync_directory(path)?;
         }
+        // A process that was killed may have left commits that are in the file, but not yet on the disk; they are about to be served.
+        writer::settle(&connection)?;
         let (index, sweep) = writer::load(&connection, &options)?;
         let end = index.next.pos;
         let epoch = schema::settle_epoch(&mut connection, path, lock.seen, end)?;
-        // A process that was killed may have left commits that are in the file, but not yet on the disk. They are about to be served:
-        // this commit, which is waited for, takes them along.
-        let opened = schema::meta(&connection, "opened")?.unwrap_or(0);
-        schema::set_meta(&connection, "opened", opened + 1)?;
         lock.note(end);
         let behind = end - sweep.tail;
-        let checkpoints = Checkpoints::start(schema::connect(path, Access::Write, &options)?)?;
+        let checkpoints = Checkpoints::start(schema::connect(path, Access::Write, &options)?, options.hooks.checkpoint_pages)?;
         let shared = Shared::new(path, options, index, checkpoints);
         let store = Self { epoch, writer: Mutex::new(Writer::new(connection, sweep, lock)), shared };
         // A tail this long comes of a server that was killed again and again before a sweep was through. It must not grow for ever.

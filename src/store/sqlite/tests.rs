@@ -14,7 +14,7 @@ pub(super) fn small() -> SqliteOptions {
         mmap_bytes: 0,
         readers: 2,
         sweep_entries: 40,
-        hooks: Hooks { chunk_bytes: 8, vfs: None, synchronous_off: false },
+        hooks: Hooks { chunk_bytes: 8, checkpoint_pages: 60, vfs: None, synchronous_off: false },
     }
 }
 

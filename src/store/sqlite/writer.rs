@@ -3,7 +3,7 @@
 use super::super::staged::{Base, Next, Staged};
 use super::super::{Conversation, Device, DeviceKey, Pos, Record, RecordBody, StoreError, Transaction, UserNo, fold};
 use super::index::{Devices, Index, State, Tail, apply_to_conversation, apply_to_devices};
-use super::schema::{Lock, damaged, failed, meta};
+use super::schema::{Lock, damaged, failed, meta, set_meta};
 use super::sweep::Sweep;
 use super::{Shared, chunk, encode, rows};
 use rusqlite::{Connection, ErrorCode};
@@ -257,6 +257,10 @@ impl Writer {
     pub(super) fn ready(&mut self, shared: &Shared) -> Result<(), StoreError> {
         let broken = shared.index.read().unwrap_or_else(PoisonError::into_inner).broken.is_some();
         if broken {
+            // If the last commit's sync failed, its pages may lie behind the end of the write-ahead log as this process knows it, and a
+            // crash could bring them back to life. A commit that goes through takes their place: what is read then stays so.
+            drop(Begun(&self.connection));
+            settle(&self.connection)?;
             let (mut fresh, sweep) = load(&self.connection, &shared.options)?;
             let mut index = shared.index.write().unwrap_or_else(PoisonError::into_inner);
             fresh.next.conversation = fresh.next.conversation.max(index.next.conversation);
@@ -346,6 +350,12 @@ fn append(connection: &Connection, records: &[Arc<Record>], body: &mut Vec<u8>, 
         }
     }
     Ok(())
+}
+
+/// A commit of its own, and nothing else: once it is through, all that was committed before is durable, and nothing else comes back.
+pub(super) fn settle(connection: &Connection) -> Result<(), StoreError> {
+    let settled = meta(connection, "settled")?.unwrap_or(0);
+    set_meta(connection, "settled", settled + 1)
 }
 
 /// Reads what is to be in memory: the tail of the log, behind what the rows hold.

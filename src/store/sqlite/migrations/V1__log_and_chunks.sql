@@ -5,6 +5,7 @@ PRAGMA application_id = 0x5768626c; -- "Whbl"
 
 -- epoch: which life of the log this is.        tail: every record before this position is in all tables.
 -- identity: the file this was last opened as.  copy: 1 in a backup, until it is opened.
+-- settled: rises when a commit is wanted for its own sake.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY NOT NULL,
     value ANY NOT NULL
