@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod bad_input;
+mod checker;
 mod harness;
 mod http;
+mod kills;
 mod rules;
 mod talk;

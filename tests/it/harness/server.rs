@@ -82,10 +82,6 @@ impl ServerProcess {
         format!("http://{}", self.http)
     }
 
-    pub fn secure_url(&self) -> String {
-        format!("https://{}", self.secure)
-    }
-
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
