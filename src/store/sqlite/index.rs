@@ -361,6 +361,12 @@ impl Index {
         cursors.filter(|(_, cursors)| !cursors.is_empty()).collect()
     }
 
+    /// Slots there are.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.users.len() + self.conversations.len()
+    }
+
     /// Drops what was not used for longest, until about `bytes_max` are taken up. Looks only when a good part may be new, or `now`.
     pub(super) fn evict(&mut self, bytes_max: usize, now: bool) {
         let slots = self.users.len() + self.conversations.len();
