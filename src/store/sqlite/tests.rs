@@ -213,6 +213,11 @@ fn what_is_not_ours_or_newer_is_refused_by_name() {
     sql(&folder, "CREATE TABLE other (x)");
     let why = SqliteStore::open(&path(&folder), small()).unwrap_err().to_string();
     assert!(why.contains("not a store of Whimbrel"), "{why}");
+    sql(&folder, "DROP TABLE other");
+    sql(&folder, "CREATE TABLE refinery_schema_history (version INT, name TEXT, applied_on TEXT, checksum TEXT)");
+    sql(&folder, "INSERT INTO refinery_schema_history VALUES (1, 'theirs', '2040-01-01T00:00:00Z', '1')");
+    let why = SqliteStore::open(&path(&folder), small()).unwrap_err().to_string();
+    assert!(why.contains("not a store of Whimbrel"), "{why}");
     let folder = TempDir::new().unwrap();
     std::fs::write(path(&folder), vec![b'x'; 10_000]).unwrap();
     assert!(matches!(SqliteStore::open(&path(&folder), small()), Err(StoreError::Damaged(_))));
