@@ -1,2 +1,7 @@
-//! x
-fn main(){}
+//! The program: parse the command line, run it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    whimbrel::cli::main()
+}

@@ -4,16 +4,24 @@
 //! WebSocket message or a datagram holds exactly one frame, without a length.
 
 use alloc::{string::String, vec::Vec};
+use core::fmt;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The longest frame in postcard, in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// The longest frame in JSON, in bytes: a byte of text may take six there, and names take room.
 pub const MAX_JSON_FRAME: usize = 7 * MAX_FRAME;
+/// The most bytes of postcard to put into a page of several things, so that it is a frame in JSON as well.
+pub const MAX_PAGE: usize = 24 * 1024;
 /// The longest text of a message, in bytes of UTF-8. What is longer is a file.
 pub const MAX_TEXT: usize = 60 * 1024;
 /// The most bytes that a length may take on a stream.
 pub const MAX_PREFIX: usize = 3;
+/// The longest reason that this crate gives for what it could not read, in bytes.
+pub const MAX_REASON: usize = 256;
+
+/// The most memory that decoding takes, in bytes for each byte of the frame: what lists that announce more than they hold cost.
+pub const MEMORY_PER_BYTE: usize = 160;
 
 /// Why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +66,8 @@ impl Form {
 
     /// Writes one frame, without a length before it.
     ///
+    /// A page of many small things may grow fifteenfold from postcard to JSON, so what is served in both forms is filled by [`MAX_PAGE`].
+    ///
     /// # Errors
     /// If the frame is longer than [`Form::max_frame`].
     pub fn encode<F: Serialize>(self, frame: &F) -> Result<Vec<u8>, CodecError> {
@@ -85,8 +95,24 @@ impl Form {
     }
 }
 
-fn malformed(why: impl core::fmt::Display) -> CodecError {
-    CodecError::Malformed(alloc::format!("{why}"))
+fn malformed(why: impl fmt::Display) -> CodecError {
+    CodecError::Malformed(reason(format_args!("{why}")))
+}
+
+/// Says why something could not be read, in at most [`MAX_REASON`] bytes: it may quote the peer, and goes into logs, frames and stores.
+pub(crate) fn reason(why: fmt::Arguments<'_>) -> String {
+    struct Clipped(String);
+    impl fmt::Write for Clipped {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = MAX_REASON - self.0.len();
+            self.0.push_str(&text[..text.floor_char_boundary(room)]);
+            if text.len() > room { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut clipped = Clipped(String::new());
+    // The only error is the one above: there is no more room.
+    let _ = fmt::write(&mut clipped, why);
+    clipped.0
 }
 
 fn check_length(len: usize, max: usize) -> Result<(), CodecError> {

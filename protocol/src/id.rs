@@ -176,7 +176,9 @@ impl de::Visitor<'_> for NumberVisitor {
         Ok(value)
     }
     fn visit_str<E: de::Error>(self, value: &str) -> Result<u64, E> {
-        value.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(value), &self))
+        // Digits only: `parse` alone would take a plus sign, which other languages refuse.
+        let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+        value.parse().ok().filter(|_| digits).ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
     }
 }
 
@@ -235,11 +237,7 @@ impl fmt::Debug for Nonce {
 
 impl Serialize for Nonce {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(self)
-        } else {
-            self.0.serialize(serializer)
-        }
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
     }
 }
 

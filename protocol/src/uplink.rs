@@ -21,11 +21,12 @@ pub struct OutboxState {
 pub enum Agreement {
     /// They agree. Store [`Uplink::state`] if it changed, then go on.
     Agreed,
-    /// The server gave a new outbox: every command not known to be applied now has a new number (from 1) in the new incarnation and its
-    /// old nonce. Store the new state and numbers in one transaction *before* sending any of them.
+    /// The server gave the new outbox that was asked for: every command not known to be applied now has a new number (from 1) in the new
+    /// incarnation and its old nonce. Store the new state and numbers in one transaction *before* sending any of them.
     Renumbered,
     /// They contradict each other. Store [`Uplink::state`] (its incarnation is 0 now), connect again, and the server gives a new outbox.
-    /// Tell the application: the reason says what may have been lost.
+    /// Tell the application, before the state is stored or in the same transaction: afterwards nothing remembers the contradiction. The
+    /// reason says what may have been lost; it stands until [`Renumbered`](Self::Renumbered).
     Disagreed(Disagreement),
 }
 
@@ -56,6 +57,15 @@ pub enum Disagreement {
         /// Highest applied command by its word before.
         ours: CommandSeq,
     },
+    /// The server gave another outbox although none was asked for. If its number is higher, this outbox was restored or cloned and
+    /// nothing is lost; otherwise the server was restored or has forgotten the device, and commands known to be applied may be lost there.
+    #[error("the server gave outbox {server}, this one is {ours}: one of the two was restored, cloned or forgotten")]
+    AnotherOutbox {
+        /// The outbox by the server's word.
+        server: Incarnation,
+        /// The outbox as it is stored here.
+        ours: Incarnation,
+    },
 }
 
 /// The outbox of a device.
@@ -64,6 +74,8 @@ pub enum Disagreement {
 /// 1. [`enqueue`](Self::enqueue), store the command durably, then let it be sent by [`poll_transmit`](Self::poll_transmit);
 /// 2. on a `Welcome`, [`on_welcome`](Self::on_welcome), store what it asks for, then transmit;
 /// 3. on `Applied`, [`on_applied`](Self::on_applied), then store the state whenever convenient: repeats are harmless.
+///
+/// Only frames of the session whose `Welcome` came last may be handed in: `Applied` and `Busy` do not say which outbox they mean.
 ///
 /// Bound: the caller decides how many commands it lets wait ([`waiting`](Self::waiting)).
 #[derive(Debug, Clone, Default)]
@@ -119,33 +131,38 @@ impl Uplink {
     }
 
     /// Compares the outbox with what the server says of it, and opens the window if they agree.
+    ///
+    /// An outbox changes its incarnation only when its `Hello` asked for a new one. That makes every other change a [`Disagreement`]
+    /// that the application hears of, also when a server lost the outbox together with commands it had applied.
     pub fn on_welcome(&mut self, welcome: &Welcome) -> Agreement {
         self.on_disconnect();
-        if welcome.incarnation != self.state.incarnation {
-            return self.renumber(welcome);
+        let ours = self.state.incarnation;
+        let window = usize::try_from(welcome.window).unwrap_or(usize::MAX);
+        if ours == Incarnation(0) && welcome.applied == CommandSeq(0) {
+            self.renumber(welcome.incarnation);
+            self.window = window;
+            return Agreement::Renumbered;
         }
-        if let Err(disagreement) = self.compare(welcome.applied, welcome.applied_nonce) {
+        let compared = if welcome.incarnation == ours {
+            self.compare(welcome.applied, welcome.applied_nonce)
+        } else {
+            Err(Disagreement::AnotherOutbox { server: welcome.incarnation, ours })
+        };
+        if let Err(disagreement) = compared {
             self.state.incarnation = Incarnation(0);
             return Agreement::Disagreed(disagreement);
         }
-        self.window = welcome.window as usize;
+        self.window = window;
         self.on_applied(welcome.applied);
         Agreement::Agreed
     }
 
-    fn renumber(&mut self, welcome: &Welcome) -> Agreement {
-        if welcome.applied.0 != 0 {
-            // The incarnation is not the one that was said in `Hello`, and not a fresh one either: ask for one.
-            self.state.incarnation = Incarnation(0);
-            return Agreement::Disagreed(Disagreement::OutboxIsOlder { server: welcome.applied, numbered: self.last() });
-        }
-        self.state = OutboxState { incarnation: welcome.incarnation, ..OutboxState::default() };
+    fn renumber(&mut self, incarnation: Incarnation) {
+        self.state = OutboxState { incarnation, ..OutboxState::default() };
         for (cseq, command) in (1..).zip(&mut self.pending) {
-            command.incarnation = welcome.incarnation;
+            command.incarnation = incarnation;
             command.cseq = CommandSeq(cseq);
         }
-        self.window = welcome.window as usize;
-        Agreement::Renumbered
     }
 
     fn compare(&self, applied: CommandSeq, nonce: Nonce) -> Result<(), Disagreement> {
@@ -193,7 +210,7 @@ impl Uplink {
         if count == 0 || count > self.pending.len() {
             return 0;
         }
-        if let Some(last) = self.pending.drain(..count).last() {
+        if let Some(last) = self.pending.drain(..count).next_back() {
             self.state.applied = last.cseq;
             self.state.applied_nonce = last.nonce;
         }
@@ -217,5 +234,124 @@ impl Uplink {
 
     fn last(&self) -> CommandSeq {
         self.pending.back().map_or(self.state.applied, |command| command.cseq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Begin, MarkRead};
+    use crate::{ConversationId, ConversationSeq, LogEpoch, MailboxSeq, SessionEpoch, Time, UserId};
+    use std::vec::Vec;
+
+    fn welcome(incarnation: u64, applied: u64, nonce: u8) -> Welcome {
+        Welcome {
+            version: 1,
+            user: UserId::new("alice").unwrap(),
+            session_epoch: SessionEpoch(1),
+            epoch: LogEpoch(1),
+            incarnation: Incarnation(incarnation),
+            applied: CommandSeq(applied),
+            applied_nonce: Nonce([nonce; 8]),
+            head: MailboxSeq(0),
+            begin: Begin { cursor: MailboxSeq(0), time: Time(0), snapshot: false, reset: None },
+            window: 3,
+            max_text: 100,
+            time: Time(0),
+            endpoints: Vec::new(),
+            extensions: Vec::new(),
+        }
+    }
+
+    /// An outbox with incarnation 5, commands 1 to 5 with nonces of those numbers, the first two applied.
+    fn outbox() -> Uplink {
+        let mut uplink = Uplink::default();
+        for nonce in 1..=5 {
+            uplink.enqueue(Nonce([nonce; 8]), MarkRead { conversation: ConversationId(1), seq: ConversationSeq(1) }.into());
+        }
+        assert_eq!(uplink.on_welcome(&welcome(5, 0, 0)), Agreement::Renumbered);
+        assert_eq!(uplink.on_applied(CommandSeq(2)), 2);
+        uplink
+    }
+
+    fn sent(uplink: &mut Uplink, now: u64) -> Vec<u64> {
+        let mut sent = Vec::new();
+        while let Some(command) = uplink.poll_transmit(Duration::from_millis(now)) {
+            sent.push(command.cseq.0);
+        }
+        sent
+    }
+
+    #[test]
+    fn a_session_sends_each_command_once_within_the_window_and_the_next_session_again() {
+        let mut uplink = outbox();
+        assert_eq!(uplink.on_welcome(&welcome(5, 2, 2)), Agreement::Agreed);
+        assert_eq!(sent(&mut uplink, 0), [3, 4, 5]);
+        uplink.enqueue(Nonce([6; 8]), MarkRead { conversation: ConversationId(1), seq: ConversationSeq(1) }.into());
+        assert!(sent(&mut uplink, 0).is_empty(), "three are on their way");
+        uplink.on_applied(CommandSeq(3));
+        assert_eq!(sent(&mut uplink, 0), [6], "only what was not sent yet");
+        assert_eq!(uplink.on_welcome(&welcome(5, 3, 3)), Agreement::Agreed);
+        assert_eq!(sent(&mut uplink, 0), [4, 5, 6]);
+        uplink.on_disconnect();
+        assert!(sent(&mut uplink, 0).is_empty());
+        assert_eq!(uplink.waiting(), 3);
+    }
+
+    #[test]
+    fn busy_takes_back_what_was_not_taken_and_waits() {
+        let mut uplink = outbox();
+        uplink.on_welcome(&welcome(5, 2, 2));
+        assert_eq!(sent(&mut uplink, 0), [3, 4, 5]);
+        uplink.on_busy(CommandSeq(4), Duration::from_millis(100), Duration::from_millis(10));
+        assert_eq!(uplink.poll_timeout(), Some(Duration::from_millis(110)));
+        assert!(sent(&mut uplink, 109).is_empty());
+        assert_eq!(sent(&mut uplink, 110), [4, 5]);
+        assert_eq!(uplink.poll_timeout(), None);
+    }
+
+    #[test]
+    fn applied_counts_no_number_that_was_never_given() {
+        let mut uplink = outbox();
+        assert_eq!(uplink.on_applied(CommandSeq(2)), 0);
+        assert_eq!(uplink.on_applied(CommandSeq(1)), 0);
+        assert_eq!(uplink.on_applied(CommandSeq(6)), 0);
+        assert_eq!(uplink.on_applied(CommandSeq(u64::MAX)), 0);
+        assert_eq!(uplink.on_applied(CommandSeq(5)), 3);
+        assert_eq!(uplink.state().applied_nonce, Nonce([5; 8]));
+    }
+
+    #[test]
+    fn every_contradiction_has_its_name_and_asks_for_a_new_outbox() {
+        let (server, ours) = (CommandSeq, CommandSeq(2));
+        let cases = [
+            (welcome(5, 1, 1), Disagreement::ServerIsOlder { server: server(1), ours }),
+            (welcome(5, 6, 6), Disagreement::OutboxIsOlder { server: server(6), numbered: CommandSeq(5) }),
+            (welcome(5, 2, 9), Disagreement::AnotherCommand { cseq: CommandSeq(2) }),
+            (welcome(5, 4, 9), Disagreement::AnotherCommand { cseq: CommandSeq(4) }),
+            (welcome(6, 0, 0), Disagreement::AnotherOutbox { server: Incarnation(6), ours: Incarnation(5) }),
+            (welcome(4, 2, 2), Disagreement::AnotherOutbox { server: Incarnation(4), ours: Incarnation(5) }),
+        ];
+        for (welcome, disagreement) in cases {
+            let mut uplink = outbox();
+            assert_eq!(uplink.on_welcome(&welcome), Agreement::Disagreed(disagreement));
+            assert_eq!(uplink.incarnation(), Incarnation(0));
+            assert!(sent(&mut uplink, 0).is_empty(), "nothing is sent before a new outbox is agreed");
+
+            assert_eq!(uplink.on_welcome(&self::welcome(7, 0, 0)), Agreement::Renumbered);
+            let kept: Vec<_> = uplink.pending().map(|command| (command.incarnation.0, command.cseq.0, command.nonce.0[0])).collect();
+            assert_eq!(kept, [(7, 1, 3), (7, 2, 4), (7, 3, 5)]);
+        }
+    }
+
+    #[test]
+    fn a_restart_keeps_what_is_not_applied() {
+        let uplink = outbox();
+        let mut commands: Vec<_> = uplink.pending().cloned().collect();
+        commands.insert(0, Command { cseq: CommandSeq(2), ..commands[0].clone() });
+        let mut again = Uplink::restore(uplink.state(), commands);
+        assert_eq!(again.waiting(), 3);
+        assert_eq!(again.on_welcome(&welcome(5, 4, 4)), Agreement::Agreed);
+        assert_eq!(sent(&mut again, 0), [5]);
     }
 }

@@ -6,13 +6,15 @@
 //!
 //! This module never decides what is allowed: that is the engine's. Calls block; the engine makes them off the async threads.
 
+mod fold;
 mod memory;
 mod record;
 pub mod sqlite;
+mod staged;
 #[cfg(test)]
 mod suite;
 
-pub use memory::MemoryStore;
+pub use memory::{FailPoint, MemoryStore};
 pub use record::{DeviceKey, Origin, Pos, Record, RecordBody, UserNo};
 
 use std::collections::VecDeque;

@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use whimbrel_protocol::frame::{Content, ConversationKind};
-use whimbrel_protocol::{
-    CommandSeq, ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq, Nonce, Time,
-};
+use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq, Nonce, Time};
 
 /// Position in the log: rises with every record.
 pub type Pos = u64;

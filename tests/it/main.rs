@@ -1,1 +1,10 @@
-fn main(){}
+//! Black-box tests: real processes, through the public faces only. One binary, a file a promise.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod bad_input;
+mod checker;
+mod harness;
+mod http;
+mod kills;
+mod rules;
+mod talk;

@@ -44,7 +44,8 @@ pub struct Position {
     pub epoch: LogEpoch,
     /// Highest mailbox sequence that the device has durably taken.
     pub cursor: MailboxSeq,
-    /// The time of the entry at the cursor; 0 where the cursor is 0 or came from a snapshot.
+    /// The time of the entry at the cursor; 0 where the cursor is 0 or the server did not say. A log that has another time there is not
+    /// the one that the device has read, whatever its epoch says.
     pub time: Time,
 }
 
@@ -83,7 +84,9 @@ pub struct Welcome {
     pub session_epoch: SessionEpoch,
     /// The epoch of the server's log.
     pub epoch: LogEpoch,
-    /// The device's outbox from now on. If it is not the one of the `Hello`, the client renumbers what is not applied from 1.
+    /// The device's outbox. Where the `Hello` asked for a new one, the client renumbers what is not applied from 1; where it is another
+    /// than the one of the `Hello`, the two disagree (see [`Uplink::on_welcome`](crate::Uplink::on_welcome)). A server gives it higher
+    /// than any before and than the one asked for, and best not predictably, so that two lives of a store do not give the same.
     pub incarnation: Incarnation,
     /// Highest applied command of that incarnation.
     pub applied: CommandSeq,
@@ -111,6 +114,8 @@ pub struct Welcome {
 pub struct Begin {
     /// The first event is the one after this.
     pub cursor: MailboxSeq,
+    /// The time of the entry at `cursor`, for the device's [`Position`]; 0 where the cursor is 0 or the time is no longer known.
+    pub time: Time,
     /// Whether [`Snapshot`](crate::frame::Snapshot) pages come first. The device's cursor is `cursor` once it has stored the last.
     pub snapshot: bool,
     /// Why the device's position could not be served; what it held from the mailbox before may have gaps.

@@ -14,8 +14,8 @@ mod signal;
 pub use command::{Command, CommandBody, Content, ContentKind, MarkRead, Send, Target};
 pub use event::{ConversationKind, Event, EventBody, Message, Receipt, Rejected, Sent, Skip, Started};
 pub use hello::{Begin, Endpoint, Extension, Hello, Origin, Position, ResetReason, Welcome};
-pub(crate) use open::open_enum;
 pub use open::Unknown;
+pub(crate) use open::open_enum;
 pub use query::{
     Answer, AnswerBody, ConversationState, Direction, History, HistoryPage, MemberState, Online, OnlinePage, Query, QueryBody, Refused,
     Snapshot, StoredMessage,

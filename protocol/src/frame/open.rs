@@ -7,7 +7,7 @@ use alloc::string::String;
 pub struct Unknown {
     /// The kind as a number; 0 where a JSON peer named a kind that has no number here.
     pub kind: u16,
-    /// What was wrong, for people.
+    /// What was wrong, for people; at most [`MAX_REASON`](crate::codec::MAX_REASON) bytes.
     pub reason: String,
 }
 
@@ -27,7 +27,8 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Body<'a> {
     }
 }
 
-/// An enum whose values are numbers on the wire (names in JSON) and which keeps numbers it does not know.
+/// An enum whose values are numbers on the wire (names in JSON) and which keeps numbers it does not know. A name that it does not know
+/// becomes the number 0, which is never given: the rest of what it stands in can still be read.
 macro_rules! open_enum {
     (
         $(#[$doc:meta])*
@@ -91,12 +92,10 @@ macro_rules! open_enum {
                     return <$repr as serde::Deserialize>::deserialize(deserializer).map(Self::from_number);
                 }
                 let name = <alloc::string::String as serde::Deserialize>::deserialize(deserializer)?;
-                match name.as_str() {
-                    $( $name => Ok(Self::$variant), )+
-                    other => other.parse().map(Self::from_number).map_err(|_| {
-                        serde::de::Error::invalid_value(serde::de::Unexpected::Str(other), &concat!("a ", stringify!($type)))
-                    }),
-                }
+                Ok(match name.as_str() {
+                    $( $name => Self::$variant, )+
+                    other => Self::from_number(other.parse().unwrap_or(0)),
+                })
             }
         }
     };
@@ -162,30 +161,30 @@ macro_rules! bodies {
                         Ok((body, _later)) => Self::$variant(body),
                         Err(why) => Self::Unknown($crate::frame::Unknown {
                             kind,
-                            reason: alloc::format!(concat!("cannot read the body of ", $name, ": {}"), why),
+                            reason: $crate::codec::reason(format_args!(concat!("cannot read the body of ", $name, ": {}"), why)),
                         }),
                     }, )+
-                    _ => Self::Unknown($crate::frame::Unknown { kind, reason: alloc::format!("kind {kind} is not known") }),
+                    _ => Self::Unknown($crate::frame::Unknown { kind, reason: $crate::codec::reason(format_args!("kind {kind} is not known")) }),
                 }
             }
 
-            pub(crate) fn to_json(&self) -> Result<serde_json::Value, serde_json::Error> {
+            pub(crate) fn to_json(&self) -> Result<alloc::boxed::Box<serde_json::value::RawValue>, serde_json::Error> {
                 match self {
-                    $( Self::$variant(body) => serde_json::to_value(body), )+
-                    Self::Unknown(_) => Ok(serde_json::Value::Null),
+                    $( Self::$variant(body) => serde_json::value::to_raw_value(body), )+
+                    Self::Unknown(_) => serde_json::value::to_raw_value(&()),
                 }
             }
 
-            pub(crate) fn from_json(name: &str, body: serde_json::Value) -> Self {
+            pub(crate) fn from_json(name: &str, body: &str) -> Self {
                 match name {
-                    $( $name => match <$inner as serde::Deserialize>::deserialize(body) {
+                    $( $name => match serde_json::from_str::<$inner>(body) {
                         Ok(body) => Self::$variant(body),
                         Err(why) => Self::Unknown($crate::frame::Unknown {
                             kind: $number,
-                            reason: alloc::format!(concat!("cannot read the body of ", $name, ": {}"), why),
+                            reason: $crate::codec::reason(format_args!(concat!("cannot read the body of ", $name, ": {}"), why)),
                         }),
                     }, )+
-                    _ => Self::Unknown($crate::frame::Unknown { kind: 0, reason: alloc::format!("kind {name:?} is not known") }),
+                    _ => Self::Unknown($crate::frame::Unknown { kind: 0, reason: $crate::codec::reason(format_args!("kind {name:?} is not known")) }),
                 }
             }
         }
@@ -210,8 +209,9 @@ macro_rules! envelope {
             struct Json<'a> {
                 $( $field: $field_type, )+
                 kind: alloc::borrow::Cow<'a, str>,
+                // As text: an unknown body is stepped over without being built.
                 #[serde(default)]
-                body: serde_json::Value,
+                body: Option<alloc::boxed::Box<serde_json::value::RawValue>>,
             }
 
             impl serde::Serialize for $type {
@@ -219,7 +219,7 @@ macro_rules! envelope {
                     use serde::ser::Error;
                     if serializer.is_human_readable() {
                         let body = self.body.to_json().map_err(S::Error::custom)?;
-                        Json { $( $field: self.$field, )+ kind: self.body.kind_name().into(), body }.serialize(serializer)
+                        Json { $( $field: self.$field, )+ kind: self.body.kind_name().into(), body: Some(body) }.serialize(serializer)
                     } else {
                         let body = self.body.to_bytes().map_err(S::Error::custom)?;
                         Binary { $( $field: self.$field, )+ kind: self.body.kind(), body: $crate::frame::open::Body(&body) }
@@ -232,7 +232,8 @@ macro_rules! envelope {
                 fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                     if deserializer.is_human_readable() {
                         let json = Json::deserialize(deserializer)?;
-                        Ok(Self { $( $field: json.$field, )+ body: $body::from_json(&json.kind, json.body) })
+                        let body = json.body.as_deref().map_or("null", |body| body.get());
+                        Ok(Self { $( $field: json.$field, )+ body: $body::from_json(&json.kind, body) })
                     } else {
                         let binary = Binary::deserialize(deserializer)?;
                         Ok(Self { $( $field: binary.$field, )+ body: $body::from_bytes(binary.kind, binary.body.0) })

@@ -1,0 +1,141 @@
+//! `whimbrel listen`: prints what comes, a line an event, and acknowledges what it printed.
+
+use super::connect::{Connect, failed};
+use super::exit;
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+use whimbrel_client::protocol::frame::{Event, EventBody, Origin, ServerSignal};
+use whimbrel_client::{Events, Incoming, Outcome, TransportKind};
+
+/// Whom to listen as.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Listen {
+    #[command(flatten)]
+    connect: Connect,
+    /// Which of the user's devices; a new one starts at the oldest entry that is kept.
+    #[arg(long, value_name = "NAME", default_value = "listen")]
+    device: String,
+    /// End after this many messages.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// End after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Print every other event too.
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) async fn run(arguments: Listen) -> ExitCode {
+    let (client, mut events) = match arguments.connect.open(&arguments.device, Origin::Oldest).await {
+        Ok(opened) => opened,
+        Err(error) => return failed(&error),
+    };
+    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let code = tokio::select! {
+        printed = print(&mut events, &arguments) => match printed {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => super::ended(&client),
+            Err(why) => {
+                eprintln!("whimbrel: cannot write to standard output: {why}");
+                ExitCode::from(exit::USAGE)
+            }
+        },
+        () = at(deadline) => ExitCode::from(if arguments.count.is_some() { exit::TIMED_OUT } else { 0 }),
+        _ = interrupt.as_mut() => ExitCode::SUCCESS,
+    };
+    client.close().await;
+    code
+}
+
+/// Prints until enough was printed (`true`) or the client ended (`false`).
+async fn print(events: &mut Events, arguments: &Listen) -> std::io::Result<bool> {
+    let mut left = arguments.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        // Asking for the next says that the one before was printed: only then is it acknowledged.
+        let Some(incoming) = events.next().await else { return Ok(false) };
+        let (line, is_message) = match incoming {
+            Incoming::Event { event, transport } => {
+                let is_message = matches!(event.body, EventBody::Message(_));
+                (event_line(&event, transport, arguments.all), is_message)
+            }
+            Incoming::Outcome(outcome) => (outcome_line(&outcome), false),
+            Incoming::Reset { reason } => {
+                eprintln!("whimbrel: the mailbox could not be continued ({reason:?}); what is kept comes from its beginning");
+                (json!({ "kind": "reset", "reason": reason }), false)
+            }
+            Incoming::Snapshot { conversations } => (json!({ "kind": "snapshot", "conversations": conversations }), false),
+            Incoming::Disagreement(why) => {
+                eprintln!("whimbrel: {why}");
+                (json!({ "kind": "disagreement", "text": why.to_string() }), false)
+            }
+            Incoming::Signal(signal) => (signal_line(&signal), false),
+            _ => continue,
+        };
+        if is_message || arguments.all {
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{line}")?;
+            out.flush()?;
+        }
+        left -= u64::from(is_message);
+    }
+    events.done();
+    Ok(true)
+}
+
+fn event_line(event: &Event, transport: TransportKind, all: bool) -> Value {
+    let mut line = match &event.body {
+        EventBody::Message(message) => json!({
+            "conversation": message.conversation.0,
+            "message": message.seq.0,
+            "from": message.from,
+            "text": message.content.text,
+        }),
+        EventBody::Started(started) => json!({ "conversation": started.conversation.0, "members": started.members }),
+        EventBody::Receipt(receipt) => json!({
+            "conversation": receipt.conversation.0,
+            "user": receipt.user,
+            "delivered": receipt.delivered.0,
+            "read": receipt.read.0,
+        }),
+        EventBody::Skip(skip) => json!({ "through": skip.through.0 }),
+        EventBody::Sent(sent) => json!({ "cseq": sent.cseq.0, "conversation": sent.conversation.0, "message": sent.seq.0 }),
+        EventBody::Rejected(rejected) => json!({ "cseq": rejected.cseq.0, "code": rejected.code, "text": rejected.message }),
+        EventBody::Unknown(unknown) => json!({ "unknown": unknown.kind, "text": unknown.reason }),
+    };
+    line["seq"] = event.seq.0.into();
+    line["time"] = event.time.0.into();
+    line["transport"] = transport.name().into();
+    if all {
+        line["kind"] = event.body.kind_name().into();
+    }
+    line
+}
+
+fn outcome_line(outcome: &Outcome) -> Value {
+    match &outcome.result {
+        Ok(sent) => json!({ "kind": "sent", "cseq": sent.cseq.0, "conversation": sent.conversation.0, "message": sent.seq.0 }),
+        Err(why) => json!({ "kind": "rejected", "cseq": outcome.cseq.0, "text": why.to_string() }),
+    }
+}
+
+fn signal_line(signal: &ServerSignal) -> Value {
+    match signal {
+        ServerSignal::Typing(typing) => {
+            json!({ "kind": "typing", "conversation": typing.conversation.0, "user": typing.user, "active": typing.active })
+        }
+        ServerSignal::Presence(list) => json!({ "kind": "presence", "users": list }),
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,101 @@
+//! The command line, one file a command.
+
+pub mod certs;
+mod connect;
+mod listen;
+mod send;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use whimbrel_client::{Client, Connection};
+
+/// Exit codes, the same for every command. 0: done.
+pub(crate) mod exit {
+    /// The server refused.
+    pub const REFUSED: u8 = 1;
+    /// The command line or configuration is wrong.
+    pub const USAGE: u8 = 2;
+    /// No connection.
+    pub const NO_CONNECTION: u8 = 3;
+    /// Time ran out.
+    pub const TIMED_OUT: u8 = 4;
+}
+
+#[derive(Parser)]
+#[command(version, about, long_about = None, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Run the server (the default).
+    Serve(crate::config::Flags),
+    /// Say something, and wait until it is durable.
+    Send(send::Send),
+    /// Print what comes, a line an event.
+    Listen(listen::Listen),
+    /// Keys and certificates of a server.
+    Certs {
+        #[command(subcommand)]
+        action: certs::CertsAction,
+        /// Folder of keys and certificates.
+        #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR", default_value = "certs", global = true)]
+        certs: PathBuf,
+    },
+}
+
+/// Parses the command line and runs it.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Every TLS user below takes the process's provider; there is one.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("whimbrel: another TLS provider is installed already");
+        return ExitCode::from(exit::USAGE);
+    }
+    let command = Arguments::parse().command.unwrap_or_else(|| Subcommands::Serve(serve::flags_from_environment()));
+    match command {
+        Subcommands::Serve(flags) => serve::run(&flags),
+        Subcommands::Send(arguments) => on_runtime(send::run(arguments)),
+        Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
+        Subcommands::Certs { action, certs } => match certs::run(action, &certs) {
+            Ok(report) => {
+                print!("{report}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("whimbrel: {error}");
+                ExitCode::from(exit::USAGE)
+            }
+        },
+    }
+}
+
+/// Runs a client's command: one thread is plenty.
+fn on_runtime(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            // What reads standard input cannot be interrupted, and need not be waited for.
+            runtime.shutdown_background();
+            code
+        }
+        Err(why) => {
+            eprintln!("whimbrel: cannot start: {why}");
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}
+
+/// Why a client's events ended, and with which code.
+fn ended(client: &Client) -> ExitCode {
+    match &*client.connection().borrow() {
+        Connection::Ended { error: Some(error) } => eprintln!("whimbrel: {error}"),
+        _ => eprintln!("whimbrel: the connection has ended"),
+    }
+    ExitCode::from(exit::REFUSED)
+}

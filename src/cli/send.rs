@@ -1,0 +1,187 @@
+//! `whimbrel send`: says something, and waits until it is durable.
+
+use super::connect::{Connect, failed};
+use super::exit;
+use clap::Args;
+use serde_json::json;
+use std::collections::HashSet;
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use whimbrel_client::protocol::Nonce;
+use whimbrel_client::protocol::frame::{CommandBody, Origin, Target};
+use whimbrel_client::{Client, Events, Incoming, Outcome, text};
+
+/// Lines that wait to be sent; when more come, reading waits.
+const LINES_MAX: usize = 256;
+
+/// Messages on their way; when there are more, reading waits. Far fewer than an outbox holds, so that storing them never waits.
+const WAITING_MAX: usize = 1024;
+
+/// What to say to whom.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Send {
+    #[command(flatten)]
+    connect: Connect,
+    /// To whom.
+    #[arg(long, value_name = "USER")]
+    to: String,
+    /// Give up after this many seconds; what was not sent by then is sent by the next run.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// The words; `-` alone reads lines from standard input, each a message.
+    #[arg(required = true, value_name = "TEXT")]
+    text: Vec<String>,
+}
+
+pub(super) async fn run(arguments: Send) -> ExitCode {
+    let to = match arguments.to.parse() {
+        Ok(user) => Target::User(user),
+        Err(why) => {
+            eprintln!("whimbrel: {:?} cannot be the name of a user: {why}", arguments.to);
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    let (client, events) = match arguments.connect.open_any("send", Origin::Now).await {
+        Ok(opened) => opened,
+        Err(error) => return failed(&error),
+    };
+    let lines = if arguments.text == ["-"] { standard_input() } else { one(arguments.text.join(" ")).await };
+    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut sending = Sending { client: client.clone(), to, waiting: HashSet::new(), refused: false };
+    let code = sending.run(events, lines, deadline).await;
+    client.close().await;
+    code
+}
+
+async fn one(words: String) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel(1);
+    // The receiver is in hand and has room for one.
+    let _ = sender.send(words).await;
+    lines
+}
+
+/// Lines as they come, from a thread: reading standard input cannot be interrupted.
+fn standard_input() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel(LINES_MAX);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            match line {
+                Ok(line) if line.is_empty() => {}
+                Ok(line) => {
+                    if sender.blocking_send(line).is_err() {
+                        return;
+                    }
+                }
+                Err(why) => return eprintln!("whimbrel: standard input cannot be read further: {why}"),
+            }
+        }
+    });
+    lines
+}
+
+struct Sending {
+    client: Client,
+    to: Target,
+    /// Messages whose outcome is not known yet.
+    waiting: HashSet<Nonce>,
+    refused: bool,
+}
+
+impl Sending {
+    async fn run(&mut self, mut events: Events, mut lines: mpsc::Receiver<String>, deadline: Option<Instant>) -> ExitCode {
+        match self.client.outbox().await {
+            Ok(left) => {
+                let messages = left.iter().filter(|waiting| matches!(waiting.body, CommandBody::Send(_)));
+                self.waiting.extend(messages.map(|waiting| waiting.nonce));
+                if !self.waiting.is_empty() {
+                    eprintln!("whimbrel: first sending {} messages that an earlier run left", self.waiting.len());
+                }
+            }
+            Err(error) => return fail(&error),
+        }
+        let mut open = true;
+        let mut batch = Vec::new();
+        while open || !self.waiting.is_empty() {
+            tokio::select! {
+                read = lines.recv_many(&mut batch, LINES_MAX), if open && self.waiting.len() < WAITING_MAX => {
+                    open = read > 0;
+                    if let Err(code) = self.send(batch.drain(..)).await {
+                        return code;
+                    }
+                }
+                incoming = events.next() => match incoming {
+                    Some(Incoming::Outcome(outcome)) => {
+                        if let Err(why) = self.tell(&outcome) {
+                            return fail(&why);
+                        }
+                    }
+                    Some(Incoming::Disagreement(why)) => eprintln!("whimbrel: {why}"),
+                    Some(_) => {}
+                    None => return self.ended(),
+                },
+                () = at(deadline) => {
+                    eprintln!("whimbrel: {} messages have not got through yet; the next run goes on with them", self.waiting.len());
+                    return ExitCode::from(exit::TIMED_OUT);
+                }
+            }
+        }
+        events.done();
+        ExitCode::from(if self.refused { exit::REFUSED } else { 0 })
+    }
+
+    async fn send(&mut self, lines: impl Iterator<Item = String>) -> Result<(), ExitCode> {
+        let messages: Vec<_> = lines.map(|line| (self.to.clone(), text(line))).collect();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let tickets = self.client.send_all(messages).await.map_err(|error| fail(&error))?;
+        self.waiting.extend(tickets.iter().map(whimbrel_client::Ticket::nonce));
+        Ok(())
+    }
+
+    /// One line a message that is durable; refusals go to standard error.
+    fn tell(&mut self, outcome: &Outcome) -> std::io::Result<()> {
+        let known = outcome.nonce.is_some_and(|nonce| self.waiting.remove(&nonce));
+        if !known {
+            return Ok(());
+        }
+        match &outcome.result {
+            Ok(sent) => {
+                let line = json!({
+                    "cseq": sent.cseq.0,
+                    "conversation": sent.conversation.0,
+                    "message": sent.seq.0,
+                    "time": sent.time.0,
+                    "transport": sent.transport.name(),
+                });
+                let mut out = std::io::stdout().lock();
+                writeln!(out, "{line}")?;
+                out.flush()
+            }
+            Err(why) => {
+                self.refused = true;
+                eprintln!("whimbrel: {why}");
+                Ok(())
+            }
+        }
+    }
+
+    fn ended(&self) -> ExitCode {
+        super::ended(&self.client)
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("whimbrel: {error}");
+    ExitCode::from(exit::REFUSED)
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

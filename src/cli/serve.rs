@@ -1,0 +1,74 @@
+//! `whimbrel serve`.
+
+use super::exit;
+use crate::config::{Config, Flags};
+use crate::server::{Server, ServerError};
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The flags where no command was given: from the environment alone.
+pub(super) fn flags_from_environment() -> Flags {
+    #[derive(Parser)]
+    struct Nothing {
+        #[command(flatten)]
+        flags: Flags,
+    }
+    // Malformed variables end the program here with clap's own message, as they do for `whimbrel serve`.
+    Nothing::parse_from(["whimbrel"]).flags
+}
+
+pub(super) fn run(flags: &Flags) -> ExitCode {
+    init_logs();
+    let config = match Config::load(flags, std::env::var("PORT").ok().as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error.into()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(why) => return fail(&ServerError::System { what: "cannot start", why }),
+    };
+    match runtime.block_on(serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &ServerError) -> ExitCode {
+    eprintln!("whimbrel: {error}");
+    ExitCode::from(exit::USAGE)
+}
+
+async fn serve(config: Config) -> Result<(), ServerError> {
+    let system = |why| ServerError::System { what: "cannot listen for signals", why };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    let server = Server::start(config).await?;
+    announce(&server).map_err(|why| ServerError::System { what: "cannot write to standard output", why })?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("asked to stop; draining"),
+        _ = interrupt.recv() => tracing::info!("interrupted; draining"),
+    }
+    server.shutdown().await;
+    Ok(())
+}
+
+/// What to open, for people; then the line that scripts wait for.
+fn announce(server: &Server) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "Whimbrel {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  open     http://{}/", server.http)?;
+    writeln!(out, "  or talk  whimbrel chat --as alice --to bob --url http://{}", server.http)?;
+    writeln!(out, "whimbrel ready http={} secure={} quic={}", server.http, server.secure, server.quic)?;
+    out.flush()
+}
+
+fn init_logs() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("WHIMBREL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,whimbrel=info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if subscriber.try_init().is_err() {
+        eprintln!("whimbrel: logs are set up already");
+    }
+}

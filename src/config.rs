@@ -1,0 +1,231 @@
+//! What can be set: defaults, then a file, then the environment, then flags. Unknown keys are errors.
+
+use figment::Figment;
+use figment::providers::{Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The file that is read where none is named, if it is there.
+const DEFAULT_FILE: &str = "whimbrel.toml";
+
+/// Flags of `whimbrel serve`, each also in the environment and in the file.
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+pub struct Flags {
+    /// Address for plain TCP: pages, HTTP API, WebSocket.
+    #[arg(long, env = "WHIMBREL_HTTP", value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
+    /// Address for TLS (TCP) and for QUIC (UDP, the same number).
+    #[arg(long, env = "WHIMBREL_SECURE", value_name = "ADDR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secure: Option<SocketAddr>,
+    /// Folder of the embedded store.
+    #[arg(long, env = "WHIMBREL_DATA", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Folder of keys and certificates; made on first start.
+    #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certs: Option<PathBuf>,
+    /// Where messages are kept: `sqlite:PATH`.
+    #[arg(long, env = "WHIMBREL_STORE", value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// Who may come in: `open` (clients say who they are; loopback only).
+    #[arg(long, env = "WHIMBREL_AUTH", value_name = "MODE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthMode>,
+    /// Serve without authentication even beyond loopback.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "is_false")]
+    pub open_anywhere: bool,
+    /// Seconds for which a user without a connection still counts as online.
+    #[arg(long, env = "WHIMBREL_PRESENCE_GRACE", value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_grace: Option<u64>,
+    /// Entries kept in each mailbox; a device that was away longer gets a snapshot. Conversations keep their messages.
+    #[arg(long, env = "WHIMBREL_MAILBOX_ENTRIES", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox_entries: Option<u64>,
+    /// Days for which entries are kept in each mailbox.
+    #[arg(long, env = "WHIMBREL_MAILBOX_DAYS", value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox_days: Option<u64>,
+    /// File with the same keys in TOML; `whimbrel.toml` if it is there.
+    #[arg(long, env = "WHIMBREL_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Who may come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// Clients say who they are.
+    Open,
+}
+
+/// What `whimbrel serve` runs with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct Config {
+    /// Address for plain TCP.
+    pub http: SocketAddr,
+    /// Address for TLS and QUIC.
+    pub secure: SocketAddr,
+    /// Folder of the embedded store.
+    pub data: PathBuf,
+    /// Folder of keys and certificates.
+    pub certs: PathBuf,
+    /// Where messages are kept; by default a file under `data`.
+    pub store: Option<String>,
+    /// Who may come in.
+    pub auth: AuthMode,
+    /// Whether `open` may be served beyond loopback.
+    pub open_anywhere: bool,
+    /// Seconds for which a user without a connection still counts as online: a change of network takes a few, a lift half a minute.
+    pub presence_grace: u64,
+    /// Entries kept in each mailbox.
+    pub mailbox_entries: u64,
+    /// Days for which entries are kept in each mailbox.
+    pub mailbox_days: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            secure: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            data: PathBuf::from("data"),
+            certs: PathBuf::from("certs"),
+            store: None,
+            auth: AuthMode::Open,
+            open_anywhere: false,
+            presence_grace: 15,
+            mailbox_entries: 100_000,
+            mailbox_days: 365,
+        }
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A key is unknown, or a value is not what the key takes.
+    #[error("configuration: {0}")]
+    Invalid(#[from] Box<figment::Error>),
+    /// The file that was named is not there.
+    #[error("the configuration file {0} is not there")]
+    NoFile(PathBuf),
+    /// `open` would be served to everybody.
+    #[error(
+        "with --auth open anybody can be anybody, so it is served on loopback only, and {0} is not: bind to 127.0.0.1, or say --open-anywhere if the network is yours"
+    )]
+    OpenBeyondLoopback(SocketAddr),
+    /// A store that this version does not have.
+    #[error("the store {0:?} is not known: use sqlite:PATH")]
+    UnknownStore(String),
+    /// `PORT` is not a port.
+    #[error("PORT is {0:?}, which is not a port number")]
+    BadPort(String),
+}
+
+impl Config {
+    /// Puts the configuration together. `port` is the environment's `PORT`, as hosting platforms set it: the port of `http` where
+    /// nothing more specific is said.
+    ///
+    /// # Errors
+    /// If a key is unknown, a value unusable, or the whole unsafe.
+    pub fn load(flags: &Flags, port: Option<&str>) -> Result<Self, ConfigError> {
+        let mut defaults = Self::default();
+        if let Some(port) = port {
+            let port: u16 = port.parse().map_err(|_| ConfigError::BadPort(port.into()))?;
+            defaults.http.set_port(port);
+        }
+        let mut figment = Figment::from(Serialized::defaults(defaults));
+        match &flags.config {
+            Some(file) if !file.is_file() => return Err(ConfigError::NoFile(file.clone())),
+            Some(file) => figment = figment.merge(Toml::file_exact(file)),
+            None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+            None => {}
+        }
+        let config: Self = figment.merge(Serialized::defaults(flags)).extract().map_err(Box::new)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let beyond = [self.http, self.secure].into_iter().find(|address| !address.ip().is_loopback());
+        match beyond {
+            Some(address) if self.auth == AuthMode::Open && !self.open_anywhere => Err(ConfigError::OpenBeyondLoopback(address)),
+            _ => self.store_path().map(drop),
+        }
+    }
+
+    /// Where the embedded store lies.
+    ///
+    /// # Errors
+    /// If the store is of a kind that is not known.
+    pub fn store_path(&self) -> Result<PathBuf, ConfigError> {
+        match &self.store {
+            None => Ok(self.data.join("whimbrel.db")),
+            Some(url) => match url.strip_prefix("sqlite:") {
+                Some(path) if !path.is_empty() => Ok(Path::new(path).to_path_buf()),
+                _ => Err(ConfigError::UnknownStore(url.clone())),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str, flags: Flags) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("w.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(&Flags { config: Some(file), ..flags }, None)
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_the_file_beats_the_defaults() {
+        let flags = Flags { http: Some("127.0.0.1:1".parse().unwrap()), ..Flags::default() };
+        let config = with_file("http = '127.0.0.1:2'\nsecure = '127.0.0.1:3'", flags).unwrap();
+        assert_eq!((config.http.port(), config.secure.port()), (1, 3));
+        assert_eq!(config.data, Path::new("data"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = with_file("htpp = '127.0.0.1:2'", Flags::default()).unwrap_err().to_string();
+        assert!(error.contains("htpp"), "{error}");
+    }
+
+    #[test]
+    fn open_is_not_served_to_the_world_by_accident() {
+        let flags = Flags { http: Some("0.0.0.0:8080".parse().unwrap()), ..Flags::default() };
+        assert!(matches!(with_file("", flags.clone()), Err(ConfigError::OpenBeyondLoopback(_))));
+        assert!(with_file("", Flags { open_anywhere: true, ..flags }).is_ok());
+    }
+
+    #[test]
+    fn port_moves_the_default_only() {
+        assert_eq!(Config::load(&Flags::default(), Some("9000")).unwrap().http.port(), 9000);
+        let flags = Flags { http: Some("127.0.0.1:1".parse().unwrap()), ..Flags::default() };
+        assert_eq!(Config::load(&flags, Some("9000")).unwrap().http.port(), 1);
+        assert!(matches!(Config::load(&Flags::default(), Some("many")), Err(ConfigError::BadPort(_))));
+    }
+
+    #[test]
+    fn a_store_that_is_not_known_is_refused() {
+        let flags = Flags { store: Some("mysql://x".into()), ..Flags::default() };
+        assert!(matches!(with_file("", flags), Err(ConfigError::UnknownStore(_))));
+    }
+}

@@ -1,0 +1,239 @@
+//! The committer: one thread that takes all that waits, decides it in order, commits it as one transaction, and only then answers.
+
+use super::decide::{self, Arrival, Outcome};
+use super::hub::{End, Hub, NewSession, SessionHandle};
+use super::queue::FairQueue;
+use super::wall_clock;
+use crate::store::{Record, Store, StoreError, Transaction, UserNo};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use whimbrel_protocol::frame::{Command, Error};
+use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq, UserId};
+
+/// The most work in one transaction: enough to spread the cost of a disk flush thin, few enough to stay within milliseconds.
+pub(super) const BATCH_MAX: usize = 512;
+/// How long to wait before a commit of unknown outcome is looked at again.
+pub(super) const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
+/// How often a commit of unknown outcome is tried again before the sessions are ended.
+const UNKNOWN_TRIES: u32 = 20;
+
+/// What can wait to be committed.
+pub(super) enum Work {
+    /// A command of a session.
+    Command { session: Arc<SessionHandle>, command: Command },
+    /// A device says hello.
+    Hello { user: UserId, device: DeviceId, incarnation: Incarnation, answer: oneshot::Sender<Result<Arrived, Error>> },
+    /// A user's devices have taken conversations up to here.
+    Delivered { user: UserNo, marks: Vec<(ConversationId, ConversationSeq)> },
+}
+
+/// A session that was entered.
+pub(super) struct Arrived {
+    pub session: Arc<SessionHandle>,
+    pub arrival: Arrival,
+}
+
+enum Decided {
+    Command(Outcome),
+    Hello(Option<Arrival>),
+    Delivered,
+}
+
+pub(super) struct Committer {
+    pub store: Arc<dyn Store>,
+    pub hub: Arc<Hub>,
+    pub queue: Arc<FairQueue<Work>>,
+    /// [`UNKNOWN_PAUSE`], but for simulations.
+    pub unknown_pause: Duration,
+}
+
+impl Committer {
+    /// Commits until the queue is closed and empty.
+    pub fn run(self) {
+        while let Some(batch) = self.queue.take(BATCH_MAX) {
+            metrics::histogram!("whimbrel_commit_batch_commands").record(batch.len() as f64);
+            let begun = Instant::now();
+            self.commit(batch);
+            metrics::histogram!("whimbrel_commit_seconds").record(begun.elapsed().as_secs_f64());
+            metrics::gauge!("whimbrel_commit_queue").set(self.queue.len() as f64);
+        }
+    }
+
+    pub fn commit(&self, batch: Vec<Work>) {
+        let mut tries = 0;
+        loop {
+            match self.try_commit(&batch) {
+                Ok((decided, heads)) => return self.publish(batch, decided, heads),
+                // What was committed after all is found applied when it is decided again.
+                Err(StoreError::Unknown(why)) if tries < UNKNOWN_TRIES => {
+                    tracing::warn!(why, "the outcome of a commit is unknown; deciding again");
+                    tries += 1;
+                    std::thread::sleep(self.unknown_pause);
+                }
+                Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => return give_up(batch, &why),
+                Err(StoreError::Refused(why) | StoreError::Damaged(why)) => return self.bisect(batch, &why),
+            }
+        }
+    }
+
+    fn try_commit(&self, batch: &[Work]) -> Result<(Vec<Decided>, HashMap<UserNo, MailboxSeq>), StoreError> {
+        let now = wall_clock();
+        let mut decided = Vec::with_capacity(batch.len());
+        let mut heads = HashMap::new();
+        self.store.transact(&mut |tx| {
+            decided.clear();
+            heads.clear();
+            let mut tx = Noting { tx, heads: &mut heads };
+            for work in batch {
+                decided.push(match work {
+                    Work::Command { session, .. } if session.is_replaced() => Decided::Command(Outcome::Stale),
+                    Work::Command { session, command } => Decided::Command(decide::command(&mut tx, now, session.device, command)?),
+                    Work::Hello { user, device, incarnation, .. } => {
+                        Decided::Hello(decide::arrive(&mut tx, now, user, device, *incarnation)?)
+                    }
+                    Work::Delivered { user, marks } => {
+                        for (conversation, seq) in marks {
+                            decide::delivered(&mut tx, now, *user, *conversation, *seq)?;
+                        }
+                        Decided::Delivered
+                    }
+                });
+            }
+            Ok(())
+        })?;
+        Ok((decided, heads))
+    }
+
+    fn publish(&self, batch: Vec<Work>, decided: Vec<Decided>, heads: HashMap<UserNo, MailboxSeq>) {
+        for (work, decided) in batch.into_iter().zip(decided) {
+            match (work, decided) {
+                (Work::Command { session, .. }, Decided::Command(outcome)) => answer(&session, outcome),
+                (Work::Hello { user, answer, .. }, Decided::Hello(arrival)) => drop(answer.send(self.enter(user, arrival))),
+                _ => {}
+            }
+        }
+        for (user, head) in heads {
+            self.hub.wake(user, head);
+        }
+    }
+
+    fn enter(&self, user: UserId, arrival: Option<Arrival>) -> Result<Arrived, Error> {
+        let Some(arrival) = arrival else {
+            let message = format!("{user} has as many devices as are allowed ({})", crate::store::DEVICES_MAX);
+            return Err(Error { code: ErrorCode::TooManyDevices, message, retry_after_ms: 0 });
+        };
+        let new = NewSession {
+            user: arrival.device.user,
+            user_id: user,
+            device: arrival.device,
+            incarnation: arrival.incarnation,
+            applied: arrival.applied,
+        };
+        Ok(Arrived { session: self.hub.enter(new, wall_clock().0), arrival })
+    }
+
+    /// Finds what makes a transaction fail by halving, so that the rest is committed.
+    fn bisect(&self, mut batch: Vec<Work>, why: &str) {
+        if batch.len() > 1 {
+            let rest = batch.split_off(batch.len() / 2);
+            self.commit(batch);
+            return self.commit(rest);
+        }
+        let Some(work) = batch.pop() else { return };
+        tracing::error!(why, "a command could not be carried out");
+        metrics::counter!("whimbrel_commands_failed_total").increment(1);
+        let Work::Command { session, command } = &work else { return give_up(vec![work], why) };
+        let mut heads = HashMap::new();
+        let refused = self.store.transact(&mut |tx| {
+            heads.clear();
+            let mut tx = Noting { tx, heads: &mut heads };
+            decide::refuse(&mut tx, wall_clock(), session.device, command).map(drop)
+        });
+        match refused {
+            Ok(()) => {
+                let outcome = Outcome::Applied(command.cseq);
+                self.publish(vec![work], vec![Decided::Command(outcome)], heads);
+            }
+            Err(error) => give_up(vec![work], &error.to_string()),
+        }
+    }
+}
+
+fn answer(session: &SessionHandle, outcome: Outcome) {
+    match outcome {
+        Outcome::Applied(cseq) => {
+            metrics::counter!("whimbrel_commands_applied_total").increment(1);
+            session.raise_applied(cseq);
+        }
+        Outcome::Conflict => session.finish(End::Error(Error {
+            code: ErrorCode::OutboxConflict,
+            message: "a command number was used again for another command: ask for a new outbox (incarnation 0)".into(),
+            retry_after_ms: 0,
+        })),
+        Outcome::Gap => session.finish(End::Error(Error {
+            code: ErrorCode::WindowExceeded,
+            message: "a command number leaves a gap".into(),
+            retry_after_ms: 0,
+        })),
+        // The session is being replaced, or the command belongs to an outbox of the past: nobody waits for it here.
+        Outcome::Stale => {}
+    }
+}
+
+/// Ends the sessions concerned: their clients keep what was not applied and send it again when they come back.
+fn give_up(batch: Vec<Work>, why: &str) {
+    tracing::error!(why, "the store failed; ending the sessions that wait for it");
+    let error = Error { code: ErrorCode::StoreUnavailable, message: "the server cannot write to its store".into(), retry_after_ms: 1000 };
+    for work in batch {
+        match work {
+            Work::Command { session, .. } => session.finish(End::Error(error.clone())),
+            Work::Hello { answer, .. } => drop(answer.send(Err(error.clone()))),
+            // Found again from the devices' cursors.
+            Work::Delivered { .. } => {}
+        }
+    }
+}
+
+/// A transaction that notes which mailboxes grew.
+struct Noting<'a> {
+    tx: &'a mut dyn Transaction,
+    heads: &'a mut HashMap<UserNo, MailboxSeq>,
+}
+
+impl Transaction for Noting<'_> {
+    fn user(&mut self, id: &UserId) -> Result<UserNo, StoreError> {
+        self.tx.user(id)
+    }
+    fn devices(&mut self, user: UserNo) -> Result<Vec<crate::store::Device>, StoreError> {
+        self.tx.devices(user)
+    }
+    fn device(&mut self, key: crate::store::DeviceKey) -> Result<Option<crate::store::Device>, StoreError> {
+        self.tx.device(key)
+    }
+    fn conversation(&mut self, id: ConversationId) -> Result<Option<crate::store::Conversation>, StoreError> {
+        self.tx.conversation(id)
+    }
+    fn direct(&mut self, one: UserNo, other: UserNo) -> Result<Option<ConversationId>, StoreError> {
+        self.tx.direct(one, other)
+    }
+    fn next_conversation(&mut self) -> Result<ConversationId, StoreError> {
+        self.tx.next_conversation()
+    }
+    fn record(&mut self, pos: u64) -> Result<Arc<Record>, StoreError> {
+        self.tx.record(pos)
+    }
+    fn append(
+        &mut self,
+        time: whimbrel_protocol::Time,
+        body: crate::store::RecordBody,
+        recipients: &[UserNo],
+    ) -> Result<Arc<Record>, StoreError> {
+        let record = self.tx.append(time, body, recipients)?;
+        for (user, seq) in &record.recipients {
+            self.heads.insert(*user, *seq);
+        }
+        Ok(record)
+    }
+}

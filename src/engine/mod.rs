@@ -1,0 +1,517 @@
+//! The engine: what sessions ask for, decided and committed; what the store holds, as devices see it; who is here.
+//!
+//! It knows the traits of the store, and nothing of connections. Commands and hellos go through the [committer](committer), reads go
+//! to the store on a bounded pool of blocking threads, hints go through the [`Hub`].
+
+mod committer;
+pub mod decide;
+pub mod hub;
+mod queue;
+mod receipts;
+mod snapshot;
+mod view;
+
+pub use hub::{End, Hub, SessionHandle};
+pub use snapshot::SnapshotCursor;
+pub use view::Viewer;
+
+use crate::store::{MailboxBounds, Record, RecordBody, Retention, Store, StoreError, UserNo};
+use committer::{Arrived, Committer, Work};
+use queue::{FairQueue, Full, Lane};
+use receipts::Cursors;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Semaphore, oneshot};
+use whimbrel_protocol::frame::{
+    AnswerBody, Begin, Busy, Command, Direction, Error, Event, Hello, History, HistoryPage, Online, OnlinePage, Origin, Position,
+    QueryBody, Refused, ResetReason, ServerSignal, Signal, StoredMessage, Target, TypingFrom,
+};
+use whimbrel_protocol::{ConversationId, ErrorCode, MailboxSeq, Time, UserId};
+
+/// How many commands of a device may be on the way.
+pub const WINDOW: u32 = 128;
+/// Commands of all sessions that may wait for the committer.
+const QUEUE_MAX: usize = 65_536;
+/// What a session whose command found the queue full is told to wait.
+const BUSY_MS: u32 = 200;
+/// Reads of the store under way at once; others wait for their turn.
+const READS_MAX: usize = 16;
+/// The most entries read for a session at a time, and the most bytes of content.
+const READ_ENTRIES: usize = 256;
+const READ_BYTES: usize = 32 * 1024;
+/// The most that a page of history or a list holds.
+const PAGE_MAX: usize = 500;
+/// The most content that an answer to one query holds, in bytes.
+const HISTORY_BYTES: usize = 1 << 20;
+/// Content in one frame, in bytes: with a text of the largest size a frame still has room for what stands around it.
+const FRAME_CONTENT: usize = 32 * 1024;
+/// Names kept at hand.
+const NAMES_MAX: usize = 65_536;
+/// Within this time of a `SIGTERM` clients come back, spread.
+const DRAIN_SPREAD_MS: u32 = 2_000;
+/// How often mailboxes are trimmed.
+const TRIM_EVERY: Duration = Duration::from_secs(3600);
+
+/// Milliseconds since 1970, by the system's clock.
+pub(crate) fn wall_clock() -> Time {
+    // Before 1970 nothing here works anyway; 0 is as good as any.
+    Time(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+}
+
+/// What can be set.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// How long a user without a session still counts as online.
+    pub presence_grace: Duration,
+    /// How much of each mailbox is kept.
+    pub retention: Retention,
+}
+
+/// The engine. Dropping it does not stop its threads: call [`Engine::stop`].
+pub struct Engine {
+    store: Arc<dyn Store>,
+    hub: Arc<Hub>,
+    queue: Arc<FairQueue<Work>>,
+    cursors: Arc<Cursors>,
+    reads: Arc<Semaphore>,
+    names: Mutex<HashMap<UserNo, UserId>>,
+    retention: Retention,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a session begins with.
+#[derive(Debug)]
+pub struct Entered {
+    /// The session.
+    pub session: Arc<SessionHandle>,
+    /// What the store says of the device's outbox.
+    pub arrival: decide::Arrival,
+    /// Highest entry of the mailbox.
+    pub head: MailboxSeq,
+    /// Where the events begin.
+    pub begin: Begin,
+    /// What the snapshot holds, if there is one.
+    pub snapshot: Option<SnapshotCursor>,
+}
+
+impl Engine {
+    /// Starts the engine's threads.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(store: Arc<dyn Store>, config: EngineConfig) -> std::io::Result<Arc<Self>> {
+        let engine = Self::new(store, config);
+        let committer = engine.committer(committer::UNKNOWN_PAUSE);
+        let (store, cursors, queue) = (engine.store.clone(), engine.cursors.clone(), engine.queue.clone());
+        let threads = vec![
+            std::thread::Builder::new().name("committer".into()).spawn(move || committer.run())?,
+            std::thread::Builder::new().name("receipts".into()).spawn(move || receipts::run(&*store, &cursors, &queue))?,
+        ];
+        *engine.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        Ok(Arc::new(engine))
+    }
+
+    fn new(store: Arc<dyn Store>, config: EngineConfig) -> Self {
+        Self {
+            store,
+            hub: Arc::new(Hub::new(config.presence_grace)),
+            queue: Arc::new(FairQueue::new(QUEUE_MAX)),
+            cursors: Arc::new(Cursors::new()),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            names: Mutex::default(),
+            retention: config.retention,
+            threads: Mutex::default(),
+        }
+    }
+
+    fn committer(&self, unknown_pause: Duration) -> Committer {
+        Committer { store: self.store.clone(), hub: self.hub.clone(), queue: self.queue.clone(), unknown_pause }
+    }
+
+    /// Who is here.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The work that comes round: presence each second, trimming each hour. Runs until dropped.
+    pub async fn tend(self: Arc<Self>) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut trim = tokio::time::interval(TRIM_EVERY);
+        loop {
+            tokio::select! {
+                _ = second.tick() => self.hub.tell_presence(),
+                _ = trim.tick() => match self.read(|engine| engine.store.trim(engine.retention, wall_clock())).await {
+                    Ok(0) => {}
+                    Ok(removed) => tracing::info!(removed, "trimmed mailboxes"),
+                    Err(error) => tracing::warn!(%error, "cannot trim mailboxes; trying again in an hour"),
+                },
+            }
+        }
+    }
+
+    /// Asks all sessions to leave.
+    pub fn drain(&self) {
+        self.hub.drain(DRAIN_SPREAD_MS);
+    }
+
+    /// Commits what waits, writes what was put off, and ends the threads. Blocks until that is done.
+    pub fn stop(&self) {
+        self.cursors.stop();
+        self.queue.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine panicked");
+            }
+        }
+        if let Err(error) = self.store.flush() {
+            tracing::warn!(%error, "the next start takes longer: what was put off could not be written");
+        }
+    }
+
+    /// Runs a read of the store where it may block.
+    async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let closed = |_| StoreError::Unavailable("the server is going down".into());
+        let permit = self.reads.clone().acquire_owned().await.map_err(closed)?;
+        let engine = self.clone();
+        let result = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            read(&engine)
+        });
+        result.await.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("a read failed: {panic}"))))
+    }
+
+    /// A device says hello. `user` is who it is, checked; the hello's own word for that does not count.
+    ///
+    /// # Errors
+    /// What to tell the client.
+    pub async fn hello(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
+        let (answer, answered) = oneshot::channel();
+        let work = Work::Hello { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, answer };
+        if self.queue.push(Lane::House, work).is_err() {
+            return Err(overloaded());
+        }
+        let arrived = answered.await.map_err(|_| overloaded())??;
+        let session = arrived.session.clone();
+        let (position, origin) = (hello.position, hello.origin);
+        self.read(move |engine| engine.settle_in(arrived, position, origin)).await.map_err(|error| {
+            self.leave(&session);
+            store_error(&error)
+        })
+    }
+
+    /// Where an arrived device's session begins.
+    fn settle_in(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
+        let Arrived { session, arrival } = arrived;
+        let (bounds, begin) = self.place(arrival.device.user, position, origin)?;
+        session.raise_head(bounds.head);
+        let served = position.is_some() && begin.reset.is_none();
+        if served {
+            self.cursors.enter(arrival.device, arrival.cursor, begin.cursor);
+        } else {
+            self.cursors.begin_at(arrival.device, begin.cursor);
+        }
+        let snapshot = begin.snapshot.then(|| SnapshotCursor::new(origin == Origin::Snapshot));
+        Ok(Entered { session, arrival, head: bounds.head, begin, snapshot })
+    }
+
+    /// Where a device's events begin.
+    fn place(&self, user: UserNo, position: Option<Position>, origin: Origin) -> Result<(MailboxBounds, Begin), StoreError> {
+        let bounds = self.store.mailbox(user)?;
+        let mut reset = None;
+        if let Some(position) = position {
+            reset = self.why_not(user, bounds, position)?;
+            if reset.is_none() {
+                let Position { cursor, time, .. } = position;
+                return Ok((bounds, Begin { cursor, time, snapshot: false, reset }));
+            }
+        }
+        let cursor = match origin {
+            Origin::Oldest => bounds.floor,
+            Origin::Snapshot | Origin::Now => bounds.head,
+        };
+        let time = self.entry_time(user, bounds, cursor)?.unwrap_or_default();
+        // Conversations that began at or before the cursor are told by the snapshot.
+        Ok((bounds, Begin { cursor, time, snapshot: cursor > MailboxSeq(0), reset }))
+    }
+
+    /// The time of a mailbox entry; `None` if it is no longer held.
+    fn entry_time(&self, user: UserNo, bounds: MailboxBounds, seq: MailboxSeq) -> Result<Option<Time>, StoreError> {
+        if seq <= bounds.floor {
+            return Ok(None);
+        }
+        let there = self.store.mailbox_entries(user, MailboxSeq(seq.0 - 1), 1, usize::MAX)?;
+        Ok(there.first().map(|entry| entry.record.time))
+    }
+
+    fn why_not(&self, user: UserNo, bounds: MailboxBounds, position: Position) -> Result<Option<ResetReason>, StoreError> {
+        if position.epoch != self.store.epoch() || position.cursor > bounds.head {
+            return Ok(Some(ResetReason::OtherLog));
+        }
+        if position.cursor < bounds.floor {
+            return Ok(Some(ResetReason::Trimmed));
+        }
+        let there = self.entry_time(user, bounds, position.cursor)?;
+        let differs = position.time != Time(0) && there.is_some_and(|there| there != position.time);
+        Ok(differs.then_some(ResetReason::OtherLog))
+    }
+
+    /// A session is over.
+    pub fn leave(&self, session: &Arc<SessionHandle>) {
+        self.hub.leave(session);
+        if !session.is_replaced() {
+            self.cursors.leave(session.device);
+        }
+    }
+
+    /// Takes a command in. Its outcome shows in the session's [`applied`](SessionHandle::applied).
+    ///
+    /// # Errors
+    /// If the server is full; the command was not taken.
+    pub fn submit(&self, session: &Arc<SessionHandle>, command: Command) -> Result<(), Busy> {
+        let cseq = command.cseq;
+        let work = Work::Command { session: session.clone(), command };
+        self.queue.push(Lane::User(session.user), work).map_err(|Full(_)| {
+            metrics::counter!("whimbrel_busy_total").increment(1);
+            Busy { cseq, retry_after_ms: BUSY_MS }
+        })
+    }
+
+    /// A device has durably taken its mailbox up to `seq`.
+    pub fn ack(&self, session: &SessionHandle, seq: MailboxSeq) {
+        if !session.is_replaced() {
+            self.cursors.ack(session.device, seq);
+        }
+    }
+
+    /// Events after `after`, from memory. `None` if that needs a disk: then [`events`](Self::events) gets them.
+    #[must_use]
+    pub fn recent_events(&self, viewer: &Viewer, after: MailboxSeq) -> Option<Vec<Event>> {
+        let entries = self.store.recent_entries(viewer.device.user, after, READ_ENTRIES, READ_BYTES)?;
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        view::render(viewer, &entries, &mut |user| names.get(&user).cloned())
+    }
+
+    /// Events after `after`, wherever they are.
+    ///
+    /// # Errors
+    /// What to tell the client.
+    pub async fn events(self: &Arc<Self>, viewer: Viewer, after: MailboxSeq) -> Result<Vec<Event>, Error> {
+        let events = self.read(move |engine| {
+            let entries = engine.store.mailbox_entries(viewer.device.user, after, READ_ENTRIES, READ_BYTES)?;
+            let mut failure = None;
+            let rendered = view::render(&viewer, &entries, &mut |user| match engine.name(user) {
+                Ok(name) => Some(name),
+                Err(error) => {
+                    failure = Some(error);
+                    None
+                }
+            });
+            rendered.ok_or_else(|| failure.unwrap_or_else(|| StoreError::Damaged("a name is missing".into())))
+        });
+        events.await.map_err(|error| store_error(&error))
+    }
+
+    /// A user's name. May block.
+    fn name(&self, user: UserNo) -> Result<UserId, StoreError> {
+        let lock = || self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = lock().get(&user) {
+            return Ok(name.clone());
+        }
+        let name = self.store.user_id(user)?;
+        let mut names = lock();
+        if names.len() >= NAMES_MAX {
+            // Rare and cheap to fill again: simpler than keeping an order of use.
+            names.clear();
+        }
+        names.insert(user, name.clone());
+        Ok(name)
+    }
+
+    /// Answers a query: one body for each frame, in order.
+    pub async fn query(self: &Arc<Self>, session: &SessionHandle, query: QueryBody) -> Vec<AnswerBody> {
+        let user = session.user;
+        let answer = match query {
+            QueryBody::Online(Online { after, limit }) => {
+                let (users, more) = self.hub.online(&after, (limit as usize).clamp(1, PAGE_MAX));
+                return vec![OnlinePage { users, more }.into()];
+            }
+            QueryBody::History(history) => self.read(move |engine| engine.history(user, &history)).await,
+            QueryBody::Unknown(unknown) => {
+                Ok(vec![refused(ErrorCode::Unsupported, format!("this server cannot answer that: {}", unknown.reason))])
+            }
+        };
+        answer.unwrap_or_else(|error| {
+            tracing::error!(%error, "a query failed");
+            vec![refused(ErrorCode::Internal, "the server could not read its store; ask again later".into())]
+        })
+    }
+
+    fn history(&self, user: UserNo, history: &History) -> Result<Vec<AnswerBody>, StoreError> {
+        let Some(conversation) = self.find(user, &history.of)? else {
+            return Ok(vec![refused(ErrorCode::NotFound, "you are in no such conversation".into())]);
+        };
+        let limit = (history.limit as usize).clamp(1, PAGE_MAX);
+        let backwards = history.direction == Direction::Backwards;
+        // One more than asked for tells whether there are more.
+        let records = self.store.conversation_entries(conversation, history.from, history.direction, limit + 1, HISTORY_BYTES)?;
+        let mut records = &records[..];
+        let mut more = records.len() > limit;
+        if more {
+            records = if backwards { &records[records.len() - limit..] } else { &records[..limit] };
+        } else if let (Some(first), Some(last)) = (records.first(), records.last()) {
+            // Fewer than asked for: the end, or as much as fits.
+            let number = |record: &Record| match &record.body {
+                RecordBody::Message { seq, .. } => seq.0,
+                _ => 0,
+            };
+            let head = self.store.conversation(conversation)?.map_or(0, |conversation| conversation.head.0);
+            more = if backwards { number(first) > 1 } else { number(last) < head };
+        }
+        let mut pages: Vec<HistoryPage> = Vec::new();
+        let mut room = 0;
+        for record in records {
+            let Some(message) = self.stored_message(record)? else { continue };
+            let bytes = message.content.text.len();
+            match pages.last_mut() {
+                Some(page) if bytes <= room => {
+                    room -= bytes;
+                    page.messages.push(message);
+                }
+                _ => {
+                    room = FRAME_CONTENT.saturating_sub(bytes);
+                    pages.push(HistoryPage { conversation, messages: vec![message], more });
+                }
+            }
+        }
+        if pages.is_empty() {
+            pages.push(HistoryPage { conversation, messages: Vec::new(), more });
+        }
+        Ok(pages.into_iter().map(AnswerBody::from).collect())
+    }
+
+    fn stored_message(&self, record: &Record) -> Result<Option<StoredMessage>, StoreError> {
+        Ok(match &record.body {
+            RecordBody::Message { seq, origin, content, .. } => {
+                let from = self.name(origin.device.user)?;
+                Some(StoredMessage { seq: *seq, time: record.time, from, content: content.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    /// The conversation that a target names, if the user is in it.
+    fn find(&self, user: UserNo, target: &Target) -> Result<Option<ConversationId>, StoreError> {
+        match target {
+            Target::Conversation(id) => {
+                Ok(self.store.conversation(*id)?.filter(|conversation| conversation.member(user).is_some()).map(|_| *id))
+            }
+            Target::User(other) => match self.store.user(other)? {
+                Some(other) => self.store.direct(user, other),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Passes a signal on. It is dropped if the server has no time for it.
+    pub fn signal(self: &Arc<Self>, session: &Arc<SessionHandle>, signal: Signal) {
+        match signal {
+            Signal::Watch(watch) => self.hub.watch(session, watch),
+            Signal::Typing(typing) => {
+                let Ok(permit) = self.reads.clone().try_acquire_owned() else { return };
+                let (engine, session) = (self.clone(), session.clone());
+                tokio::task::spawn_blocking(move || {
+                    let _permit = permit;
+                    if let Err(error) = engine.pass_typing(&session, &typing.to, typing.active) {
+                        tracing::debug!(%error, "a typing signal was dropped");
+                    }
+                });
+            }
+        }
+    }
+
+    fn pass_typing(&self, session: &SessionHandle, to: &Target, active: bool) -> Result<(), StoreError> {
+        let Some(id) = self.find(session.user, to)? else { return Ok(()) };
+        let Some(conversation) = self.store.conversation(id)? else { return Ok(()) };
+        let signal = ServerSignal::Typing(TypingFrom { conversation: id, user: session.user_id.clone(), active });
+        for member in conversation.members.iter().filter(|member| member.user != session.user) {
+            self.hub.signal(member.user, &signal);
+        }
+        Ok(())
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn ready(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.read(|engine| engine.store.mailbox(UserNo(0)).map(drop)).await
+    }
+
+    /// The epoch of the log.
+    #[must_use]
+    pub fn epoch(&self) -> whimbrel_protocol::LogEpoch {
+        self.store.epoch()
+    }
+}
+
+fn refused(code: ErrorCode, message: String) -> AnswerBody {
+    Refused { code, message }.into()
+}
+
+fn overloaded() -> Error {
+    Error { code: ErrorCode::Overloaded, message: "the server is full at the moment".into(), retry_after_ms: 1000 }
+}
+
+fn store_error(error: &StoreError) -> Error {
+    tracing::error!(%error, "a session cannot be served from the store");
+    Error { code: ErrorCode::StoreUnavailable, message: "the server cannot read its store".into(), retry_after_ms: 1000 }
+}
+
+/// An engine without threads, for simulations: each step happens when it is asked for.
+#[cfg(test)]
+impl Engine {
+    pub(crate) fn stepped(store: Arc<dyn Store>) -> Arc<Self> {
+        let retention = Retention { entries: u64::MAX, age: Duration::MAX };
+        Arc::new(Self::new(store, EngineConfig { presence_grace: Duration::ZERO, retention }))
+    }
+
+    /// Commits up to `max` of what waits. Returns whether anything did.
+    pub(crate) fn step_commit(&self, max: usize) -> bool {
+        if self.queue.len() == 0 {
+            return false;
+        }
+        let batch = self.queue.take(max).unwrap_or_default();
+        self.committer(Duration::ZERO).commit(batch);
+        true
+    }
+
+    /// As [`hello`](Self::hello), with everything before it committed first.
+    pub(crate) fn step_hello(&self, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
+        let (answer, mut answered) = oneshot::channel();
+        let work = Work::Hello { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, answer };
+        assert!(self.queue.push(Lane::House, work).is_ok(), "the queue is full");
+        while self.step_commit(usize::MAX) {}
+        let arrived = answered.try_recv().map_err(|_| overloaded())??;
+        self.settle_in(arrived, hello.position, hello.origin).map_err(|error| store_error(&error))
+    }
+
+    /// Everything in a mailbox after `after`, as a device sees it.
+    pub(crate) fn step_events(&self, viewer: &Viewer, after: MailboxSeq, limit: usize) -> Vec<Event> {
+        let entries = self.store.mailbox_entries(viewer.device.user, after, limit, usize::MAX).unwrap_or_default();
+        view::render(viewer, &entries, &mut |user| self.name(user).ok()).unwrap_or_default()
+    }
+
+    /// What waits is lost, as in a crash.
+    pub(crate) fn step_crash(&self) {
+        while self.queue.len() > 0 {
+            drop(self.queue.take(usize::MAX));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Snapshots: the conversations of a user as they stand, in pages, for a device that cannot be served from the log.
+
+use super::{Engine, FRAME_CONTENT, store_error};
+use crate::store::{StoreError, UserNo};
+use std::sync::Arc;
+use whimbrel_protocol::frame::{ConversationState, Direction, Error, MemberState, Snapshot};
+use whimbrel_protocol::{ConversationId, ConversationSeq};
+
+/// Messages of each conversation in a snapshot.
+const MESSAGES: usize = 20;
+/// The most conversations in a page.
+const CONVERSATIONS: usize = 100;
+
+/// How far a session has got with its snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotCursor {
+    after: ConversationId,
+    messages: bool,
+}
+
+impl SnapshotCursor {
+    pub(super) fn new(messages: bool) -> Self {
+        Self { after: ConversationId(0), messages }
+    }
+}
+
+impl Engine {
+    /// The next page of a snapshot, and where the one after it begins, unless it is the last.
+    ///
+    /// # Errors
+    /// What to tell the client.
+    pub async fn snapshot(self: &Arc<Self>, user: UserNo, cursor: SnapshotCursor) -> Result<(Snapshot, Option<SnapshotCursor>), Error> {
+        let page = self.read(move |engine| engine.snapshot_page(user, cursor)).await;
+        page.map_err(|error| store_error(&error))
+    }
+
+    fn snapshot_page(&self, user: UserNo, cursor: SnapshotCursor) -> Result<(Snapshot, Option<SnapshotCursor>), StoreError> {
+        let found = self.store.conversations_of(user, cursor.after, CONVERSATIONS)?;
+        let mut page = Snapshot { conversations: Vec::new(), last: found.len() < CONVERSATIONS };
+        let mut room = FRAME_CONTENT;
+        let mut after = cursor.after;
+        for conversation in found {
+            let messages = if cursor.messages {
+                let from = ConversationSeq(0);
+                let records = self.store.conversation_entries(conversation.id, from, Direction::Backwards, MESSAGES, FRAME_CONTENT)?;
+                records.iter().filter_map(|record| self.stored_message(record).transpose()).collect::<Result<Vec<_>, _>>()?
+            } else {
+                Vec::new()
+            };
+            let members = conversation.members.iter().map(|member| {
+                let user = self.name(member.user)?;
+                Ok(MemberState { user, delivered: member.delivered, read: member.read })
+            });
+            let members = members.collect::<Result<Vec<_>, StoreError>>()?;
+            // Names and numbers count too: a page of conversations without messages has a limit as well.
+            let bytes = messages.iter().map(|message| message.content.text.len() + 100).sum::<usize>() + members.len() * 100;
+            if bytes > room && !page.conversations.is_empty() {
+                page.last = false;
+                break;
+            }
+            room = room.saturating_sub(bytes);
+            after = conversation.id;
+            let head = conversation.head;
+            page.conversations.push(ConversationState { conversation: conversation.id, kind: conversation.kind, members, head, messages });
+        }
+        let next = (!page.last).then_some(SnapshotCursor { after, ..cursor });
+        Ok((page, next))
+    }
+}

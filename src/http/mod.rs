@@ -1,0 +1,157 @@
+//! The plain HTTP side: status, how to connect, health, metrics, and the way up to a WebSocket.
+
+pub mod listener;
+
+use crate::engine::Engine;
+use crate::session::{self, Context};
+use crate::tls::Keys;
+use crate::transport::TransportKind;
+use crate::transport::websocket::{self, SUBPROTOCOLS};
+use axum::Extension;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use whimbrel_protocol::{VERSION_MAX, VERSION_MIN};
+
+/// What the handlers know.
+pub struct Http {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// What a session needs.
+    pub context: Arc<Context>,
+    /// Whose hashes are told.
+    pub keys: Keys,
+    /// Where QUIC listens.
+    pub quic: SocketAddr,
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+    /// Set once the server no longer wants new clients.
+    pub draining: AtomicBool,
+}
+
+/// The routes; `secure` says whether they are reached over TLS.
+pub fn router(http: Arc<Http>, secure: bool) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/api/online-users", get(online_users))
+        .route("/.well-known/whimbrel", get(move |state, uri, headers| well_known(state, uri, headers, secure)))
+        .route("/ws", any(web_socket))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(async || (StatusCode::NOT_FOUND, "There is nothing here. See / for what there is.\n"))
+        .with_state(http)
+}
+
+/// Reading is allowed to every page: what is told here is told to anybody who asks.
+fn shared(body: impl IntoResponse) -> Response {
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+async fn index(State(http): State<Arc<Http>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut response = if accept.contains("text/html") { page() } else { shared(Json(status(&http))) };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn page() -> Response {
+    let policy = HeaderValue::from_static("default-src 'self'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'");
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("index.html"))).into_response()
+}
+
+fn status(http: &Http) -> Value {
+    json!({
+        "status": "running",
+        "message": "Whimbrel is running",
+        "version": env!("CARGO_PKG_VERSION"),
+        "onlineUsers": http.engine.hub().online_count(),
+        "timestamp": OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+    })
+}
+
+async fn online_users(State(http): State<Arc<Http>>) -> Response {
+    /// Who is interested in more pages through the protocol's query.
+    const USERS_MAX: usize = 10_000;
+    let (users, _more) = http.engine.hub().online("", USERS_MAX);
+    let users: Vec<Value> = users.iter().map(|user| json!({ "id": user, "name": user, "avatar": "", "status": "online" })).collect();
+    shared(Json(json!({ "users": users })))
+}
+
+/// How to connect. Hosts are those by which the client found us: it can reach them, which we cannot know of any other.
+async fn well_known(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secure: bool) -> Response {
+    let authority = headers.get(header::HOST).and_then(|value| value.to_str().ok()).or(uri.authority().map(|found| found.as_str()));
+    let Some(authority) = authority.and_then(|text| text.parse::<axum::http::uri::Authority>().ok()) else {
+        return (StatusCode::BAD_REQUEST, "the Host header is missing or malformed\n").into_response();
+    };
+    // Browsers look `localhost` up, and try ::1 first and only, where QUIC does not listen.
+    let host = if authority.host() == "localhost" { "127.0.0.1" } else { authority.host() };
+    let hashes: Vec<String> = http.keys.hashes().iter().map(|hash| STANDARD.encode(hash)).collect();
+    let scheme = if secure { "wss" } else { "ws" };
+    let mut response = shared(Json(json!({
+        "webtransport": { "url": format!("https://{host}:{}/wt", http.quic.port()), "certificateHashes": hashes },
+        "websocket": { "url": format!("{scheme}://{authority}/ws") },
+        "versions": (VERSION_MIN..=VERSION_MAX).collect::<Vec<u8>>(),
+    })));
+    // Hashes change with the certificates.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn web_socket(
+    State(http): State<Arc<Http>>,
+    Extension(ConnectInfo(remote)): Extension<ConnectInfo<SocketAddr>>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(why) => return (StatusCode::UPGRADE_REQUIRED, format!("/ws is a WebSocket: {why}\n")).into_response(),
+    };
+    if http.draining.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the server is going down\n").into_response();
+    }
+    let upgrade = upgrade.protocols(SUBPROTOCOLS.map(|(name, _)| name));
+    let chosen = upgrade.selected_protocol().and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let kind = SUBPROTOCOLS.iter().find(|(name, _)| Some(*name) == chosen.as_deref()).map(|(_, kind)| *kind);
+    let Some(kind) = kind else {
+        let names = SUBPROTOCOLS.map(|(name, _)| name).join(" or ");
+        return (StatusCode::BAD_REQUEST, format!("/ws speaks the subprotocols {names}: ask for one of them\n")).into_response();
+    };
+    serve(upgrade, http.context.clone(), kind, remote)
+}
+
+fn serve(upgrade: WebSocketUpgrade, context: Arc<Context>, kind: TransportKind, remote: SocketAddr) -> Response {
+    websocket::limited(upgrade, kind.form()).on_upgrade(move |socket| {
+        let (source, sink) = websocket::split(socket, kind.form());
+        session::serve(context, kind, remote, source, sink)
+    })
+}
+
+async fn ready(State(http): State<Arc<Http>>) -> Response {
+    if http.draining.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "going down\n").into_response();
+    }
+    match http.engine.ready().await {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(http): State<Arc<Http>>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+    ([(header::CONTENT_TYPE, kind)], http.metrics.render()).into_response()
+}

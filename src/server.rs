@@ -1,0 +1,245 @@
+//! The assembly: the order in which parts start and stop.
+
+use crate::config::{AuthMode, Config, ConfigError};
+use crate::engine::{Engine, EngineConfig};
+use crate::http::{self, Http};
+use crate::session::{self, Context};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{Retention, Store, StoreError};
+use crate::tls::{Keys, TlsError};
+use crate::transport::TransportKind;
+use crate::transport::webtransport::{BindError, QuicListener, QuicOptions};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use whimbrel_protocol::frame::{Endpoint, Hello};
+
+/// How long sessions have to leave when the server drains. With what follows it stays below the promised 10 seconds.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long connections have to close after that.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a pair of free ports with one number is looked for, where the system picks.
+const PORT_TRIES: usize = 50;
+
+/// Why the server could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration is unusable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store cannot be opened.
+    #[error("cannot open the store: {0}")]
+    Store(#[from] StoreError),
+    /// Keys or certificates are unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {why}. Is another Whimbrel running? Choose another address with {flag}.")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What the system says.
+        why: std::io::Error,
+    },
+    /// The QUIC endpoint cannot be bound.
+    #[error(transparent)]
+    Quic(#[from] BindError),
+    /// The system refused something else.
+    #[error("{what}: {why}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        why: std::io::Error,
+    },
+}
+
+/// A running server.
+pub struct Server {
+    /// Where plain TCP is served.
+    pub http: SocketAddr,
+    /// Where TLS is served.
+    pub secure: SocketAddr,
+    /// Where QUIC is served.
+    pub quic: SocketAddr,
+    engine: Arc<Engine>,
+    state: Arc<Http>,
+    stop: watch::Sender<bool>,
+    servers: JoinSet<()>,
+    listener: Arc<QuicListener>,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Starts everything. When this returns, clients can connect.
+    ///
+    /// # Errors
+    /// If a part cannot start; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
+        let path = config.store_path()?;
+        let store = blocking(move || open_store(&path)).await??;
+        let names = certificate_names(&config);
+        let certs = config.certs.clone();
+        let keys = blocking(move || Keys::open(&certs, &names)).await??;
+
+        let plain = bind(config.http, "--http")?;
+        let (tls, listener) = bind_secure(config.secure, &keys)?;
+        let listener = Arc::new(listener);
+        let at = |listener: &TcpListener| listener.local_addr().map_err(|why| ServerError::System { what: "cannot read an address", why });
+        let (http, secure, quic) = (at(&plain)?, at(&tls)?, listener.local_addr());
+
+        let engine_config = EngineConfig {
+            presence_grace: Duration::from_secs(config.presence_grace),
+            retention: Retention { entries: config.mailbox_entries, age: Duration::from_secs(config.mailbox_days.saturating_mul(86_400)) },
+        };
+        let engine =
+            Engine::start(store, engine_config).map_err(|why| ServerError::System { what: "cannot start the engine's threads", why })?;
+        let context = Arc::new(Context {
+            engine: engine.clone(),
+            endpoints: endpoints(keys.clone(), quic),
+            auth: match config.auth {
+                AuthMode::Open => Box::new(|hello: &Hello| Ok(hello.user.clone())),
+            },
+        });
+        let state = Arc::new(Http {
+            engine: engine.clone(),
+            context: context.clone(),
+            keys: keys.clone(),
+            quic,
+            metrics: metrics_handle(),
+            draining: AtomicBool::new(false),
+        });
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(engine.clone().tend());
+        tasks.spawn(keys.clone().run_renewal());
+        tasks.spawn(upkeep(state.metrics.clone()));
+        tasks.spawn(accept_quic(listener.clone(), context));
+        let (stop, stopped) = watch::channel(false);
+        let mut servers = JoinSet::new();
+        servers.spawn(http::listener::serve(plain, http::router(state.clone(), false), None, stopped.clone()));
+        let config = keys.tcp_config(&[b"http/1.1"]);
+        servers.spawn(http::listener::serve(tls, http::router(state.clone(), true), Some(config), stopped));
+        Ok(Self { http, secure, quic, engine, state, stop, servers, listener, tasks })
+    }
+
+    /// Drains and stops: every session is told, what was taken in is committed.
+    pub async fn shutdown(mut self) {
+        self.state.draining.store(true, Ordering::Relaxed);
+        self.engine.drain();
+        let left = async {
+            while self.engine.hub().session_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, left).await.is_err() {
+            tracing::warn!(sessions = self.engine.hub().session_count(), "some sessions did not leave in time");
+        }
+        // It fails only if nobody listens any more, which is what it asks for.
+        let _ = self.stop.send(true);
+        let requests = async { while self.servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSE_TIMEOUT, requests).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+        self.listener.shutdown(CLOSE_TIMEOUT).await;
+        self.tasks.shutdown().await;
+        let engine = self.engine;
+        if tokio::task::spawn_blocking(move || engine.stop()).await.is_err() {
+            tracing::error!("the engine did not stop cleanly");
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServerError> {
+    let why = |why: tokio::task::JoinError| ServerError::System { what: "a start-up step failed", why: std::io::Error::other(why) };
+    tokio::task::spawn_blocking(work).await.map_err(why)
+}
+
+fn open_store(path: &std::path::Path) -> Result<Arc<dyn Store>, StoreError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        let why = |why| StoreError::Unavailable(format!("cannot make the folder {}: {why}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(why)?;
+    }
+    Ok(Arc::new(SqliteStore::open(path, SqliteOptions::default())?))
+}
+
+/// Names that certificates are made for: where the server is bound, beside those they always have.
+fn certificate_names(config: &Config) -> Vec<String> {
+    let bound = [config.http, config.secure].into_iter().map(|address| address.ip());
+    bound.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()).collect()
+}
+
+fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServerError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    bind().map_err(|why| ServerError::Bind { address, flag, why })
+}
+
+/// TCP and UDP with one number. Where the system picks it, the other may be taken: then another pair is tried.
+fn bind_secure(address: SocketAddr, keys: &Keys) -> Result<(TcpListener, QuicListener), ServerError> {
+    let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let tcp = bind(address, "--secure")?;
+        let port = tcp.local_addr().map_err(|why| ServerError::Bind { address, flag: "--secure", why })?.port();
+        match QuicListener::bind(SocketAddr::new(address.ip(), port), keys, QuicOptions::default()) {
+            Ok(quic) => return Ok((tcp, quic)),
+            Err(why) if tries == 0 => return Err(why.into()),
+            Err(_) => {}
+        }
+    }
+}
+
+fn endpoints(keys: Keys, quic: SocketAddr) -> Box<dyn Fn() -> Vec<Endpoint> + Send + Sync> {
+    Box::new(move || {
+        // Bound to every address we do not know which one the client sees: `/.well-known/whimbrel` does, from its own request.
+        if quic.ip().is_unspecified() {
+            return Vec::new();
+        }
+        vec![Endpoint::WebTransport { url: format!("https://{quic}/wt"), certificate_hashes: keys.hashes() }]
+    })
+}
+
+/// One recorder a process, however many servers it runs.
+fn metrics_handle() -> PrometheusHandle {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    let install = || {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("another recorder is installed: /metrics stays empty");
+        }
+        handle
+    };
+    HANDLE.get_or_init(install).clone()
+}
+
+/// Keeps histograms from growing while nobody asks for them.
+async fn upkeep(metrics: PrometheusHandle) {
+    let mut interval = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        interval.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+async fn accept_quic(listener: Arc<QuicListener>, context: Arc<Context>) {
+    let mut sessions = JoinSet::new();
+    while let Some(session) = listener.accept().await {
+        let remote = session.remote_addr();
+        let (source, sink) = session.split();
+        sessions.spawn(session::serve(context.clone(), TransportKind::WebTransport, remote, source, sink));
+        while sessions.try_join_next().is_some() {}
+    }
+    sessions.detach_all();
+}

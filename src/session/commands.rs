@@ -1,0 +1,117 @@
+//! The commands of a session, before they are committed: in order, within the window, without a gap.
+
+use crate::engine::WINDOW;
+use whimbrel_protocol::frame::{Busy, Command, Error};
+use whimbrel_protocol::{CommandSeq, ErrorCode, Incarnation};
+
+/// What a session has taken in of its device's outbox.
+pub(crate) struct Commands {
+    incarnation: Incarnation,
+    /// The number that comes next.
+    expected: CommandSeq,
+    /// The server was full: what follows `expected` is ignored until `expected` itself comes again.
+    refused: bool,
+    busy: Option<Busy>,
+}
+
+impl Commands {
+    pub(crate) fn new(incarnation: Incarnation, applied: CommandSeq) -> Self {
+        Self { incarnation, expected: applied.next(), refused: false, busy: None }
+    }
+
+    /// A `Busy` to send.
+    pub(crate) fn take_busy(&mut self) -> Option<Busy> {
+        self.busy.take()
+    }
+
+    /// Takes a command in, or not; `submit` hands it to the engine.
+    pub(crate) fn take(
+        &mut self,
+        command: Command,
+        applied: CommandSeq,
+        submit: impl FnOnce(Command) -> Result<(), Busy>,
+    ) -> Result<(), Error> {
+        let cseq = command.cseq;
+        if command.incarnation != self.incarnation || (applied < cseq && cseq < self.expected) {
+            // Of an outbox of the past; or on its way to the committer already.
+            return Ok(());
+        }
+        if cseq.0 > applied.0.saturating_add(u64::from(WINDOW)) {
+            return Err(exceeded(format!("command {cseq} is beyond the window of {WINDOW} after {applied}")));
+        }
+        if cseq > self.expected {
+            // After a `Busy` what was on its way is dropped; without one, something is missing.
+            return if self.refused { Ok(()) } else { Err(exceeded(format!("command {cseq} came, {} is missing", self.expected))) };
+        }
+        // At or below `applied` it is a repeat: the engine compares the nonces.
+        let next = cseq == self.expected;
+        match submit(command) {
+            Ok(()) if next => {
+                self.expected = cseq.next();
+                self.refused = false;
+            }
+            Ok(()) => {}
+            Err(busy) if next => {
+                self.refused = true;
+                self.busy = Some(busy);
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn exceeded(message: String) -> Error {
+    Error { code: ErrorCode::WindowExceeded, message, retry_after_ms: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use whimbrel_protocol::Nonce;
+    use whimbrel_protocol::frame::{CommandBody, Unknown};
+
+    fn command(incarnation: u64, cseq: u64) -> Command {
+        let body = CommandBody::Unknown(Unknown { kind: 9, reason: String::new() });
+        Command { incarnation: Incarnation(incarnation), cseq: CommandSeq(cseq), nonce: Nonce::default(), body }
+    }
+
+    #[test]
+    fn commands_go_in_once_in_order_and_without_a_gap() {
+        let mut commands = Commands::new(Incarnation(3), CommandSeq(5));
+        let mut taken = Vec::new();
+        for (incarnation, cseq) in [(3, 6), (2, 7), (3, 6), (3, 7), (3, 5)] {
+            let result = commands.take(command(incarnation, cseq), CommandSeq(5), |command| {
+                taken.push(command.cseq.0);
+                Ok(())
+            });
+            assert_eq!(result, Ok(()));
+        }
+        assert_eq!(taken, [6, 7, 5], "repeats of what is applied go to the engine, which compares nonces");
+        let gap = commands.take(command(3, 9), CommandSeq(5), |_| Ok(()));
+        assert_eq!(gap.unwrap_err().code, ErrorCode::WindowExceeded);
+    }
+
+    #[test]
+    fn after_busy_everything_waits_for_the_refused_one() {
+        let mut commands = Commands::new(Incarnation(1), CommandSeq(0));
+        let busy = Busy { cseq: CommandSeq(1), retry_after_ms: 5 };
+        assert_eq!(commands.take(command(1, 1), CommandSeq(0), |_| Err(busy)), Ok(()));
+        assert_eq!(commands.take_busy(), Some(busy));
+        assert_eq!(commands.take(command(1, 2), CommandSeq(0), |_| panic!("2 must wait for 1")), Ok(()));
+        assert_eq!(commands.take(command(1, 1), CommandSeq(0), |_| Ok(())), Ok(()));
+        assert_eq!(commands.take(command(1, 2), CommandSeq(0), |_| Ok(())), Ok(()));
+        assert!(commands.take(command(1, 4), CommandSeq(0), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn the_window_is_kept_to_the_number() {
+        let window = u64::from(WINDOW);
+        let mut commands = Commands::new(Incarnation(1), CommandSeq(0));
+        for cseq in 1..=window {
+            assert_eq!(commands.take(command(1, cseq), CommandSeq(0), |_| Ok(())), Ok(()));
+        }
+        assert!(commands.take(command(1, window + 1), CommandSeq(0), |_| Ok(())).is_err());
+        assert_eq!(commands.take(command(1, window + 1), CommandSeq(1), |_| Ok(())), Ok(()));
+    }
+}

@@ -1,0 +1,413 @@
+//! One device's stay: the handshake, then frames in and frames out, until one side leaves.
+//!
+//! A session is a cursor. What it sends is read from the log after that cursor, whether it was appended a week or a moment ago; the
+//! hub only says when to look. A session whose peer takes nothing stops reading the log and holds at most [`QUEUE_BYTES`] and what one
+//! read gave; it always goes on taking frames in, so that acknowledgements are never stuck.
+
+pub(crate) mod commands;
+
+use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, Viewer};
+use crate::transport::{FrameSink, FrameSource, LinkError, TransportKind};
+use commands::Commands;
+use futures_util::FutureExt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+use whimbrel_protocol::codec::{CodecError, Form, MAX_TEXT};
+use whimbrel_protocol::frame::{
+    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Snapshot, Welcome,
+};
+use whimbrel_protocol::{CommandSeq, ErrorCode, MailboxSeq, QueryId, UserId, VERSION_MAX, VERSION_MIN};
+
+/// `Hello` is due within this time.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that was silent for this long is asked whether it is there …
+pub const PING_AFTER: Duration = Duration::from_secs(30);
+/// … and given up this long after that.
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+/// A session stops reading the log while this many bytes wait for its peer.
+pub const QUEUE_BYTES: usize = 32 * 1024;
+/// Frames taken in before the session looks at what goes out.
+const FRAMES_AT_ONCE: usize = 64;
+/// Queries that wait for their turn; a client that asks more at once is in error.
+pub const QUERIES_MAX: usize = 16;
+
+/// What every session needs to know of the server.
+pub struct Context {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// Where else the server can be reached, now (certificates change).
+    pub endpoints: Box<dyn Fn() -> Vec<Endpoint> + Send + Sync>,
+    /// Says who a client is.
+    pub auth: Box<dyn Fn(&Hello) -> Result<UserId, Error> + Send + Sync>,
+}
+
+/// Serves one connection until it ends.
+pub async fn serve<I: FrameSource, O: FrameSink>(
+    context: Arc<Context>,
+    kind: TransportKind,
+    remote: SocketAddr,
+    mut source: I,
+    mut sink: O,
+) {
+    let hello = match timeout(HELLO_TIMEOUT, source.next()).await {
+        Ok(Ok(Some(ClientFrame::Hello(hello)))) => hello,
+        Ok(Ok(Some(_))) => return refuse(sink, error(ErrorCode::Malformed, "the first frame must be Hello")).await,
+        Ok(Err(LinkError::Codec(why))) => return refuse(sink, codec_error(&why)).await,
+        Ok(Ok(None) | Err(LinkError::Gone(_))) => return sink.close().await,
+        Err(_) => return refuse(sink, error(ErrorCode::HelloTimeout, "no Hello came within 10 seconds")).await,
+    };
+    let entered = match enter(&context, &hello).await {
+        Ok(entered) => entered,
+        Err(error) => {
+            tracing::info!(%remote, transport = %kind, user = %hello.user, code = %error.code, why = error.message, "refused");
+            return refuse(sink, error).await;
+        }
+    };
+    let session = entered.session.clone();
+    let labels = [("transport", kind.name())];
+    metrics::counter!("whimbrel_sessions_total", &labels).increment(1);
+    metrics::gauge!("whimbrel_sessions", &labels).increment(1.0);
+    tracing::info!(%remote, transport = %kind, user = %session.user_id, device = %hello.device, agent = hello.agent, cursor = %entered.begin.cursor, "came");
+
+    let end = match sink.push(&ServerFrame::Welcome(welcome(&context, &entered))) {
+        Ok(()) => Pump::new(context.engine.clone(), kind.form(), entered).run(&mut source, &mut sink).await,
+        Err(why) => Ended::Broken(why.to_string()),
+    };
+
+    metrics::gauge!("whimbrel_sessions", &labels).decrement(1.0);
+    context.engine.leave(&session);
+    tracing::info!(%remote, transport = %kind, user = %session.user_id, device = %hello.device, why = %end, "left");
+    match end {
+        Ended::Refused(error) => refuse(sink, error).await,
+        _ => sink.close().await,
+    }
+}
+
+async fn enter(context: &Context, hello: &Hello) -> Result<Entered, Error> {
+    if hello.min_version > VERSION_MAX || hello.max_version < VERSION_MIN {
+        let (min, max) = (hello.min_version, hello.max_version);
+        let message = format!("this server speaks versions {VERSION_MIN} to {VERSION_MAX} of the protocol, the client {min} to {max}");
+        return Err(error(ErrorCode::UnsupportedVersion, message));
+    }
+    let user = (context.auth)(hello)?;
+    context.engine.hello(&user, hello).await
+}
+
+fn welcome(context: &Context, entered: &Entered) -> Welcome {
+    Welcome {
+        version: VERSION_MAX,
+        user: entered.session.user_id.clone(),
+        session_epoch: entered.session.epoch,
+        epoch: context.engine.epoch(),
+        incarnation: entered.arrival.incarnation,
+        applied: entered.arrival.applied,
+        applied_nonce: entered.arrival.applied_nonce,
+        head: entered.head,
+        begin: entered.begin,
+        window: crate::engine::WINDOW,
+        max_text: MAX_TEXT as u32,
+        time: crate::engine::wall_clock(),
+        endpoints: (context.endpoints)(),
+        extensions: Vec::new(),
+    }
+}
+
+/// Says why, and closes.
+async fn refuse<O: FrameSink>(mut sink: O, error: Error) {
+    metrics::counter!("whimbrel_session_errors_total", "code" => error.code.to_string()).increment(1);
+    if let Err(why) = sink.push(&ServerFrame::Error(error)) {
+        tracing::warn!(%why, "an error could not be told");
+    }
+    sink.close().await;
+}
+
+fn error(code: ErrorCode, message: impl Into<String>) -> Error {
+    Error { code, message: message.into(), retry_after_ms: 0 }
+}
+
+fn codec_error(why: &CodecError) -> Error {
+    let code = match why {
+        CodecError::TooLong { .. } => ErrorCode::FrameTooLong,
+        _ => ErrorCode::Malformed,
+    };
+    error(code, why.to_string())
+}
+
+/// Why a session ended.
+enum Ended {
+    /// The client closed.
+    Closed,
+    /// The connection broke.
+    Broken(String),
+    /// The server ended it; the client is to be told.
+    Refused(Error),
+    /// The server leaves; the client was told.
+    Away,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed by the client"),
+            Self::Broken(why) => f.write_str(why),
+            Self::Refused(error) => write!(f, "{}: {}", error.code, error.message),
+            Self::Away => f.write_str("the server is going down"),
+        }
+    }
+}
+
+/// What a session reads in the background; one thing at a time.
+enum Read {
+    Events(Result<Vec<Event>, Error>),
+    Snapshot(Result<(Snapshot, Option<SnapshotCursor>), Error>),
+    Answer(QueryId, Vec<AnswerBody>),
+}
+
+/// The state of a session between two awaits.
+struct Pump {
+    engine: Arc<Engine>,
+    session: Arc<SessionHandle>,
+    viewer: Viewer,
+    commands: Commands,
+    /// Highest event handed to the sink.
+    sent: MailboxSeq,
+    /// Highest `Applied` handed to the sink.
+    answered: CommandSeq,
+    snapshot: Option<SnapshotCursor>,
+    queries: std::collections::VecDeque<Query>,
+    /// Answers that wait for room, for the query that is being answered.
+    answers: std::vec::IntoIter<AnswerBody>,
+    answering: QueryId,
+    reading: Option<JoinHandle<Read>>,
+    pong: Option<Ping>,
+    heard: Instant,
+    pinged: bool,
+}
+
+impl Pump {
+    fn new(engine: Arc<Engine>, form: Form, entered: Entered) -> Self {
+        let session = entered.session;
+        let viewer = Viewer {
+            device: session.device,
+            user: session.user_id.clone(),
+            incarnation: session.incarnation,
+            full_names: form == Form::Json,
+        };
+        Self {
+            engine,
+            viewer,
+            commands: Commands::new(session.incarnation, entered.arrival.applied),
+            sent: entered.begin.cursor,
+            answered: entered.arrival.applied,
+            snapshot: entered.snapshot,
+            queries: Default::default(),
+            answers: Vec::new().into_iter(),
+            answering: QueryId(0),
+            reading: None,
+            pong: None,
+            heard: Instant::now(),
+            pinged: false,
+            session,
+        }
+    }
+
+    async fn run<I: FrameSource, O: FrameSink>(mut self, source: &mut I, sink: &mut O) -> Ended {
+        match self.pump(source, sink).await {
+            Ok(ended) | Err(ended) => {
+                if let Some(reading) = self.reading.take() {
+                    reading.abort();
+                }
+                ended
+            }
+        }
+    }
+
+    async fn pump<I: FrameSource, O: FrameSink>(&mut self, source: &mut I, sink: &mut O) -> Result<Ended, Ended> {
+        loop {
+            match self.session.end() {
+                Some(End::Error(error)) => return Ok(Ended::Refused(error.clone())),
+                Some(End::GoAway(away)) => {
+                    push(sink, &ServerFrame::GoAway(away.clone()))?;
+                    return Ok(Ended::Away);
+                }
+                None => {}
+            }
+            self.fill(sink)?;
+            let silence_ends = self.heard + if self.pinged { PING_AFTER + PONG_TIMEOUT } else { PING_AFTER };
+            tokio::select! {
+                biased;
+                frame = source.next() => {
+                    self.take(frame)?;
+                    // What has already arrived is taken together: one wake of the committer and one write serve it all.
+                    for _ in 1..FRAMES_AT_ONCE {
+                        match source.next().now_or_never() {
+                            Some(frame) => self.take(frame)?,
+                            None => break,
+                        }
+                    }
+                    self.heard = Instant::now();
+                    self.pinged = false;
+                }
+                flushed = sink.flush(), if sink_has_work(sink) => {
+                    flushed.map_err(|why| Ended::Broken(why.to_string()))?;
+                }
+                read = wait(&mut self.reading) => self.take_read(read, sink)?,
+                () = self.session.woken() => {}
+                () = sleep_until(silence_ends) => {
+                    if self.pinged {
+                        return Ok(Ended::Refused(error(ErrorCode::Idle, "nothing was heard for too long")));
+                    }
+                    self.pinged = sink.probe();
+                    if !self.pinged {
+                        self.heard = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands the sink what it has room for, what is short and urgent first.
+    fn fill<O: FrameSink>(&mut self, sink: &mut O) -> Result<(), Ended> {
+        let applied = self.session.applied();
+        if applied > self.answered {
+            self.answered = applied;
+            push(sink, &ServerFrame::Applied(Applied { cseq: applied }))?;
+        }
+        if let Some(busy) = self.commands.take_busy() {
+            push(sink, &ServerFrame::Busy(busy))?;
+        }
+        if let Some(pong) = self.pong.take() {
+            push(sink, &ServerFrame::Pong(pong))?;
+        }
+        while sink.queued() < QUEUE_BYTES {
+            if let Some(signal) = self.session.take_signal() {
+                push(sink, &ServerFrame::Signal(signal))?;
+            } else if let Some(body) = self.answers.next() {
+                let last = self.answers.len() == 0;
+                push(sink, &ServerFrame::Answer(Answer { id: self.answering, last, body }))?;
+            } else if !self.read_on(sink)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets what comes next, at once if memory has it. Returns whether something was handed to the sink.
+    fn read_on<O: FrameSink>(&mut self, sink: &mut O) -> Result<bool, Ended> {
+        if self.reading.is_some() {
+            return Ok(false);
+        }
+        let engine = self.engine.clone();
+        if let Some(cursor) = self.snapshot {
+            let user = self.viewer.device.user;
+            self.reading = Some(tokio::spawn(async move { Read::Snapshot(engine.snapshot(user, cursor).await) }));
+        } else if self.sent < self.session.head() {
+            match engine.recent_events(&self.viewer, self.sent) {
+                Some(events) if !events.is_empty() => return self.send_events(events, sink).map(|()| true),
+                _ => {
+                    let (viewer, after) = (self.viewer.clone(), self.sent);
+                    self.reading = Some(tokio::spawn(async move { Read::Events(engine.events(viewer, after).await) }));
+                }
+            }
+        } else if let Some(Query { id, body }) = self.queries.pop_front() {
+            let session = self.session.clone();
+            self.reading = Some(tokio::spawn(async move { Read::Answer(id, engine.query(&session, body).await) }));
+        }
+        Ok(false)
+    }
+
+    fn take_read<O: FrameSink>(&mut self, read: Read, sink: &mut O) -> Result<(), Ended> {
+        self.reading = None;
+        match read {
+            Read::Events(events) => self.send_events(events.map_err(Ended::Refused)?, sink),
+            Read::Snapshot(page) => {
+                let (page, next) = page.map_err(Ended::Refused)?;
+                self.snapshot = next;
+                push(sink, &ServerFrame::Snapshot(page))
+            }
+            Read::Answer(id, answers) => {
+                self.answering = id;
+                self.answers = answers.into_iter();
+                Ok(())
+            }
+        }
+    }
+
+    fn send_events<O: FrameSink>(&mut self, events: Vec<Event>, sink: &mut O) -> Result<(), Ended> {
+        metrics::counter!("whimbrel_events_total").increment(events.len() as u64);
+        for event in events {
+            if event.seq != self.sent.next() {
+                // The log was trimmed under a session that was too slow: it is told when it comes back.
+                return Err(Ended::Refused(error(ErrorCode::Idle, "the mailbox was trimmed before it was read; connect again")));
+            }
+            self.sent = event.through();
+            push(sink, &ServerFrame::Event(event))?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frame: Result<Option<ClientFrame>, LinkError>) -> Result<(), Ended> {
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(Ended::Closed),
+            Err(LinkError::Gone(why)) => return Err(Ended::Broken(why)),
+            Err(LinkError::Codec(why)) => return Err(Ended::Refused(codec_error(&why))),
+        };
+        match frame {
+            ClientFrame::Command(command) => self.take_command(command),
+            ClientFrame::Ack(ack) => {
+                // Nobody has taken what was not sent.
+                self.engine.ack(&self.session, ack.seq.min(self.sent));
+                Ok(())
+            }
+            ClientFrame::Query(query) if self.queries.len() >= QUERIES_MAX => {
+                let message = format!("more than {QUERIES_MAX} queries wait (the last is {}): wait for answers", query.id);
+                Err(Ended::Refused(error(ErrorCode::WindowExceeded, message)))
+            }
+            ClientFrame::Query(query) => {
+                self.queries.push_back(query);
+                Ok(())
+            }
+            ClientFrame::Signal(signal) => {
+                self.engine.signal(&self.session, signal);
+                Ok(())
+            }
+            ClientFrame::Ping(ping) => {
+                self.pong = Some(ping);
+                Ok(())
+            }
+            ClientFrame::Pong(_) => Ok(()),
+            ClientFrame::Hello(_) => Err(Ended::Refused(error(ErrorCode::Malformed, "a second Hello"))),
+        }
+    }
+
+    fn take_command(&mut self, command: Command) -> Result<(), Ended> {
+        let (engine, session) = (&self.engine, &self.session);
+        self.commands.take(command, session.applied(), |command| engine.submit(session, command)).map_err(Ended::Refused)
+    }
+}
+
+fn sink_has_work<O: FrameSink>(sink: &O) -> bool {
+    sink.queued() > 0
+}
+
+fn push<O: FrameSink>(sink: &mut O, frame: &ServerFrame) -> Result<(), Ended> {
+    sink.push(frame).map_err(|why| {
+        tracing::error!(%why, "a frame could not be written");
+        Ended::Refused(error(ErrorCode::Internal, "the server made a frame that cannot be sent"))
+    })
+}
+
+/// Waits for what is being read; for ever if nothing is.
+async fn wait(reading: &mut Option<JoinHandle<Read>>) -> Read {
+    match reading {
+        Some(handle) => match handle.await {
+            Ok(read) => read,
+            Err(panic) => Read::Events(Err(error(ErrorCode::Internal, format!("a read failed: {panic}")))),
+        },
+        None => std::future::pending().await,
+    }
+}

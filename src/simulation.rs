@@ -1,0 +1,436 @@
+//! The core, both ends, under every accident: the devices' real outbox and cursor against the real rules and a store that fails, in one
+//! thread, seeded.
+//!
+//! Between any two steps a device or the server may die, a connection break, a frame come twice, a commit fail or leave its outcome
+//! open, a device be restored from a backup. At the end everything is let run, and then: each command took effect once, and each
+//! device has taken what its user's mailbox holds, in order, once.
+
+use crate::engine::{Engine, SessionHandle, Viewer};
+use crate::session::commands::Commands;
+use crate::store::{FailPoint, MemoryStore, Store};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use whimbrel_protocol::frame::{
+    Ack, Applied, ClientFrame, Command, Content, ContentKind, Event, EventBody, Hello, Origin, Position, Send, ServerFrame, Target, Welcome,
+};
+use whimbrel_protocol::{
+    Agreement, CommandSeq, ConversationId, ConversationSeq, DeviceId, Downlink, DownlinkState, MailboxSeq, Nonce, OutboxState,
+    SessionEpoch, Taken, Time, Uplink, UserId, VERSION_MAX, VERSION_MIN,
+};
+
+const USERS: [&str; 3] = ["ann", "bob", "cem"];
+const DEVICES: [&str; 2] = ["phone", "laptop"];
+
+/// What a device keeps over its own death.
+#[derive(Clone, Default)]
+struct Disk {
+    outbox: OutboxState,
+    commands: Vec<Command>,
+    position: Option<Position>,
+    /// Texts by the place of their message, in the order in which they were taken.
+    taken: Vec<(ConversationId, ConversationSeq, String)>,
+    /// What was said under which nonce, for outcomes.
+    said: HashMap<Nonce, String>,
+    /// Commands that are applied, and whose outcome has not come.
+    awaiting: BTreeMap<(u64, u64), Nonce>,
+}
+
+struct Device {
+    user: UserId,
+    name: DeviceId,
+    disk: Disk,
+    backup: Disk,
+    uplink: Uplink,
+    downlink: Downlink,
+    session: Option<Session>,
+}
+
+/// A session: the server's side of it, and the frames on their way.
+struct Session {
+    handle: Arc<SessionHandle>,
+    commands: Commands,
+    viewer: Viewer,
+    sent: MailboxSeq,
+    answered: CommandSeq,
+    up: VecDeque<ClientFrame>,
+    down: VecDeque<ServerFrame>,
+}
+
+/// A fault of the implementation under test, planted to see that it is found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Planted {
+    Nothing,
+    /// The server tells a device that everything it took in is applied, before it is.
+    AppliedTooEarly,
+    /// A device does not keep what it has taken.
+    ForgetsTaken,
+    /// A device takes events whatever its cursor says.
+    TakesTwice,
+}
+
+struct World {
+    random: StdRng,
+    store: Arc<MemoryStore>,
+    engine: Arc<Engine>,
+    devices: Vec<Device>,
+    texts: u32,
+    /// Texts by nonce, of everything that was ever durable on a device.
+    said: HashMap<Nonce, String>,
+    now: Duration,
+    planted: Planted,
+}
+
+impl World {
+    fn new(seed: u64, planted: Planted) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let device = |user: &str, name: &str| Device {
+            user: UserId::new(user).unwrap(),
+            name: DeviceId::new(name).unwrap(),
+            disk: Disk::default(),
+            backup: Disk::default(),
+            uplink: Uplink::default(),
+            downlink: Downlink::default(),
+            session: None,
+        };
+        let devices = USERS.iter().flat_map(|user| DEVICES.map(|name| device(user, name))).collect();
+        let engine = Engine::stepped(store.clone());
+        Self { random: StdRng::seed_from_u64(seed), store, engine, devices, texts: 0, said: HashMap::new(), now: Duration::ZERO, planted }
+    }
+
+    fn step(&mut self, accidents: bool) {
+        self.now += Duration::from_millis(7);
+        let at = self.random.random_range(0..self.devices.len());
+        match self.random.random_range(0..if accidents { 120 } else { 100 }) {
+            0..12 => self.connect(at),
+            12..30 if accidents => self.say(at),
+            12..42 => self.transmit(at),
+            42..57 => self.server_takes(at),
+            57..65 => {
+                let max = self.random.random_range(1..20);
+                self.engine.step_commit(max);
+            }
+            65..80 => self.server_sends(at),
+            80..100 => self.device_takes(at),
+            100..106 => self.devices[at].session = None,
+            106..110 => self.restart(at),
+            110..112 => self.server_dies(),
+            112..116 => {
+                let points = [FailPoint::BeforeCommit, FailPoint::AfterCommit, FailPoint::UnknownNotCommitted];
+                self.store.fail_next(points[self.random.random_range(0..points.len())]);
+                self.engine.step_commit(usize::MAX);
+            }
+            116..118 => self.devices[at].backup = self.devices[at].disk.clone(),
+            _ => {
+                // The backup may be of any age; what was said since is gone from the device, though perhaps not from the server.
+                self.devices[at].disk = self.devices[at].backup.clone();
+                self.restart(at);
+            }
+        }
+    }
+
+    fn say(&mut self, at: usize) {
+        let device = &mut self.devices[at];
+        self.texts += 1;
+        let text = format!("{} {}", device.user, self.texts);
+        let nonce = Nonce(self.random.random());
+        let to = Target::User(UserId::new(USERS[self.random.random_range(0..USERS.len())]).unwrap());
+        let content = Content { kind: ContentKind::Text, text: text.clone() };
+        let command = device.uplink.enqueue(nonce, Send { to, content }.into());
+        device.disk.commands.push(command);
+        device.disk.said.insert(nonce, text.clone());
+        self.said.insert(nonce, text);
+    }
+
+    fn connect(&mut self, at: usize) {
+        if self.devices[at].session.as_ref().is_some_and(|session| session.handle.end().is_none()) {
+            return;
+        }
+        let device = &mut self.devices[at];
+        let hello = Hello {
+            min_version: VERSION_MIN,
+            max_version: VERSION_MAX,
+            user: device.user.clone(),
+            device: device.name.clone(),
+            token: String::new(),
+            agent: String::new(),
+            incarnation: device.uplink.incarnation(),
+            position: device.downlink.position(),
+            origin: Origin::Oldest,
+            extensions: Vec::new(),
+        };
+        let Ok(entered) = self.engine.step_hello(&device.user, &hello) else { return };
+        let welcome = Welcome {
+            version: VERSION_MAX,
+            user: device.user.clone(),
+            session_epoch: SessionEpoch(0),
+            epoch: self.store.epoch(),
+            incarnation: entered.arrival.incarnation,
+            applied: entered.arrival.applied,
+            applied_nonce: entered.arrival.applied_nonce,
+            head: entered.head,
+            begin: entered.begin,
+            window: crate::engine::WINDOW,
+            max_text: 0,
+            time: Time(0),
+            endpoints: Vec::new(),
+            extensions: Vec::new(),
+        };
+        assert!(entered.begin.reset.is_none(), "nothing was trimmed or restored at the server");
+        let before: Vec<(u64, u64, Nonce)> = numbers(&device.uplink);
+        match device.uplink.on_welcome(&welcome) {
+            Agreement::Agreed | Agreement::Renumbered => {}
+            Agreement::Disagreed(_) => {
+                device.disk.outbox = device.uplink.state();
+                device.session = None;
+                return;
+            }
+        }
+        device.store_outbox(&before);
+        let resumed = device.downlink.on_welcome(&welcome);
+        device.disk.position = resumed.position.or(device.disk.position);
+        device.session = Some(Session {
+            commands: Commands::new(entered.arrival.incarnation, entered.arrival.applied),
+            viewer: Viewer {
+                device: entered.arrival.device,
+                user: device.user.clone(),
+                incarnation: entered.arrival.incarnation,
+                full_names: self.random.random(),
+            },
+            sent: entered.begin.cursor,
+            answered: entered.arrival.applied,
+            handle: entered.session,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+        });
+    }
+
+    fn transmit(&mut self, at: usize) {
+        let device = &mut self.devices[at];
+        let Some(session) = &mut device.session else { return };
+        while let Some(command) = device.uplink.poll_transmit(self.now) {
+            session.up.push_back(ClientFrame::Command(command.clone()));
+            if self.random.random_bool(0.1) {
+                session.up.push_back(ClientFrame::Command(command.clone()));
+            }
+        }
+        if let Some(ack) = device.downlink.poll_ack(self.now) {
+            session.up.push_back(ClientFrame::Ack(ack));
+        }
+    }
+
+    fn server_takes(&mut self, at: usize) {
+        let Some(session) = &mut self.devices[at].session else { return };
+        match session.up.pop_front() {
+            Some(ClientFrame::Command(command)) => {
+                let (engine, handle) = (&self.engine, &session.handle);
+                let taken = session.commands.take(command, handle.applied(), |command| engine.submit(handle, command));
+                assert_eq!(taken, Ok(()), "an honest device is never in error");
+            }
+            Some(ClientFrame::Ack(Ack { seq })) => assert!(seq <= session.sent, "nobody acknowledges what was not sent"),
+            _ => {}
+        }
+        if self.planted == Planted::AppliedTooEarly && session.up.is_empty() {
+            let cseq = CommandSeq(session.answered.0 + 1);
+            session.down.push_back(ServerFrame::Applied(Applied { cseq }));
+        }
+    }
+
+    fn server_sends(&mut self, at: usize) {
+        let Some(session) = &mut self.devices[at].session else { return };
+        if session.handle.applied() > session.answered {
+            session.answered = session.handle.applied();
+            session.down.push_back(ServerFrame::Applied(Applied { cseq: session.answered }));
+        }
+        let limit = self.random.random_range(1..6);
+        for event in self.engine.step_events(&session.viewer, session.sent, limit) {
+            assert_eq!(event.seq, session.sent.next(), "the mailbox has a gap");
+            session.sent = event.through();
+            if self.random.random_bool(0.1) {
+                session.down.push_back(ServerFrame::Event(event.clone()));
+            }
+            session.down.push_back(ServerFrame::Event(event));
+        }
+    }
+
+    fn device_takes(&mut self, at: usize) {
+        let device = &mut self.devices[at];
+        let Some(session) = &mut device.session else { return };
+        match session.down.pop_front() {
+            Some(ServerFrame::Applied(applied)) => {
+                let before = numbers(&device.uplink);
+                device.uplink.on_applied(applied.cseq);
+                device.store_outbox(&before);
+            }
+            Some(ServerFrame::Event(event)) if self.planted == Planted::TakesTwice => device.store_event(&event),
+            Some(ServerFrame::Event(event)) => {
+                let Taken::Next(events) = device.downlink.on_event(event) else { return };
+                for event in events {
+                    let position = device.downlink.position_at(&event);
+                    if self.planted != Planted::ForgetsTaken || !self.random.random_bool(0.05) {
+                        device.store_event(&event);
+                    }
+                    device.disk.position = Some(position);
+                    device.downlink.on_stored(position, self.now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn restart(&mut self, at: usize) {
+        let device = &mut self.devices[at];
+        device.session = None;
+        device.uplink = Uplink::restore(device.disk.outbox, device.disk.commands.clone());
+        device.downlink = Downlink::restore(DownlinkState { position: device.disk.position });
+    }
+
+    fn server_dies(&mut self) {
+        self.engine.step_crash();
+        self.engine = Engine::stepped(self.store.clone());
+        for device in &mut self.devices {
+            device.session = None;
+        }
+    }
+
+    /// Lets everything run until nothing changes any more.
+    fn settle(&mut self) {
+        for _ in 0..6 {
+            for at in 0..self.devices.len() {
+                for _ in 0..3 {
+                    self.connect(at);
+                }
+                self.transmit(at);
+                while self.devices[at].session.as_ref().is_some_and(|session| !session.up.is_empty()) {
+                    self.server_takes(at);
+                }
+            }
+            while self.engine.step_commit(usize::MAX) {}
+            for at in 0..self.devices.len() {
+                for _ in 0..200 {
+                    self.server_sends(at);
+                    while self.devices[at].session.as_ref().is_some_and(|session| !session.down.is_empty()) {
+                        self.device_takes(at);
+                    }
+                }
+            }
+            self.now += Duration::from_secs(1);
+        }
+    }
+
+    /// What is wrong, if anything.
+    fn verdict(&self) -> Result<(), String> {
+        let mut effects: HashMap<&str, u32> = HashMap::new();
+        for device in &self.devices {
+            if device.uplink.waiting() > 0 {
+                return Err(format!("{}'s {} still has commands that are not applied", device.user, device.name));
+            }
+            let all = self.mailbox(&device.user);
+            if device.name.as_str() == DEVICES[0] {
+                for (_, _, text) in all.iter().filter(|(_, _, text)| text.starts_with(device.user.as_str())) {
+                    *effects.entry(self.said.values().find(|said| *said == text).ok_or("a text out of nowhere")?).or_default() += 1;
+                }
+            }
+            // In order of the mailbox; the sender's own come at their place too.
+            if device.disk.taken != all {
+                let (user, name) = (&device.user, &device.name);
+                let (taken, held) = (device.disk.taken.len(), all.len());
+                return Err(format!("{user}'s {name} has taken {taken} messages, the mailbox holds {held}, and they differ"));
+            }
+        }
+        if let Some((text, count)) = effects.iter().find(|(_, count)| **count != 1) {
+            return Err(format!("{text:?} took effect {count} times"));
+        }
+        // What a device still remembers to have said has taken effect: nothing was lost in silence.
+        let remembered = self.devices.iter().flat_map(|device| device.disk.said.values());
+        match remembered.into_iter().find(|said| !effects.contains_key(said.as_str())) {
+            Some(lost) => Err(format!("{lost:?} was said and never took effect")),
+            None => Ok(()),
+        }
+    }
+
+    /// The messages in a user's mailbox.
+    fn mailbox(&self, user: &UserId) -> Vec<(ConversationId, ConversationSeq, String)> {
+        let Ok(Some(number)) = self.store.user(user) else { return Vec::new() };
+        let nobody = crate::store::DeviceKey { user: number, slot: 99 };
+        let viewer = Viewer { device: nobody, user: user.clone(), incarnation: Default::default(), full_names: true };
+        let events = self.engine.step_events(&viewer, MailboxSeq(0), usize::MAX);
+        let messages = events.into_iter().filter_map(|event| match event.body {
+            EventBody::Message(message) => Some((message.conversation, message.seq, message.content.text)),
+            _ => None,
+        });
+        messages.collect()
+    }
+}
+
+fn numbers(uplink: &Uplink) -> Vec<(u64, u64, Nonce)> {
+    uplink.pending().map(|command| (command.incarnation.0, command.cseq.0, command.nonce)).collect()
+}
+
+impl Device {
+    /// Stores the outbox in one transaction; what is no longer pending waits for its outcome under the number it had.
+    fn store_outbox(&mut self, before: &[(u64, u64, Nonce)]) {
+        let pending: Vec<Command> = self.uplink.pending().cloned().collect();
+        for (incarnation, cseq, nonce) in before {
+            if !pending.iter().any(|command| command.nonce == *nonce) {
+                self.disk.awaiting.insert((*incarnation, *cseq), *nonce);
+            }
+        }
+        self.disk.commands = pending;
+        self.disk.outbox = self.uplink.state();
+    }
+
+    /// Stores what an event says, as the same transaction stores the cursor.
+    fn store_event(&mut self, event: &Event) {
+        let place = match &event.body {
+            EventBody::Message(message) => Some((message.conversation, message.seq, message.content.text.clone())),
+            EventBody::Sent(sent) => {
+                let number = (sent.incarnation.0, sent.cseq.0);
+                // The outcome may overtake `Applied`.
+                let pending = self.disk.commands.iter().find(|command| (command.incarnation.0, command.cseq.0) == number);
+                let nonce = self.disk.awaiting.get(&number).copied().or(pending.map(|command| command.nonce));
+                let text = nonce.and_then(|nonce| self.disk.said.get(&nonce)).cloned();
+                // The outcome of a repeat names a message that is there already.
+                let known = self.disk.taken.iter().any(|(conversation, seq, _)| (*conversation, *seq) == (sent.conversation, sent.seq));
+                (!known).then(|| (sent.conversation, sent.seq, text.unwrap_or_else(|| "an outcome of nothing".into())))
+            }
+            _ => None,
+        };
+        self.disk.taken.extend(place);
+    }
+}
+
+fn run(seed: u64, planted: Planted) -> Result<(), String> {
+    let mut world = World::new(seed, planted);
+    for _ in 0..world.random.random_range(200..1500) {
+        world.step(true);
+    }
+    world.settle();
+    world.verdict()
+}
+
+/// How many worlds are tried; more by an environment variable.
+fn worlds() -> u64 {
+    std::env::var("WHIMBREL_WORLDS").ok().and_then(|number| number.parse().ok()).unwrap_or(300)
+}
+
+#[test]
+fn each_command_takes_effect_once_and_each_device_takes_each_message_once() {
+    for seed in 0..worlds() {
+        if let Err(fault) = run(seed, Planted::Nothing) {
+            panic!("seed {seed}: {fault}");
+        }
+    }
+}
+
+#[test]
+fn planted_faults_are_found() {
+    for (name, planted) in
+        [("applied too early", Planted::AppliedTooEarly), ("forgets", Planted::ForgetsTaken), ("takes twice", Planted::TakesTwice)]
+    {
+        let found = (0..50).any(|seed| std::panic::catch_unwind(|| run(seed, planted)).map_or(true, |verdict| verdict.is_err()));
+        assert!(found, "{name} was not found");
+    }
+}

@@ -1,0 +1,274 @@
+//! Proving that the indexes say what the log says.
+//!
+//! The whole log is replayed with the same functions that every commit goes through, and the result is compared with what a start
+//! would find. Memory: about 3 bytes an entry of a mailbox or conversation, and the devices.
+
+use super::super::staged::Base;
+use super::super::{ConversationId, Device, Pos, Record, RecordBody, StoreError, UserNo, fold};
+use super::checkpoint::Checkpoints;
+use super::chunk::{self, Positions};
+use super::index::{DeviceSlot, apply_to_conversation, apply_to_devices};
+use super::rows::{self, Chunks};
+use super::schema::{damaged, failed, known_version, meta};
+use super::writer::{Published, load};
+use super::{Shared, SqliteOptions, copy};
+use rusqlite::Connection;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+/// How many problems are listed; more are only counted.
+const LISTED: usize = 100;
+
+/// What [`check`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Records in the log.
+    pub records: u64,
+    /// Users.
+    pub users: u64,
+    /// Conversations.
+    pub conversations: u64,
+    /// What is wrong, for people; at most 100.
+    pub problems: Vec<String>,
+    /// How many more problems there are.
+    pub more: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn problem(&mut self, what: impl Into<String>) {
+        if self.problems.len() < LISTED {
+            self.problems.push(what.into());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Notes what is damaged and goes on; anything else ends the check.
+    fn note<T>(&mut self, found: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(StoreError::Damaged(what)) => {
+                self.problem(what);
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// Checks the store at `path` and changes nothing. A server may go on writing meanwhile; its write-ahead log grows until the check ends.
+///
+/// # Errors
+/// If the store cannot be read at all, or is of a newer version. What is wrong in it is in the report.
+pub fn check(path: &Path) -> Result<Report, StoreError> {
+    // Mapped memory would turn an unreadable sector into a signal.
+    let options = SqliteOptions { mmap_bytes: 0, ..SqliteOptions::default() };
+    let connection = copy::reader(path, &options)?;
+    connection.execute_batch("BEGIN").map_err(|error| failed(&error))?;
+    if known_version(&connection)? == 0 {
+        return Err(StoreError::Unavailable(format!("{} is not a store", path.display())));
+    }
+    let mut report = Report::default();
+    file(&connection, &mut report)?;
+    let replay = Replay::run(&connection, &mut report)?;
+    tables(&connection, &replay, &mut report)?;
+    let tail = meta(&connection, "tail")?.unwrap_or(1);
+    for (user, entries) in &replay.mailboxes {
+        let key = u64::from(user.0);
+        let found = index(&connection, &rows::MAILBOX, key, entries, tail);
+        report.note(found)?;
+    }
+    for (id, entries) in &replay.numbered {
+        let found = index(&connection, &rows::CONVERSATION, id.0, entries, tail);
+        report.note(found)?;
+    }
+    states(path, &connection, options, &replay, &mut report)?;
+    Ok(report)
+}
+
+fn file(connection: &Connection, report: &mut Report) -> Result<(), StoreError> {
+    rows::each(connection, "PRAGMA quick_check(100)", [], |row| {
+        let found: String = rows::column(row, 0)?;
+        if found != "ok" {
+            report.problem(format!("the file: {found}"));
+        }
+        Ok(true)
+    })
+}
+
+/// What the log says.
+#[derive(Default)]
+struct Replay {
+    end: Pos,
+    devices: BTreeMap<UserNo, Vec<DeviceSlot>>,
+    conversations: BTreeMap<ConversationId, Option<Arc<super::Conversation>>>,
+    numbered: BTreeMap<ConversationId, Positions>,
+    mailboxes: BTreeMap<UserNo, Positions>,
+    directs: HashSet<(UserNo, UserNo, ConversationId)>,
+    members: HashSet<(UserNo, ConversationId)>,
+}
+
+impl Replay {
+    fn run(connection: &Connection, report: &mut Report) -> Result<Self, StoreError> {
+        let users = rows::one(connection, "SELECT coalesce(max(user), 0) FROM user", [], |row| row.get::<_, u32>(0))?.unwrap_or(0);
+        let mut replay = Self { end: 1, ..Self::default() };
+        rows::each(connection, rows::LOG_FROM, [i64::MIN], |row| {
+            let pos = rows::number(row, 0)?;
+            if pos != replay.end {
+                report.problem(format!("the log: record {pos} comes where {} should be", replay.end));
+            }
+            replay.end = pos + 1;
+            report.records += 1;
+            if let Some(record) = report.note(rows::log_row(row))? {
+                for what in replay.apply(&record, users) {
+                    report.problem(format!("record {pos}: {what}"));
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(replay)
+    }
+
+    /// Returns what the record contradicts.
+    fn apply(&mut self, record: &Record, users: u32) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some(key) = fold::device_of(&record.body) {
+            problems.extend(apply_to_devices(self.devices.entry(key.user).or_default(), record).err());
+        }
+        if let Some(id) = fold::conversation_of(&record.body) {
+            problems.extend(apply_to_conversation(self.conversations.entry(id).or_default(), record).err());
+        }
+        if let Some((id, _)) = fold::numbered(&record.body) {
+            self.numbered.entry(id).or_default().push(record.pos);
+        }
+        if let RecordBody::Started { conversation, kind, members } = &record.body {
+            self.numbered.entry(*conversation).or_default();
+            self.directs.extend(fold::direct_pair(*kind, members).map(|(one, other)| (one, other, *conversation)));
+            self.members.extend(members.iter().map(|user| (*user, *conversation)));
+        }
+        for (user, seq) in &record.recipients {
+            if user.0 == 0 || user.0 > users {
+                problems.push(format!("it is in the mailbox of user {}, whom there is not", user.0));
+            }
+            let mailbox = self.mailboxes.entry(*user).or_default();
+            if seq.0 != mailbox.count() + 1 {
+                problems.push(format!("it is entry {seq} of mailbox {}, after {}", user.0, mailbox.count()));
+            }
+            if mailbox.last() < record.pos {
+                mailbox.push(record.pos);
+            } else {
+                problems.push(format!("it is in mailbox {} twice", user.0));
+            }
+        }
+        problems
+    }
+}
+
+/// Compares tables that are written at once, and looks for rows that belong to nothing.
+fn tables(connection: &Connection, replay: &Replay, report: &mut Report) -> Result<(), StoreError> {
+    let mut missing = replay.directs.clone();
+    rows::each(connection, "SELECT one, other, conversation FROM direct", [], |row| {
+        let found = (UserNo(rows::column(row, 0)?), UserNo(rows::column(row, 1)?), ConversationId(rows::number(row, 2)?));
+        if !missing.remove(&found) {
+            report.problem(format!("a direct conversation that the log does not know: {found:?}"));
+        }
+        Ok(true)
+    })?;
+    for found in missing {
+        report.problem(format!("a direct conversation that cannot be found by its members: {found:?}"));
+    }
+    let mut missing = replay.members.clone();
+    rows::each(connection, "SELECT user, conversation FROM member", [], |row| {
+        let found = (UserNo(rows::column(row, 0)?), ConversationId(rows::number(row, 1)?));
+        if !missing.remove(&found) {
+            report.problem(format!("a membership that the log does not know: {found:?}"));
+        }
+        Ok(true)
+    })?;
+    for found in missing {
+        report.problem(format!("a membership that is not listed: {found:?}"));
+    }
+    rows::each(connection, "SELECT user FROM user", [], |row| {
+        let user = UserNo(rows::column(row, 0)?);
+        report.users += 1;
+        let named = rows::user_id(connection, user).and_then(|id| id.ok_or_else(|| damaged(format!("user {} has no name", user.0))));
+        report.note(named)?;
+        Ok(true)
+    })?;
+    for (table, column, known) in [
+        ("mailbox", "user", replay.mailboxes.keys().map(|user| u64::from(user.0)).collect::<HashSet<_>>()),
+        ("mailbox_chunk", "user", replay.mailboxes.keys().map(|user| u64::from(user.0)).collect()),
+        ("conversation", "conversation", replay.conversations.keys().map(|id| id.0).collect()),
+        ("conversation_chunk", "conversation", replay.conversations.keys().map(|id| id.0).collect()),
+    ] {
+        rows::each(connection, &format!("SELECT DISTINCT {column} FROM {table}"), [], |row| {
+            let key = rows::number(row, 0)?;
+            if !known.contains(&key) {
+                report.problem(format!("{table} has {column} {key}, which the log does not know"));
+            }
+            Ok(true)
+        })?;
+    }
+    report.conversations = replay.conversations.len() as u64;
+    Ok(())
+}
+
+/// Compares one index with the log: what is in chunks must be the beginning of `entries`, at least up to `tail`.
+fn index(connection: &Connection, chunks: &Chunks, key: u64, entries: &Positions, tail: Pos) -> Result<(), StoreError> {
+    let wrong = |what: String| Err(damaged(format!("{} {key}: {what}", chunks.what())));
+    let open = chunks.open(connection, key)?.unwrap_or_default();
+    let found = chunks.positions(connection, key, &open, open.floor + 1, u64::MAX)?;
+    if open.floor + found.len() as u64 > entries.count() {
+        return wrong(format!("it has {} entries, the log {}", open.floor + found.len() as u64, entries.count()));
+    }
+    let closed = chunks.closed(connection, key)?;
+    if open.floor + closed + 1 != open.first {
+        return wrong(format!("its closed chunks hold {closed} entries, not {}", open.first - 1 - open.floor));
+    }
+    let mut found = found.into_iter();
+    for (seq, pos) in (1..).zip(chunk::positions(entries.bytes())).skip(usize::try_from(open.floor).unwrap_or(usize::MAX)) {
+        // What was just written can be read.
+        let pos = pos.unwrap_or(0);
+        match found.next() {
+            Some(found) if found != pos => return wrong(format!("entry {seq} points at record {found}, the log says {pos}")),
+            None if pos < tail => {
+                return wrong(format!("entry {seq} (record {pos}) is in no chunk, though the rows are complete up to {tail}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Compares devices and conversations, as a start would find them, with the log.
+fn states(path: &Path, connection: &Connection, options: SqliteOptions, replay: &Replay, report: &mut Report) -> Result<(), StoreError> {
+    let Some((fresh, _)) = report.note(load(connection, &options))? else { return Ok(()) };
+    let shared = Shared::new(path, options, fresh, Checkpoints::none());
+    let mut published = Published { connection, shared: &shared };
+    let users = rows::one(connection, "SELECT coalesce(max(user), 0) FROM user", [], |row| row.get::<_, u32>(0))?.unwrap_or(0);
+    let known = |device: &Device| (device.key, device.name.clone(), device.incarnation, device.applied, device.recent.clone());
+    for user in (1..=users).map(UserNo) {
+        let Some(found) = report.note(published.devices(user))? else { continue };
+        let found: Vec<_> = found.iter().map(|device| known(device)).collect();
+        let expected: Vec<_> = replay.devices.get(&user).into_iter().flatten().map(|slot| known(&slot.device)).collect();
+        if found != expected {
+            report.problem(format!("the devices of user {}: {found:?} where the log says {expected:?}", user.0));
+        }
+        shared.index.write().unwrap_or_else(PoisonError::into_inner).evict(shared.options.cache_bytes, false);
+    }
+    for (id, expected) in &replay.conversations {
+        let Some(found) = report.note(published.conversation(*id))? else { continue };
+        if found != *expected {
+            report.problem(format!("conversation {id}: {found:?} where the log says {expected:?}"));
+        }
+        shared.index.write().unwrap_or_else(PoisonError::into_inner).evict(shared.options.cache_bytes, false);
+    }
+    Ok(())
+}

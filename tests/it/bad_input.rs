@@ -1,0 +1,232 @@
+//! Bad input: each gets a clear error or works; the server and other users never notice.
+
+use crate::harness::{Frames, Link, ServerProcess, hello, run, within};
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::tungstenite::Message;
+use whimbrel_protocol::ErrorCode;
+use whimbrel_protocol::codec::{Form, MAX_FRAME, MAX_JSON_FRAME, MAX_TEXT};
+use whimbrel_protocol::frame::{ClientFrame, EventBody, Hello};
+
+const FORMS: [Form; 2] = [Form::Postcard, Form::Json];
+
+/// Others talk on, whatever was done to the server.
+async fn others_talk(server: &ServerProcess) {
+    let mut ann = Frames::enter(server.http, Form::Postcard, "ann", "witness").await;
+    let mut bob = Frames::enter(server.http, Form::Json, "bob", "witness").await;
+    let words = format!("still here {}", rand::random::<u32>());
+    ann.say("bob", &words).await;
+    while bob.message().await != words {}
+}
+
+#[test]
+fn what_is_no_frame_is_told_and_ends_only_that_session() {
+    run(async {
+        let server = ServerProcess::start();
+        for form in FORMS {
+            let max = if form == Form::Json { MAX_JSON_FRAME } else { MAX_FRAME };
+            let cases: [(&str, Vec<u8>, ErrorCode); 4] = [
+                ("nothing", Vec::new(), ErrorCode::Malformed),
+                ("garbage", vec![0x7f; 100], ErrorCode::Malformed),
+                ("as long as allowed", vec![b' '; max], ErrorCode::Malformed),
+                ("a byte too long", vec![b' '; max + 1], ErrorCode::FrameTooLong),
+            ];
+            for (what, bytes, code) in cases {
+                let mut link = Link::open(server.http, form).await;
+                link.send_bytes(bytes.clone()).await;
+                assert_eq!(link.error().await.code, code, "{form:?}, first: {what}");
+                let mut ann = Frames::enter(server.http, form, "mallory", "phone").await;
+                ann.link.send_bytes(bytes).await;
+                assert_eq!(ann.link.error().await.code, code, "{form:?}, later: {what}");
+            }
+        }
+        others_talk(&server).await;
+    });
+}
+
+#[test]
+fn a_frame_far_too_long_ends_the_connection() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut link = Link::open(server.http, Form::Postcard).await;
+        // The server stops reading and closes; how much of this gets out is the network's business.
+        if link.send_message(Message::binary(vec![0; 8 << 20])).await.is_ok() {
+            while link.next().await.is_some() {}
+        }
+        others_talk(&server).await;
+    });
+}
+
+#[test]
+fn the_wrong_sort_of_message_is_told() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut link = Link::open(server.http, Form::Postcard).await;
+        link.send_message(Message::text("{}")).await.unwrap();
+        assert_eq!(link.error().await.code, ErrorCode::Malformed);
+        let mut link = Link::open(server.http, Form::Json).await;
+        link.send_message(Message::binary(vec![0])).await.unwrap();
+        assert_eq!(link.error().await.code, ErrorCode::Malformed);
+    });
+}
+
+#[test]
+fn the_first_frame_is_hello_and_there_is_only_one() {
+    run(async {
+        let server = ServerProcess::start();
+        for form in FORMS {
+            let mut link = Link::open(server.http, form).await;
+            link.send(&ClientFrame::Ping(whimbrel_protocol::frame::Ping { id: 1 })).await;
+            assert_eq!(link.error().await.code, ErrorCode::Malformed);
+            let mut ann = Frames::enter(server.http, form, "ann", "phone").await;
+            ann.link.send(&ClientFrame::Hello(hello("bob", "phone"))).await;
+            assert_eq!(ann.link.error().await.code, ErrorCode::Malformed);
+        }
+    });
+}
+
+#[test]
+fn an_unknown_version_is_told_with_those_that_are_known() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut link = Link::open(server.http, Form::Json).await;
+        link.send(&ClientFrame::Hello(Hello { min_version: 7, max_version: 9, ..hello("ann", "phone") })).await;
+        let error = link.error().await;
+        assert_eq!(error.code, ErrorCode::UnsupportedVersion);
+        assert!(error.message.contains("1 to 1") && error.message.contains("7 to 9"), "{}", error.message);
+    });
+}
+
+#[test]
+fn an_unknown_kind_of_command_uses_its_number_and_is_rejected() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut ann = Frames::enter(server.http, Form::Json, "ann", "phone").await;
+        let (incarnation, nonce) = (ann.welcome.incarnation, "00000000000000ff");
+        let command =
+            format!(r#"{{"command":{{"incarnation":"{incarnation}","cseq":"1","nonce":"{nonce}","kind":"dance","body":{{"a":1}}}}}}"#);
+        ann.link.send_bytes(command.into_bytes()).await;
+        let rejected = ann.event_of(|body| if let EventBody::Rejected(rejected) = body { Some(rejected.clone()) } else { None }).await;
+        assert_eq!((rejected.code, rejected.cseq.0), (ErrorCode::Unsupported, 1));
+        assert!(rejected.message.contains("dance"), "{}", rejected.message);
+        ann.cseq = rejected.cseq;
+        let next = ann.say("bob", "and on").await;
+        ann.applied(next).await;
+    });
+}
+
+#[test]
+fn texts_of_every_sort_arrive_as_they_were() {
+    run(async {
+        let server = ServerProcess::start();
+        let texts = [
+            "\0 null \0".to_owned(),
+            "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽".to_owned(),
+            "\u{202e}right to left\u{202c} שלום مرحبا".to_owned(),
+            "<script>alert(1)</script> & \"quotes\" \\ \n\r\t".to_owned(),
+            "\u{feff}\u{200b}\u{ffff}\u{10ffff}".to_owned(),
+            "x".repeat(MAX_TEXT),
+            "\0".repeat(MAX_TEXT),
+        ];
+        for (form, other) in [(Form::Postcard, Form::Json), (Form::Json, Form::Postcard)] {
+            let (from, to) = (format!("ann-{form:?}"), format!("bob-{form:?}"));
+            let mut ann = Frames::enter(server.http, form, &from, "phone").await;
+            let mut bob = Frames::enter(server.http, other, &to, "phone").await;
+            for text in &texts {
+                ann.say(&to, text).await;
+                let said = bob.message().await;
+                assert!(said == *text, "{form:?}: a text of {} bytes came as one of {}", text.len(), said.len());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_text_one_byte_too_long_or_empty_is_rejected_and_the_session_goes_on() {
+    run(async {
+        let server = ServerProcess::start();
+        for form in FORMS {
+            let mut ann = Frames::enter(server.http, form, &format!("ann-{form:?}"), "phone").await;
+            for (text, code) in [("x".repeat(MAX_TEXT + 1), ErrorCode::TooLong), (String::new(), ErrorCode::Empty)] {
+                ann.say("bob", &text).await;
+                let rejected =
+                    ann.event_of(|body| if let EventBody::Rejected(rejected) = body { Some(rejected.clone()) } else { None }).await;
+                assert_eq!(rejected.code, code);
+            }
+            let next = ann.say("bob", "and on").await;
+            ann.applied(next).await;
+        }
+    });
+}
+
+#[test]
+fn gaps_and_conflicts_of_command_numbers_are_told() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut ann = Frames::enter(server.http, Form::Postcard, "ann", "phone").await;
+        ann.cseq = whimbrel_protocol::CommandSeq(5);
+        ann.say("bob", "six without one to five").await;
+        assert_eq!(ann.link.error().await.code, ErrorCode::WindowExceeded);
+
+        let mut ann = Frames::enter(server.http, Form::Postcard, "ann", "phone").await;
+        let first = ann.say("bob", "one").await;
+        ann.applied(first).await;
+        ann.cseq = whimbrel_protocol::CommandSeq(0);
+        ann.say("bob", "another one").await;
+        assert_eq!(ann.link.error().await.code, ErrorCode::OutboxConflict);
+    });
+}
+
+#[test]
+fn connections_that_say_nothing_do_not_stay_for_ever() {
+    run(async {
+        let server = ServerProcess::start();
+        // A WebSocket without a Hello.
+        let mut silent = Link::open(server.http, Form::Postcard).await;
+        // A TCP connection without a request, and one with half of one.
+        let nothing = tokio::net::TcpStream::connect(server.http).await.unwrap();
+        let mut half = tokio::net::TcpStream::connect(server.http).await.unwrap();
+        half.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+        let tls = tokio::net::TcpStream::connect(server.secure).await.unwrap();
+        assert_eq!(silent.error().await.code, ErrorCode::HelloTimeout);
+        for (what, stream) in [("silent", nothing), ("half", half), ("TLS", tls)] {
+            within(what, closed(stream)).await;
+        }
+    });
+}
+
+async fn closed(mut stream: tokio::net::TcpStream) {
+    use tokio::io::AsyncReadExt;
+    let mut buffer = [0; 1024];
+    while !matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)) {}
+}
+
+#[test]
+fn a_client_that_never_reads_costs_a_bounded_amount_and_catches_up() {
+    run(async {
+        let server = ServerProcess::start();
+        let deaf = Frames::enter(server.http, Form::Postcard, "bob", "deaf").await;
+        let mut ann = Frames::enter(server.http, Form::Postcard, "ann", "phone").await;
+        let before = resident_bytes(&server);
+        // Far more than sockets and queues hold.
+        let words = "x".repeat(MAX_TEXT);
+        for _ in 0..400 {
+            let cseq = ann.say("bob", &words).await;
+            ann.applied(cseq).await;
+        }
+        let grown = resident_bytes(&server).saturating_sub(before);
+        // The cache of recent records is 32 MiB; the session itself adds next to nothing.
+        assert!(grown < 100 << 20, "the server grew by {} MiB", grown >> 20);
+        others_talk(&server).await;
+        let mut bob = deaf;
+        for _ in 0..400 {
+            assert_eq!(bob.message().await.len(), MAX_TEXT);
+        }
+    });
+}
+
+/// Resident memory of the server, in bytes.
+fn resident_bytes(server: &ServerProcess) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
