@@ -86,6 +86,9 @@ impl Outbox {
     }
 
     pub fn on_welcome(&mut self, welcome: &Welcome) -> Agreement {
+        if welcome.incarnation != self.uplink.incarnation() && welcome.applied.0 == 0 {
+            self.revive(welcome.incarnation);
+        }
         let applied: Vec<Command> = if welcome.incarnation == self.uplink.incarnation() {
             self.uplink.pending().take_while(|command| command.cseq <= welcome.applied).cloned().collect()
         } else {
@@ -96,6 +99,20 @@ impl Outbox {
             self.await_outcome(applied);
         }
         agreement
+    }
+
+    /// A server that gives an incarnation again which it gave before was restored from a backup. What it applied under that number and
+    /// later ones may be lost there: it is sent again, ahead of the rest. What the server has after all is a repeat there.
+    fn revive(&mut self, given: Incarnation) {
+        let lost = self.awaiting.split_off(&(given, CommandSeq(0)));
+        if lost.is_empty() {
+            return;
+        }
+        // Any numbers will do that rise from 1: the outbox is about to be renumbered.
+        let commands = lost.into_values().chain(self.uplink.pending().cloned());
+        let pending = (1..).zip(commands).map(|(cseq, command)| Command { cseq: CommandSeq(cseq), ..command });
+        let state = OutboxState { incarnation: self.uplink.incarnation(), ..OutboxState::default() };
+        self.uplink = Uplink::restore(state, pending);
     }
 
     fn await_outcome(&mut self, applied: Vec<Command>) {

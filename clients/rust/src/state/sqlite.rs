@@ -21,6 +21,9 @@ pub(crate) struct SqliteStore {
     db: Connection,
     /// Let go of when the store is dropped, or the process dies.
     _lock: File,
+    /// When the process "dies", as the test has it.
+    #[cfg(test)]
+    pub death: Option<super::Death>,
 }
 
 impl SqliteStore {
@@ -42,7 +45,13 @@ impl SqliteStore {
         migrations::migrations::runner().run(&mut db).map_err(|why| cannot(why.to_string()))?;
         db.set_prepared_statement_cache_capacity(64);
         let device = whose(&db, user, wanted, fresh)?;
-        Ok((Self { db, _lock: lock }, device))
+        let store = Self {
+            db,
+            _lock: lock,
+            #[cfg(test)]
+            death: None,
+        };
+        Ok((store, device))
     }
 
     fn delete_rows(&self, nonces: &[Nonce]) -> Result<(), StateError> {
@@ -238,10 +247,12 @@ impl Store for SqliteStore {
 
     fn renumber(&mut self, state: OutboxState, numbers: &[(Nonce, CommandSeq)]) -> Result<(), StateError> {
         self.save_outbox(state)?;
-        let mut update = self.db.prepare_cached("UPDATE outbox SET incarnation = ?, cseq = ? WHERE nonce = ?")?;
+        // By way of negative numbers: on the way none may meet another under its old number.
+        let mut update = self.db.prepare_cached("UPDATE outbox SET incarnation = ?, cseq = -?, applied = 0 WHERE nonce = ?")?;
         for (nonce, cseq) in numbers {
             update.execute(params![int(state.incarnation.0), int(cseq.0), nonce.0])?;
         }
+        self.db.prepare_cached("UPDATE outbox SET cseq = -cseq WHERE cseq < 0")?.execute([])?;
         Ok(())
     }
 
@@ -330,8 +341,8 @@ impl Store for SqliteStore {
         let mut messages = Vec::new();
         for row in rows {
             let (seq, sender, time, kind, text): (i64, String, i64, ContentKind, String) = row?;
-            // A message whose writer is not known is not shown; the next snapshot or history has it.
-            let Ok(from) = UserId::new(&sender) else { continue };
+            // The empty name is nobody's: it stands for a writer who is not known.
+            let from = if sender.is_empty() { None } else { Some(user(&sender)?) };
             let content = Content { kind, text };
             messages.push(LocalMessage {
                 conversation: id,
@@ -361,6 +372,8 @@ impl Store for SqliteStore {
     }
 
     fn begin(&mut self) -> Result<(), StateError> {
+        #[cfg(test)]
+        super::Death::check(self.death.as_ref())?;
         Ok(self.db.execute_batch("BEGIN")?)
     }
 
@@ -373,7 +386,12 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self) -> Result<(), StateError> {
-        Ok(self.db.execute_batch("COMMIT")?)
+        #[cfg(test)]
+        super::Death::before_commit(self.death.as_ref())?;
+        self.db.execute_batch("COMMIT")?;
+        #[cfg(test)]
+        super::Death::after_commit(self.death.as_ref())?;
+        Ok(())
     }
 
     fn rollback(&mut self) {

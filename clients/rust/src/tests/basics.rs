@@ -2,12 +2,8 @@
 
 use super::server::*;
 use crate::*;
-use whimbrel_protocol::frame::{Direction, EventBody, HistoryPage, StoredMessage, Target};
+use whimbrel_protocol::frame::{Direction, EventBody, HistoryPage, StoredMessage};
 use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq};
-
-fn bob() -> Target {
-    Target::User("bob".parse().unwrap())
-}
 
 #[tokio::test]
 async fn a_message_goes_out_and_one_comes_in() {
@@ -39,7 +35,7 @@ async fn a_message_goes_out_and_one_comes_in() {
         peer.acked(3).await;
 
         let texts: Vec<_> = client.messages(ConversationId(7), None, 10).await.unwrap();
-        let texts: Vec<_> = texts.iter().map(|message| (message.from.as_str(), message.content.text.as_str())).collect();
+        let texts: Vec<_> = texts.iter().map(|message| (message.from.as_ref().unwrap().as_str(), message.content.text.as_str())).collect();
         assert_eq!(texts, [("alice", "hello"), ("bob", "hi")]);
         assert_eq!(client.conversations().await.unwrap()[0].head, ConversationSeq(2));
         assert!(client.outbox().await.unwrap().is_empty());

@@ -16,7 +16,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use whimbrel_protocol::codec::{Form, find_frame};
 use whimbrel_protocol::frame::{
-    Ack, Applied, Begin, ClientFrame, Command, Content, Event, EventBody, Hello, Query, Sent, ServerFrame, Started, Welcome,
+    Ack, Applied, Begin, ClientFrame, Command, Content, ConversationKind, ConversationState, Event, EventBody, Hello, MemberState, Query,
+    Sent, ServerFrame, Snapshot, Started, StoredMessage, Target, Welcome,
 };
 use whimbrel_protocol::*;
 use wtransport::endpoint::endpoint_side;
@@ -309,7 +310,7 @@ pub fn event(seq: u64, body: impl Into<EventBody>) -> ServerFrame {
 
 pub fn started(conversation: u64, members: &[&str]) -> Started {
     let members = members.iter().map(|member| member.parse().unwrap()).collect();
-    Started { conversation: ConversationId(conversation), kind: frame::ConversationKind::Direct, members }
+    Started { conversation: ConversationId(conversation), kind: ConversationKind::Direct, members }
 }
 
 pub fn message(conversation: u64, seq: u64, text: &str) -> frame::Message {
@@ -319,6 +320,23 @@ pub fn message(conversation: u64, seq: u64, text: &str) -> frame::Message {
 pub fn sent(command: &Command, conversation: u64, seq: u64) -> Sent {
     let Command { incarnation, cseq, .. } = *command;
     Sent { incarnation, cseq, conversation: ConversationId(conversation), seq: ConversationSeq(seq) }
+}
+
+pub fn bob() -> Target {
+    Target::User("bob".parse().unwrap())
+}
+
+pub fn snapshot_page(conversation: u64, members: &[&str], seqs: std::ops::RangeInclusive<u64>, last: bool) -> Snapshot {
+    let member = |name: &&str| MemberState { user: name.parse().unwrap(), delivered: ConversationSeq(0), read: ConversationSeq(0) };
+    let stored = |seq| StoredMessage { seq: ConversationSeq(seq), time: Time(seq), from: "bob".parse().unwrap(), content: content("x") };
+    let state = ConversationState {
+        conversation: ConversationId(conversation),
+        kind: ConversationKind::Direct,
+        members: members.iter().map(member).collect(),
+        head: ConversationSeq(*seqs.end()),
+        messages: seqs.map(stored).collect(),
+    };
+    Snapshot { conversations: vec![state], last }
 }
 
 pub fn content(text: &str) -> Content {
