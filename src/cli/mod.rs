@@ -5,6 +5,7 @@ mod connect;
 mod listen;
 mod send;
 mod serve;
+mod store;
 
 use clap::{Parser, Subcommand};
 use std::future::Future;
@@ -39,6 +40,8 @@ enum Subcommands {
     Send(send::Send),
     /// Print what comes, a line an event.
     Listen(listen::Listen),
+    /// Look after the embedded store.
+    Store(store::StoreCommand),
     /// Keys and certificates of a server.
     Certs {
         #[command(subcommand)]
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(flags) => serve::run(&flags),
         Subcommands::Send(arguments) => on_runtime(send::run(arguments)),
         Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
+        Subcommands::Store(arguments) => store::run(arguments),
         Subcommands::Certs { action, certs } => match certs::run(action, &certs) {
             Ok(report) => {
                 print!("{report}");

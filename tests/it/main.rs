@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod checker;
+mod commands;
 mod harness;
 mod http;
 mod kills;
