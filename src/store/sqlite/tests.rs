@@ -289,3 +289,39 @@ fn a_long_tail_does_not_stay() {
     drop(store);
     assert!(check(&path(&folder)).unwrap().is_sound());
 }
+
+/// Every commit writes all that is dirty and drops what was written before: whoever looked at the rows first and at memory second
+/// would miss entries.
+#[test]
+fn readers_miss_nothing_while_it_moves_from_memory_to_the_rows() {
+    let folder = TempDir::new().unwrap();
+    let mut options = SqliteOptions { sweep_entries: 1, readers: 4, ..small() };
+    options.hooks.chunk_bytes = 200;
+    let store = SqliteStore::open(&path(&folder), options).unwrap();
+    let mut user = UserNo(0);
+    commit(&store, |transaction| user = join(transaction, 1).user);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut head = 0_u64;
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let entries = store.mailbox_entries(user, MailboxSeq(head.saturating_sub(30)), 1000, usize::MAX).unwrap();
+                    let seqs: Vec<u64> = entries.iter().map(|entry| entry.seq.0).collect();
+                    let expected: Vec<u64> = (head.saturating_sub(30) + 1..).take(seqs.len()).collect();
+                    assert_eq!(seqs, expected);
+                    assert!(seqs.last().copied().unwrap_or(0) >= head);
+                    head = store.mailbox(user).unwrap().head.0;
+                }
+            });
+        }
+        for number in 0..1500_u64 {
+            commit(&store, |transaction| {
+                let a = join(transaction, 1);
+                let id = direct(transaction, a.user, a.user);
+                send(transaction, a, id, 1, number, "note");
+            });
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

@@ -258,7 +258,7 @@ impl Model {
 
 /// Random transactions, flushes, trims and restarts: the store answers as the model does.
 pub(in super::super) fn random_histories<G: Ground>() {
-    let config = ProptestConfig { cases: 48, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 48, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(steps in prop::collection::vec(step(), 1..40))| {
         let (ground, mut store) = G::new(true);
         let mut model = Model::default();
