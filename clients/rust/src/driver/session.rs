@@ -250,15 +250,7 @@ impl Driver {
                 self.outbox.on_busy(busy.cseq, Duration::from_millis(busy.retry_after_ms.into()), now);
                 Ok(())
             }
-            (ServerFrame::Event(event), _) => match self.downlink.on_event(event) {
-                Taken::Next(events) => {
-                    events.into_iter().for_each(|event| self.deliver(session, event));
-                    Ok(())
-                }
-                // One reliable stream has no business with gaps: waiting would be for ever.
-                Taken::Early => Err(out_of_place("an event with a gap before it")),
-                Taken::Dropped => Ok(()),
-            },
+            (ServerFrame::Event(event), _) => self.on_event(session, event),
             (ServerFrame::Snapshot(page), _) => self.on_snapshot(session, page).await,
             (ServerFrame::Answer(answer), _) => {
                 self.queries.on_answer(answer);
@@ -268,6 +260,20 @@ impl Driver {
                 self.inbox.push_signal(signal);
                 Ok(())
             }
+        }
+    }
+
+    fn on_event(&mut self, session: &mut Session, event: Event) -> Result<(), Stop> {
+        // Also where it is known already: what the server has said may be acknowledged.
+        session.seen = session.seen.max(event.through());
+        match self.downlink.on_event(event) {
+            Taken::Next(events) => {
+                events.into_iter().for_each(|event| self.deliver(session, event));
+                Ok(())
+            }
+            // One reliable stream has no business with gaps: waiting would be for ever.
+            Taken::Early => Err(out_of_place("an event with a gap before it")),
+            Taken::Dropped => Ok(()),
         }
     }
 
@@ -342,11 +348,14 @@ impl Driver {
     }
 
     async fn disagree(&mut self, incarnation: whimbrel_protocol::Incarnation, why: Disagreement) -> Result<Stop, Stop> {
-        let disagreed = self.outbox.on_disagreed(incarnation, why);
-        let again = disagreed.again;
-        self.keeper.call(move |store| store.disagree(disagreed.state, &again)).await.map_err(state)?;
-        self.unsaved = None;
+        let disagreed = self.outbox.on_disagreed(why);
+        let untold: Vec<_> = disagreed.untold.iter().filter_map(|outcome| outcome.nonce).collect();
+        // Said before it is stored: afterwards nothing remembers the contradiction.
         self.inbox.push(Item::Notice(Incoming::Disagreement(why)));
+        disagreed.untold.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
+        let (state_now, again) = (disagreed.state, disagreed.again);
+        self.keeper.call(move |store| store.disagree(state_now, &again, &untold)).await.map_err(state)?;
+        self.unsaved = None;
         // At once, for a new outbox. A server that disagrees with that one too is not worth hurrying for.
         let retry = if incarnation.0 == 0 { Retry::Backoff } else { Retry::Now };
         Ok(Stop::lost(format!("this device needs a new outbox: {why}"), retry))
@@ -382,7 +391,6 @@ impl Driver {
     }
 
     fn deliver(&mut self, session: &mut Session, mut event: Event) {
-        session.seen = event.through();
         if event.through() <= self.queued {
             return;
         }
