@@ -267,10 +267,14 @@ impl Peer {
         }
     }
 
+    /// The next question; other frames but acknowledgements are not expected.
     pub async fn query(&mut self) -> Query {
-        match self.recv().await {
-            Some(ClientFrame::Query(query)) => query,
-            other => panic!("not a Query: {other:?}"),
+        loop {
+            match self.recv().await {
+                Some(ClientFrame::Query(query)) => return query,
+                Some(ClientFrame::Ack(_)) => {}
+                other => panic!("not a Query: {other:?}"),
+            }
         }
     }
 
@@ -346,7 +350,17 @@ pub fn started(conversation: u64, members: &[&str]) -> Started {
 }
 
 pub fn message(conversation: u64, seq: u64, text: &str) -> frame::Message {
-    frame::Message { conversation: ConversationId(conversation), seq: ConversationSeq(seq), from: None, content: content(text) }
+    frame::Message {
+        conversation: ConversationId(conversation),
+        seq: ConversationSeq(seq),
+        from: Some("bob".parse().unwrap()),
+        content: content(text),
+    }
+}
+
+/// As a postcard server says it of a direct conversation: without the name.
+pub fn unnamed(conversation: u64, seq: u64, text: &str) -> frame::Message {
+    frame::Message { from: None, ..message(conversation, seq, text) }
 }
 
 pub fn sent(command: &Command, conversation: u64, seq: u64) -> Sent {

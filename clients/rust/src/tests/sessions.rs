@@ -279,7 +279,7 @@ async fn a_reset_with_a_snapshot_replaces_what_was_known() {
             let page = snapshot_page(conversation, &["alice", "bob"], 5..=6, last);
             peer.send(ServerFrame::Snapshot(page)).await;
         }
-        peer.send(event(101, message(8, 7, "after it"))).await;
+        peer.send(event(101, unnamed(8, 7, "after it"))).await;
         assert_eq!(events.next().await, Some(Incoming::Reset { reason }));
         assert_eq!(events.next().await, Some(Incoming::Snapshot { conversations: 2 }));
         let Some(Incoming::Outcome(outcome)) = events.next().await else { panic!() };
