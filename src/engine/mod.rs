@@ -193,7 +193,13 @@ impl Engine {
     /// What to tell the client.
     pub async fn hello(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
         let (answer, answered) = oneshot::channel();
-        let work = Work::Hello { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, answer };
+        let work = Work::Hello {
+            user: user.clone(),
+            device: hello.device.clone(),
+            incarnation: hello.incarnation,
+            attempt: attempt(hello),
+            answer,
+        };
         if self.queue.push(Lane::House, work).is_err() {
             return Err(overloaded());
         }
@@ -461,6 +467,10 @@ impl Engine {
     }
 }
 
+fn attempt(hello: &Hello) -> hub::Attempt {
+    hub::Attempt { instance: hello.instance, number: hello.attempt }
+}
+
 fn refused(code: ErrorCode, message: String) -> AnswerBody {
     Refused { code, message }.into()
 }
@@ -495,7 +505,13 @@ impl Engine {
     /// As [`hello`](Self::hello), with everything before it committed first.
     pub(crate) fn step_hello(&self, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
         let (answer, mut answered) = oneshot::channel();
-        let work = Work::Hello { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, answer };
+        let work = Work::Hello {
+            user: user.clone(),
+            device: hello.device.clone(),
+            incarnation: hello.incarnation,
+            attempt: attempt(hello),
+            answer,
+        };
         assert!(self.queue.push(Lane::House, work).is_ok(), "the queue is full");
         while self.step_commit(usize::MAX) {}
         let arrived = answered.try_recv().map_err(|_| overloaded())??;

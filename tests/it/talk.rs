@@ -280,6 +280,25 @@ fn a_newer_session_of_a_device_replaces_the_older() {
 }
 
 #[test]
+fn a_hello_that_comes_late_does_not_replace_the_session_in_use() {
+    run(async {
+        use whimbrel_protocol::Nonce;
+        use whimbrel_protocol::frame::Hello;
+        let server = ServerProcess::start();
+        let attempt = |attempt| Hello { instance: Nonce([3; 8]), attempt, ..hello("ann", "phone") };
+        let mut first = Frames::enter_with(server.http, Form::Postcard, attempt(1)).await;
+        let mut third = Frames::enter_with(server.http, Form::Postcard, attempt(3)).await;
+        assert_eq!(first.link.error().await.code, ErrorCode::Replaced);
+        let mut late = crate::harness::Link::open(server.http, Form::Postcard).await;
+        late.send(&ClientFrame::Hello(attempt(2))).await;
+        assert_eq!(late.error().await.code, ErrorCode::Replaced);
+        let cseq = third.say("bob", "still here").await;
+        third.applied(cseq).await;
+        assert_eq!(third.welcome.incarnation, Incarnation(2), "the late one did not change the outbox");
+    });
+}
+
+#[test]
 fn a_device_whose_mailbox_was_not_kept_gets_a_snapshot() {
     run(async {
         let server = ServerProcess::start();

@@ -139,6 +139,9 @@ pub(crate) struct Driver {
     /// Since when the outbox has a state that is not stored.
     unsaved: Option<Instant>,
 
+    /// This run of the client, and how often it has said hello: so that a hello that comes late cannot replace a newer session.
+    instance: Nonce,
+    attempt: u32,
     phase: Phase,
     backoff: Backoff,
     /// Where the server is, as it said; asked again after a failure.
@@ -176,6 +179,8 @@ impl Driver {
             taking: false,
             saving: false,
             unsaved: None,
+            instance: Nonce(rand::random()),
+            attempt: 0,
             phase: Phase::Waiting(now),
             backoff: Backoff::default(),
             endpoints: None,

@@ -93,7 +93,8 @@ impl Session {
 }
 
 impl Driver {
-    pub(super) fn hello(&self) -> Hello {
+    pub(super) fn hello(&mut self) -> Hello {
+        self.attempt = self.attempt.saturating_add(1);
         Hello {
             min_version: VERSION_MIN,
             max_version: VERSION_MAX,
@@ -101,6 +102,8 @@ impl Driver {
             device: self.config.device.clone(),
             token: self.config.token.clone(),
             agent: self.config.agent.clone(),
+            instance: self.instance,
+            attempt: self.attempt,
             incarnation: self.outbox.incarnation(),
             position: self.downlink.position(),
             origin: self.config.origin,
