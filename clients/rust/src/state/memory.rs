@@ -136,8 +136,9 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce]) -> Result<(), StateError> {
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError> {
         self.outbox = state;
+        self.forget_rows(unknown);
         for row in self.rows.values_mut().filter(|row| again.contains(&row.command.nonce)) {
             row.applied = false;
         }

@@ -82,8 +82,9 @@ pub(crate) trait Store: Send {
     /// The outbox has a new incarnation, and these numbers in it; none of them is applied. A nonce that is not there is ignored: it was never stored.
     fn renumber(&mut self, state: OutboxState, numbers: &[(Nonce, CommandSeq)]) -> Result<(), StateError>;
 
-    /// The outbox and the server contradict each other: the state is this one, and these rows are no longer applied.
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce]) -> Result<(), StateError>;
+    /// The outbox and the server contradict each other: the state is this one, the rows of `again` are no longer applied, and those of
+    /// `unknown` are removed: their outcome will not be told.
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError>;
 
     /// Takes events in order, together with the position of the last and what is known of the outbox. Rows whose outcome is among
     /// them are removed; a message of this device gets its text from there.

@@ -256,8 +256,9 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce]) -> Result<(), StateError> {
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError> {
         self.save_outbox(state)?;
+        self.delete_rows(unknown)?;
         let mut update = self.db.prepare_cached("UPDATE outbox SET applied = 0 WHERE nonce = ?")?;
         for nonce in again {
             update.execute([nonce.0])?;

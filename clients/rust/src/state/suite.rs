@@ -151,7 +151,7 @@ fn renumbering_keeps_nonces_and_what_awaits_its_outcome() {
         assert_eq!(loaded.awaiting.len(), 2);
         // The server forgets the second: it is sent again.
         let state = OutboxState { incarnation: Incarnation(0), applied: CommandSeq(1), applied_nonce: Nonce::default() };
-        subject.call(|store| store.disagree(state, &[commands[1].nonce]));
+        subject.call(|store| store.disagree(state, &[commands[1].nonce], &[]));
         let loaded = subject.load();
         assert_eq!(loaded.outbox, state);
         assert_eq!((loaded.pending.len(), loaded.awaiting.len()), (3, 1));

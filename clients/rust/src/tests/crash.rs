@@ -47,7 +47,7 @@ impl Model {
         if said < self.theirs {
             self.conversation.push(("bob", format!("theirs {said}")));
             let seq = u64::try_from(self.conversation.len()).unwrap();
-            self.mailbox.push(message(7, seq, &format!("theirs {said}")).into());
+            self.mailbox.push(unnamed(7, seq, &format!("theirs {said}")).into());
         }
     }
 

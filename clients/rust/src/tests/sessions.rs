@@ -5,7 +5,7 @@ use crate::*;
 use std::time::{Duration, Instant};
 use whimbrel_protocol::frame::{
     Begin, Busy, ClientFrame, Error, Event, EventBody, GoAway, Hello, Ping, Position, ResetReason, ServerFrame, ServerSignal, Snapshot,
-    Watch,
+    Watch, Welcome,
 };
 use whimbrel_protocol::*;
 
@@ -168,12 +168,15 @@ async fn a_restored_outbox_gets_a_new_one_and_loses_nothing() {
 
 #[tokio::test]
 async fn what_a_restored_server_forgot_is_sent_again() {
-    for given_again in [false, true] {
+    // Restored to where only the first was applied; or to before it knew this outbox: 9 is the one it gave.
+    for (incarnation, applied_there, lost) in [(9, 1, 1), (3, 0, 0)] {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Server::start().await;
         let client = server.client("alice").state(State::Folder(folder.path().into()));
         let (client, mut events) = client.start().await.unwrap();
-        let (mut peer, _) = server.greeted().await;
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        peer.send(ServerFrame::Welcome(Welcome { incarnation: Incarnation(9), ..welcome(&hello) })).await;
         let tickets = client.send_all(["a", "b", "c"].map(|name| (bob(), text(name)))).await.unwrap();
         let nonces: Vec<_> = tickets.iter().map(Ticket::nonce).collect();
         let first = [peer.command().await, peer.command().await, peer.command().await];
@@ -181,26 +184,34 @@ async fn what_a_restored_server_forgot_is_sent_again() {
         peer.send(event(1, message(7, 1, "by now the client knows"))).await;
         events.next().await.unwrap();
         drop(peer);
+
         let mut peer = server.peer().await;
         let hello = peer.hello().await;
-        peer.send(same_outbox(&hello, 1, first[0].nonce)).await;
-        let disagreement = Disagreement::ServerIsOlder { server: CommandSeq(1), ours: CommandSeq(2) };
-        assert_eq!(events.next().await, Some(Incoming::Disagreement(disagreement)));
+        let restored = Welcome {
+            incarnation: Incarnation(incarnation),
+            applied: CommandSeq(applied_there),
+            applied_nonce: if applied_there > 0 { first[0].nonce } else { Nonce::default() },
+            ..welcome(&hello)
+        };
+        peer.send(ServerFrame::Welcome(restored)).await;
+        let Some(Incoming::Disagreement(_)) = events.next().await else { panic!() };
+        if applied_there > 0 {
+            let Some(Incoming::Outcome(outcome)) = events.next().await else { panic!() };
+            assert_eq!((outcome.nonce, outcome.result), (Some(nonces[0]), Err(OutcomeError::Untold)));
+        }
         let mut peer = server.peer().await;
         let hello = peer.hello().await;
         assert_eq!(hello.incarnation, Incarnation(0));
-        let mut fresh = welcome(&hello);
-        // A restored server may give again what it gave before it was restored: then nothing of that is sure.
-        fresh.incarnation = Incarnation(if given_again { 1 } else { 2 });
-        peer.send(ServerFrame::Welcome(fresh)).await;
-        let expected = if given_again { &nonces[..] } else { &nonces[1..] };
-        for (cseq, nonce) in (1..).zip(expected) {
+        peer.send(ServerFrame::Welcome(Welcome { incarnation: Incarnation(10), ..welcome(&hello) })).await;
+        for (cseq, nonce) in (1..).zip(&nonces[lost..]) {
             let again = peer.command().await;
             assert_eq!((again.cseq, again.nonce), (CommandSeq(cseq), *nonce));
         }
         let waiting = client.outbox().await.unwrap();
-        assert_eq!(waiting.len(), 3);
-        assert_eq!(waiting.iter().filter(|waiting| waiting.applied).count(), if given_again { 0 } else { 1 });
+        assert_eq!(
+            waiting.iter().map(|waiting| (waiting.nonce, waiting.applied)).collect::<Vec<_>>(),
+            nonces[lost..].iter().map(|nonce| (*nonce, false)).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -262,13 +273,13 @@ async fn a_reset_with_a_snapshot_replaces_what_was_known() {
         (elsewhere.applied, elsewhere.applied_nonce) = (CommandSeq(1), nonce);
         elsewhere.epoch = if reason == ResetReason::OtherLog { LogEpoch(9) } else { LogEpoch(1) };
         elsewhere.head = MailboxSeq(100);
-        elsewhere.begin = Begin { cursor: MailboxSeq(100), snapshot: true, reset: Some(reason) };
+        elsewhere.begin = Begin { cursor: MailboxSeq(100), time: Time(0), snapshot: true, reset: Some(reason) };
         peer.send(ServerFrame::Welcome(elsewhere)).await;
         for (conversation, last) in [(7, false), (8, true)] {
             let page = snapshot_page(conversation, &["alice", "bob"], 5..=6, last);
             peer.send(ServerFrame::Snapshot(page)).await;
         }
-        peer.send(event(101, message(8, 7, "after it"))).await;
+        peer.send(event(101, unnamed(8, 7, "after it"))).await;
         assert_eq!(events.next().await, Some(Incoming::Reset { reason }));
         assert_eq!(events.next().await, Some(Incoming::Snapshot { conversations: 2 }));
         let Some(Incoming::Outcome(outcome)) = events.next().await else { panic!() };
@@ -298,7 +309,7 @@ async fn a_snapshot_that_breaks_off_begins_again() {
         let hello = peer.hello().await;
         assert_eq!(hello.position, None);
         let mut with_snapshot = welcome(&hello);
-        with_snapshot.begin = Begin { cursor: MailboxSeq(100), snapshot: true, reset: None };
+        with_snapshot.begin = Begin { cursor: MailboxSeq(100), time: Time(0), snapshot: true, reset: None };
         peer.send(ServerFrame::Welcome(with_snapshot)).await;
         // Events that come among the pages are not for now.
         peer.send(event(101, message(7, 9, "too early"))).await;
