@@ -59,10 +59,20 @@ impl Connect {
         let device = self.device(command);
         let mut slot = 1;
         loop {
-            let name = if slot == 1 { device.clone() } else { format!("{device}-{slot}") };
-            match self.open(&name, origin).await {
+            match self.open(&slot_name(&device, slot), origin).await {
                 Err(ConnectError::Start(StartError::State(StateError::Locked { .. }))) if slot < SLOTS => slot += 1,
                 opened => return opened,
+            }
+        }
+    }
+
+    /// As [`open_any`](Self::open_any), without waiting for a connection: what this device knows is there at once.
+    pub async fn start_any(&self, device: &str, origin: Origin) -> Result<(Client, Events), StartError> {
+        let mut slot = 1;
+        loop {
+            match self.builder(&slot_name(device, slot), origin).start().await {
+                Err(StartError::State(StateError::Locked { .. })) if slot < SLOTS => slot += 1,
+                started => return started,
             }
         }
     }
@@ -106,6 +116,11 @@ impl Connect {
         };
         base.join(file_name(&self.user)).join(file_name(device))
     }
+}
+
+/// The name of the device that is the so-manieth of its name at once.
+fn slot_name(device: &str, slot: u32) -> String {
+    if slot == 1 { device.to_owned() } else { format!("{device}-{slot}") }
 }
 
 fn data_home() -> PathBuf {

@@ -1,6 +1,7 @@
 //! The command line, one file a command.
 
 pub mod certs;
+mod chat;
 mod connect;
 mod listen;
 mod send;
@@ -36,6 +37,8 @@ struct Arguments {
 enum Subcommands {
     /// Run the server (the default).
     Serve(crate::config::Flags),
+    /// Talk, in the terminal.
+    Chat(chat::Chat),
     /// Say something, and wait until it is durable.
     Send(send::Send),
     /// Print what comes, a line an event.
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
     let command = Arguments::parse().command.unwrap_or_else(|| Subcommands::Serve(serve::flags_from_environment()));
     match command {
         Subcommands::Serve(flags) => serve::run(&flags),
+        Subcommands::Chat(arguments) => chat::run(&arguments),
         Subcommands::Send(arguments) => on_runtime(send::run(arguments)),
         Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
         Subcommands::Store(arguments) => store::run(arguments),
