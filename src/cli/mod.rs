@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+mod bench;
 pub mod certs;
 mod connect;
 mod listen;
@@ -39,6 +40,8 @@ enum Subcommands {
     Send(send::Send),
     /// Print what comes, a line an event.
     Listen(listen::Listen),
+    /// Put load on a server of this machine, and report.
+    Bench(bench::Bench),
     /// Keys and certificates of a server.
     Certs {
         #[command(subcommand)]
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(flags) => serve::run(&flags),
         Subcommands::Send(arguments) => on_runtime(send::run(arguments)),
         Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
+        Subcommands::Bench(arguments) => on_runtime(bench::run(arguments)),
         Subcommands::Certs { action, certs } => match certs::run(action, &certs) {
             Ok(report) => {
                 print!("{report}");
