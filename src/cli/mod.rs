@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+mod bench;
 pub mod certs;
 mod chat;
 mod connect;
@@ -45,6 +46,8 @@ enum Subcommands {
     Listen(listen::Listen),
     /// Look after the embedded store.
     Store(store::StoreCommand),
+    /// Put load on a server of this machine, and report.
+    Bench(bench::Bench),
     /// Keys and certificates of a server.
     Certs {
         #[command(subcommand)]
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Subcommands::Send(arguments) => on_runtime(send::run(arguments)),
         Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
         Subcommands::Store(arguments) => store::run(arguments),
+        Subcommands::Bench(arguments) => on_runtime(bench::run(arguments)),
         Subcommands::Certs { action, certs } => match certs::run(action, &certs) {
             Ok(report) => {
                 print!("{report}");

@@ -227,13 +227,13 @@ impl Transaction for Noting<'_> {
     fn user(&mut self, id: &UserId) -> Result<UserNo, StoreError> {
         self.tx.user(id)
     }
-    fn devices(&mut self, user: UserNo) -> Result<Vec<crate::store::Device>, StoreError> {
+    fn devices(&mut self, user: UserNo) -> Result<Vec<Arc<crate::store::Device>>, StoreError> {
         self.tx.devices(user)
     }
-    fn device(&mut self, key: crate::store::DeviceKey) -> Result<Option<crate::store::Device>, StoreError> {
+    fn device(&mut self, key: crate::store::DeviceKey) -> Result<Option<Arc<crate::store::Device>>, StoreError> {
         self.tx.device(key)
     }
-    fn conversation(&mut self, id: ConversationId) -> Result<Option<crate::store::Conversation>, StoreError> {
+    fn conversation(&mut self, id: ConversationId) -> Result<Option<Arc<crate::store::Conversation>>, StoreError> {
         self.tx.conversation(id)
     }
     fn direct(&mut self, one: UserNo, other: UserNo) -> Result<Option<ConversationId>, StoreError> {

@@ -1,6 +1,7 @@
 //! The rules: what a command does, given what the store says. Nothing in here waits, reads a clock, or knows a connection.
 
 use crate::store::{Conversation, DEVICES_MAX, Device, DeviceKey, NONCES_MAX, Origin, RecordBody, StoreError, Transaction, UserNo};
+use std::sync::Arc;
 use whimbrel_protocol::codec::MAX_TEXT;
 use whimbrel_protocol::frame::{Command, CommandBody, Content, ContentKind, ConversationKind, MarkRead, Send, Target};
 use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, Nonce, Time, UserId};
@@ -37,8 +38,11 @@ pub fn command(tx: &mut dyn Transaction, now: Time, device: DeviceKey, command: 
         return Ok(Outcome::Gap);
     }
     let origin = Origin { device, incarnation: command.incarnation, cseq: command.cseq, nonce: command.nonce };
-    if let Some(earlier) = known.recent.iter().rev().find(|recent| recent.nonce == command.nonce) {
-        repeat(tx, now, origin, earlier.pos)?;
+    let earlier = known.recent.iter().rev().find(|recent| recent.nonce == command.nonce).map(|recent| recent.pos);
+    // With its last commands it is large, and appending changes it: without a copy only if nobody else holds it.
+    drop(known);
+    if let Some(earlier) = earlier {
+        repeat(tx, now, origin, earlier)?;
     } else if let Err(refusal) = execute(tx, now, origin, &command.body)? {
         reject(tx, now, origin, refusal)?;
     }
@@ -115,7 +119,7 @@ fn execute(tx: &mut dyn Transaction, now: Time, origin: Origin, body: &CommandBo
                     Err(refusal) => return Ok(Err(refusal)),
                 },
             };
-            write_message(tx, now, origin, &conversation, content.clone())?;
+            write_message(tx, now, origin, conversation, content.clone())?;
             Ok(Ok(()))
         }
         CommandBody::MarkRead(MarkRead { conversation, seq }) => match member_of(tx, *conversation, origin.device.user)? {
@@ -148,7 +152,7 @@ fn check_content(content: &Content) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn direct_with(tx: &mut dyn Transaction, now: Time, user: UserNo, other: &UserId) -> Result<Conversation, StoreError> {
+fn direct_with(tx: &mut dyn Transaction, now: Time, user: UserNo, other: &UserId) -> Result<Arc<Conversation>, StoreError> {
     let other = tx.user(other)?;
     let id = match tx.direct(user, other)? {
         Some(id) => id,
@@ -164,7 +168,7 @@ fn direct_with(tx: &mut dyn Transaction, now: Time, user: UserNo, other: &UserId
 }
 
 /// The conversation, if the user is in it. Whether it exists at all is nobody else's business, so both cases look the same.
-fn member_of(tx: &mut dyn Transaction, id: ConversationId, user: UserNo) -> Result<Result<Conversation, Refusal>, StoreError> {
+fn member_of(tx: &mut dyn Transaction, id: ConversationId, user: UserNo) -> Result<Result<Arc<Conversation>, Refusal>, StoreError> {
     Ok(match tx.conversation(id)? {
         Some(conversation) if conversation.member(user).is_some() => Ok(conversation),
         _ => Err(Refusal::new(ErrorCode::NotFound, format!("you are in no conversation {id}"))),
@@ -175,13 +179,15 @@ fn write_message(
     tx: &mut dyn Transaction,
     now: Time,
     origin: Origin,
-    conversation: &Conversation,
+    conversation: Arc<Conversation>,
     content: Content,
 ) -> Result<(), StoreError> {
     let members: Vec<UserNo> = conversation.members.iter().map(|member| member.user).collect();
     let message = RecordBody::Message { conversation: conversation.id, seq: conversation.head.next(), origin, content };
     // Clocks may be set back; the times within a conversation never are.
-    tx.append(now.max(conversation.time), message, &members)?;
+    let time = now.max(conversation.time);
+    drop(conversation);
+    tx.append(time, message, &members)?;
     Ok(())
 }
 

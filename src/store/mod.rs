@@ -143,7 +143,8 @@ pub trait Store: Send + Sync + 'static {
     fn flush(&self) -> Result<(), StoreError>;
 }
 
-/// What a decision may ask and do. Reads see what was appended before in the same transaction.
+/// What a decision may ask and do. Reads see what was appended before in the same transaction. Devices and conversations are shared, not
+/// copied: who lets go of them before appending spares the transaction a copy.
 pub trait Transaction {
     /// The number of a user, given now if there is none.
     ///
@@ -155,19 +156,19 @@ pub trait Transaction {
     ///
     /// # Errors
     /// If the store fails.
-    fn devices(&mut self, user: UserNo) -> Result<Vec<Device>, StoreError>;
+    fn devices(&mut self, user: UserNo) -> Result<Vec<Arc<Device>>, StoreError>;
 
     /// One device. `None` if there is none in that slot.
     ///
     /// # Errors
     /// If the store fails.
-    fn device(&mut self, key: DeviceKey) -> Result<Option<Device>, StoreError>;
+    fn device(&mut self, key: DeviceKey) -> Result<Option<Arc<Device>>, StoreError>;
 
     /// A conversation as it stands.
     ///
     /// # Errors
     /// If the store fails.
-    fn conversation(&mut self, id: ConversationId) -> Result<Option<Conversation>, StoreError>;
+    fn conversation(&mut self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError>;
 
     /// The direct conversation of two users (which may be the same), if it has begun.
     ///

@@ -130,19 +130,19 @@ impl<B: Base> Transaction for Staged<B> {
         Ok(user)
     }
 
-    fn devices(&mut self, user: UserNo) -> Result<Vec<Device>, StoreError> {
+    fn devices(&mut self, user: UserNo) -> Result<Vec<Arc<Device>>, StoreError> {
         let mut devices: Vec<_> = self.base.devices(user)?.into_iter().filter(|device| !self.devices.contains_key(&device.key)).collect();
         devices.extend(self.devices.values().filter(|device| device.key.user == user).cloned());
         devices.sort_unstable_by_key(|device| device.key);
-        Ok(devices.into_iter().map(Arc::unwrap_or_clone).collect())
+        Ok(devices)
     }
 
-    fn device(&mut self, key: DeviceKey) -> Result<Option<Device>, StoreError> {
-        Ok(self.staged_device(key)?.map(Arc::unwrap_or_clone))
+    fn device(&mut self, key: DeviceKey) -> Result<Option<Arc<Device>>, StoreError> {
+        self.staged_device(key)
     }
 
-    fn conversation(&mut self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
-        Ok(self.staged_conversation(id)?.map(Arc::unwrap_or_clone))
+    fn conversation(&mut self, id: ConversationId) -> Result<Option<Arc<Conversation>>, StoreError> {
+        self.staged_conversation(id)
     }
 
     fn direct(&mut self, one: UserNo, other: UserNo) -> Result<Option<ConversationId>, StoreError> {

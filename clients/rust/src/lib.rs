@@ -51,6 +51,7 @@ mod connection;
 mod driver;
 mod error;
 mod events;
+pub mod frames;
 mod inbox;
 mod link;
 mod state;

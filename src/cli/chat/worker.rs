@@ -116,14 +116,16 @@ async fn command(client: Client, mut queue: mpsc::Receiver<Command>, done: mpsc:
     }
 }
 
-fn stored(message: LocalMessage) -> StoredMessage {
-    StoredMessage { seq: message.seq, time: message.time, from: message.from, content: message.content }
+/// `None` while this device has not been told who wrote it: the server knows, and is asked for it as for any gap.
+fn stored(message: LocalMessage) -> Option<StoredMessage> {
+    Some(StoredMessage { seq: message.seq, time: message.time, from: message.from?, content: message.content })
 }
 
 /// What follows the last gap: messages before it are looked for at the server.
 fn gapless(messages: Vec<LocalMessage>) -> Vec<StoredMessage> {
+    let messages: Vec<StoredMessage> = messages.into_iter().filter_map(stored).collect();
     let gap = messages.windows(2).rposition(|pair| pair[0].seq.next() != pair[1].seq);
-    messages.into_iter().skip(gap.map_or(0, |gap| gap + 1)).map(stored).collect()
+    messages.into_iter().skip(gap.map_or(0, |gap| gap + 1)).collect()
 }
 
 async fn load(client: &Client) -> Result<Stored, StateError> {
@@ -134,7 +136,7 @@ async fn load(client: &Client) -> Result<Stored, StateError> {
         let messages = if index < ROOMS_MAX {
             gapless(client.messages(local.id, None, unread.clamp(NEWEST, UNREAD_MAX)).await?)
         } else {
-            local.last.into_iter().map(stored).collect()
+            local.last.into_iter().filter_map(stored).collect()
         };
         let (conversation, kind, members, head) = (local.id, local.kind, local.members, local.head);
         all.conversations.push(ConversationState { conversation, kind, members, head, messages });

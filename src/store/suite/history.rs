@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -199,10 +200,10 @@ impl Model {
         self.records.push(record.clone());
         assert_eq!(transaction.record(record.pos).unwrap(), record);
         if let Some(key) = fold::device_of(&record.body) {
-            assert_eq!(transaction.device(key).unwrap(), self.device(key));
+            assert_eq!(transaction.device(key).unwrap().as_deref(), self.device(key).as_ref());
         }
         if let Some(id) = fold::conversation_of(&record.body) {
-            assert_eq!(transaction.conversation(id).unwrap(), self.conversation(id));
+            assert_eq!(transaction.conversation(id).unwrap().as_deref(), self.conversation(id).as_ref());
         }
     }
 
@@ -235,7 +236,9 @@ impl Model {
         let mut found = Vec::new();
         commit(store, |transaction| {
             for number in 1..=self.users.len() as u32 {
-                found.extend((0..3).map(|slot| transaction.device(DeviceKey { user: UserNo(number), slot }).unwrap()));
+                found.extend(
+                    (0..3).map(|slot| transaction.device(DeviceKey { user: UserNo(number), slot }).unwrap().map(Arc::unwrap_or_clone)),
+                );
             }
         });
         assert_eq!(found, devices);

@@ -10,7 +10,7 @@ mod webtransport;
 pub(crate) use address::Address;
 #[cfg(test)]
 pub(crate) use discover::BoxedStream;
-pub(crate) use discover::Endpoints;
+pub(crate) use discover::{Endpoints, discover};
 pub(crate) use race::{Established, connect};
 pub(crate) use tls::{PinError, Trust, TrustError, parse_pin};
 

@@ -1,0 +1,117 @@
+//! Frames without promises: for load generators and conformance tests.
+//!
+//! A [`Dialer`] opens links to one server over one transport; a link takes and gives the protocol's own frames and keeps none of its
+//! promises: no outbox, no cursor, no reconnecting. Applications want [`Client`](crate::Client) instead.
+
+use crate::link::{self, Address, Endpoints, LinkError, Trust};
+use crate::{StartError, Transport, TransportKind};
+use std::path::Path;
+use whimbrel_protocol::codec::CodecError;
+use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
+
+/// Why there is no link, or no longer one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FramesError {
+    /// What was asked for cannot be used.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The server cannot be reached, the connection broke, or something came that is no frame.
+    #[error("{0}")]
+    Link(String),
+}
+
+impl From<LinkError> for FramesError {
+    fn from(why: LinkError) -> Self {
+        Self::Link(why.to_string())
+    }
+}
+
+impl From<CodecError> for FramesError {
+    fn from(why: CodecError) -> Self {
+        LinkError::from(why).into()
+    }
+}
+
+/// Opens links to one server.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    address: Address,
+    trust: Trust,
+    transport: Transport,
+    endpoints: Endpoints,
+}
+
+impl Dialer {
+    /// Asks the server at `url` once where it can be reached. Over loopback the keys that it announces are believed; elsewhere `ca`
+    /// names a PEM file or a certs directory.
+    ///
+    /// # Errors
+    /// If the URL or the CA cannot be used, or the server does not answer.
+    pub async fn new(url: &str, transport: Transport, ca: Option<&Path>) -> Result<Self, FramesError> {
+        let address = Address::parse(url).map_err(|why| StartError::Url(why.to_string()))?;
+        let trust = Trust::load(ca, Vec::new()).map_err(StartError::from)?;
+        let endpoints = link::discover(&address, &trust).await?;
+        Ok(Self { address, trust, transport, endpoints })
+    }
+
+    /// Whether the URL names this machine by its loopback name or address.
+    #[must_use]
+    pub fn is_loopback(url: &str) -> bool {
+        Address::parse(url).is_ok_and(|address| address.is_loopback())
+    }
+
+    /// Opens a link. The first frame on it has to be `Hello`.
+    ///
+    /// # Errors
+    /// If the server cannot be reached over this transport.
+    pub async fn dial(&self) -> Result<(Source, Sink), FramesError> {
+        let (address, trust, endpoints) = (self.address.clone(), self.trust.clone(), Some(self.endpoints.clone()));
+        let established = link::connect(address, trust, self.transport, TransportKind::WebTransport, endpoints).await?;
+        Ok((Source(established.link.source), Sink(established.link.sink)))
+    }
+}
+
+/// Where server frames come from.
+pub struct Source(link::Source);
+
+impl Source {
+    /// The next frame; `None` when the server closed in an orderly way. A future that is dropped loses nothing.
+    ///
+    /// # Errors
+    /// If the connection broke, or something came that is no frame.
+    pub async fn next(&mut self) -> Result<Option<ServerFrame>, FramesError> {
+        Ok(self.0.next().await?)
+    }
+}
+
+/// Where client frames go.
+pub struct Sink(link::Sink);
+
+impl Sink {
+    /// Bytes that were pushed and not yet taken by the network.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.0.queued()
+    }
+
+    /// Encodes a frame and queues it; sends nothing.
+    ///
+    /// # Errors
+    /// If the frame is longer than the form allows.
+    pub fn push(&mut self, frame: &ClientFrame) -> Result<(), FramesError> {
+        Ok(self.0.push(frame)?)
+    }
+
+    /// Sends what is queued. A future that is dropped leaves queued what it had not sent.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub async fn flush(&mut self) -> Result<(), FramesError> {
+        Ok(self.0.flush().await?)
+    }
+
+    /// Sends what is queued, as far as the server takes it in a short while, and closes.
+    pub async fn close(self) {
+        self.0.close().await;
+    }
+}

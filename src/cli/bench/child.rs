@@ -1,0 +1,124 @@
+//! A server of the bench's own: this program again, with an empty store in a folder of its own.
+
+use super::BenchError;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A folder that is removed when this is dropped.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes one where temporary files go.
+    pub fn new() -> Result<Self, BenchError> {
+        let path = std::env::temp_dir().join(format!("whimbrel-bench-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+        std::fs::create_dir(&path).map_err(|why| BenchError::Failed(format!("cannot make the folder {}: {why}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(why) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("whimbrel: cannot remove {}: {why}", self.0.display());
+        }
+    }
+}
+
+/// A running server; killed when dropped.
+pub(super) struct ServerChild {
+    child: Child,
+    /// Where it serves plain TCP.
+    pub url: String,
+}
+
+impl ServerChild {
+    /// Starts one that keeps its data in `folder/name`, on one CPU if told. Blocks until it is ready.
+    pub fn start(folder: &Path, name: &str, cpu: Option<usize>) -> Result<Self, BenchError> {
+        let failed = |what: &str| BenchError::Failed(format!("cannot start a server: {what}"));
+        let program = std::env::current_exe().map_err(|why| failed(&why.to_string()))?;
+        let mut command = match cpu {
+            // It becomes the server, so the process that we start is the one that we measure and kill.
+            Some(cpu) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &cpu.to_string()]).arg(&program);
+                command
+            }
+            None => Command::new(&program),
+        };
+        // Neither settings nor a file of settings of somebody else's server: this load must not get into its store.
+        for (key, _) in std::env::vars_os() {
+            if key.to_str().is_some_and(|key| key.starts_with("WHIMBREL_") || key == "PORT") {
+                command.env_remove(key);
+            }
+        }
+        command.args(["serve", "--http", "127.0.0.1:0", "--secure", "127.0.0.1:0"]);
+        command.arg("--data").arg(folder.join(name)).arg("--certs").arg(folder.join("certs"));
+        command.env("WHIMBREL_LOG", "error").current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().map_err(|why| failed(&why.to_string()))?;
+        let output = child.stdout.take();
+        let mut server = Self { child, url: String::new() };
+        let (sender, ready) = mpsc::channel();
+        // A thread, since reading has no time-out. It ends with the server.
+        std::thread::spawn(move || {
+            for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok) {
+                if let Some(address) = ready_address(&line) {
+                    // Nobody listens any more only if the time is over.
+                    let _ = sender.send(address);
+                }
+            }
+        });
+        let address = ready.recv_timeout(START_TIMEOUT).map_err(|_| failed("it did not say that it is ready"))?;
+        server.url = format!("http://{address}");
+        Ok(server)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+/// The address of the ready line.
+fn ready_address(line: &str) -> Option<String> {
+    line.strip_prefix("whimbrel ready ")?.split(' ').find_map(|pair| pair.strip_prefix("http=")).map(str::to_owned)
+}
+
+impl Drop for ServerChild {
+    fn drop(&mut self) {
+        // Its data is thrown away, so it need not end in order. It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_is_read() {
+        let line = "whimbrel ready http=127.0.0.1:8080 secure=127.0.0.1:8443 quic=127.0.0.1:8443";
+        assert_eq!(ready_address(line).unwrap(), "127.0.0.1:8080");
+        assert_eq!(ready_address("  open     http://127.0.0.1:8080/"), None);
+    }
+
+    #[test]
+    fn a_folder_goes_when_it_is_dropped() {
+        let folder = Folder::new().unwrap();
+        let path = folder.path().to_owned();
+        std::fs::write(path.join("file"), "x").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,50 @@
+//! `whimbrel bench`: its report has the promised shape, and its checks hold. Never how fast.
+
+use crate::harness::binary;
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(binary()).arg("bench").args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_short_run_reports_everything_over_both_transports() {
+    let output = bench(&["--seconds", "2", "--pairs", "4", "--idle", "20", "--rate", "50", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["command"].as_str().unwrap().contains("bench --seconds 2 --pairs 4"));
+    assert!(report["machine"]["cpus"].as_u64().unwrap() >= 1);
+    let transports = report["transports"].as_array().unwrap();
+    let names: Vec<_> = transports.iter().map(|transport| transport["transport"].as_str().unwrap()).collect();
+    assert_eq!(names, ["websocket", "webtransport"]);
+    for transport in transports {
+        // One every 80 ms for each pair, and the last one that ends it: at most as many as were asked for, and no fewer but for a start.
+        let modest = transport["modest"]["messages"].as_u64().unwrap();
+        assert!((90..=108).contains(&modest), "{modest} messages at 50 a second for 2 s");
+        assert!(transport["saturated"]["messages"].as_u64().unwrap() >= 4);
+        for load in ["modest", "saturated"] {
+            for times in ["applied", "delivered"] {
+                let times = &transport[load][times];
+                let (p50, p99) = (times["p50_ms"].as_f64().unwrap(), times["p99_ms"].as_f64().unwrap());
+                assert!(p50 > 0.0 && p99 >= p50 && times["max_ms"].as_f64().unwrap() >= p99, "{times}");
+            }
+        }
+        assert_eq!(transport["idle"]["sessions"], 20);
+        assert!(transport["idle"]["with_kib"].as_u64().unwrap() > 1000);
+        // What 52 bytes of text need, and what is promised.
+        let event = transport["wire"]["event_bytes"].as_u64().unwrap();
+        assert!((60..=75).contains(&event), "{event} bytes for an event");
+        assert!((60..=100).contains(&transport["wire"]["command_bytes"].as_u64().unwrap()));
+    }
+}
+
+#[test]
+fn strangers_are_not_loaded_and_who_is_not_there_is_said() {
+    let output = bench(&["--url", "http://chat.example.org"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--yes-load-this-server"));
+    let output = bench(&["--url", "http://127.0.0.1:1", "--seconds", "1"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(bench(&["--pairs", "0"]).status.code(), Some(2));
+}
