@@ -12,7 +12,7 @@ mod snapshot;
 mod view;
 
 pub use hub::{End, Hub, SessionHandle};
-pub use snapshot::SnapshotCursor;
+pub use snapshot::{SnapshotCursor, SnapshotPage};
 pub use view::Viewer;
 
 use crate::store::{MailboxBounds, Record, RecordBody, Retention, Store, StoreError, UserNo};
@@ -29,7 +29,7 @@ use whimbrel_protocol::frame::{
     AnswerBody, Begin, Busy, Command, Direction, Error, Event, Hello, History, HistoryPage, Online, OnlinePage, Origin, Position,
     QueryBody, Refused, ResetReason, ServerSignal, Signal, StoredMessage, Target, TypingFrom,
 };
-use whimbrel_protocol::{ConversationId, ErrorCode, MailboxSeq, Time, UserId};
+use whimbrel_protocol::{ConversationId, ConversationSeq, ErrorCode, MailboxSeq, Time, UserId};
 
 /// How many commands of a device may be on the way.
 pub const WINDOW: u32 = 128;
@@ -294,6 +294,15 @@ impl Engine {
     pub fn ack(&self, session: &SessionHandle, seq: MailboxSeq) {
         if !session.is_replaced() {
             self.cursors.ack(session.device, seq);
+        }
+    }
+
+    /// A device has durably taken a snapshot that held conversations up to here.
+    pub fn took_snapshot(&self, session: &SessionHandle, holds: Vec<(ConversationId, ConversationSeq)>) {
+        let work = Work::Delivered { user: session.user, marks: holds };
+        if !session.is_replaced() && self.queue.push(Lane::House, work).is_err() {
+            // The next message that is delivered covers these too.
+            tracing::debug!("the queue is full: a snapshot's receipts are left out");
         }
     }
 

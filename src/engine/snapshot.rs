@@ -12,6 +12,17 @@ const MESSAGES: usize = 20;
 /// The most conversations in a page.
 const CONVERSATIONS: usize = 100;
 
+/// A page of a snapshot.
+#[derive(Debug)]
+pub struct SnapshotPage {
+    /// What the device is sent.
+    pub page: Snapshot,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<SnapshotCursor>,
+    /// Up to where the page holds messages of others: delivered once the device has acknowledged the snapshot.
+    pub holds: Vec<(ConversationId, ConversationSeq)>,
+}
+
 /// How far a session has got with its snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct SnapshotCursor {
@@ -26,20 +37,22 @@ impl SnapshotCursor {
 }
 
 impl Engine {
-    /// The next page of a snapshot, and where the one after it begins, unless it is the last.
+    /// The next page of a snapshot.
     ///
     /// # Errors
     /// What to tell the client.
-    pub async fn snapshot(self: &Arc<Self>, user: UserNo, cursor: SnapshotCursor) -> Result<(Snapshot, Option<SnapshotCursor>), Error> {
+    pub async fn snapshot(self: &Arc<Self>, user: UserNo, cursor: SnapshotCursor) -> Result<SnapshotPage, Error> {
         let page = self.read(move |engine| engine.snapshot_page(user, cursor)).await;
         page.map_err(|error| store_error(&error))
     }
 
-    fn snapshot_page(&self, user: UserNo, cursor: SnapshotCursor) -> Result<(Snapshot, Option<SnapshotCursor>), StoreError> {
+    fn snapshot_page(&self, user: UserNo, cursor: SnapshotCursor) -> Result<SnapshotPage, StoreError> {
         let found = self.store.conversations_of(user, cursor.after, CONVERSATIONS)?;
         let mut page = Snapshot { conversations: Vec::new(), last: found.len() < CONVERSATIONS };
         let mut room = MAX_PAGE;
         let mut after = cursor.after;
+        let mut holds = Vec::new();
+        let reader = self.name(user)?;
         for conversation in found {
             let messages = if cursor.messages {
                 let from = ConversationSeq(0);
@@ -61,10 +74,13 @@ impl Engine {
             }
             room = room.saturating_sub(bytes);
             after = conversation.id;
+            if let Some(newest) = messages.iter().rev().find(|message| message.from != reader) {
+                holds.push((conversation.id, newest.seq));
+            }
             let head = conversation.head;
             page.conversations.push(ConversationState { conversation: conversation.id, kind: conversation.kind, members, head, messages });
         }
         let next = (!page.last).then_some(SnapshotCursor { after, ..cursor });
-        Ok((page, next))
+        Ok(SnapshotPage { page, next, holds })
     }
 }

@@ -6,7 +6,7 @@
 
 pub(crate) mod commands;
 
-use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, Viewer};
+use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, SnapshotPage, Viewer};
 use crate::transport::{FrameSink, FrameSource, LinkError, TransportKind};
 use commands::Commands;
 use futures_util::FutureExt;
@@ -17,9 +17,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use whimbrel_protocol::codec::{CodecError, Form, MAX_TEXT};
 use whimbrel_protocol::frame::{
-    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Snapshot, Welcome,
+    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Welcome,
 };
-use whimbrel_protocol::{CommandSeq, ErrorCode, MailboxSeq, QueryId, UserId, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QueryId, UserId, VERSION_MAX, VERSION_MIN};
 
 /// `Hello` is due within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -167,7 +167,7 @@ impl std::fmt::Display for Ended {
 /// What a session reads in the background; one thing at a time.
 enum Read {
     Events(Result<Vec<Event>, Error>),
-    Snapshot(Result<(Snapshot, Option<SnapshotCursor>), Error>),
+    Snapshot(Result<SnapshotPage, Error>),
     Answer(QueryId, Vec<AnswerBody>),
 }
 
@@ -182,6 +182,8 @@ struct Pump {
     /// Highest `Applied` handed to the sink.
     answered: CommandSeq,
     snapshot: Option<SnapshotCursor>,
+    /// What the pages of the snapshot held, until the device has acknowledged it: 16 bytes a conversation.
+    holds: Vec<(ConversationId, ConversationSeq)>,
     queries: std::collections::VecDeque<Query>,
     /// Answers that wait for room, for the query that is being answered.
     answers: std::vec::IntoIter<AnswerBody>,
@@ -208,6 +210,7 @@ impl Pump {
             sent: entered.begin.cursor,
             answered: entered.arrival.applied,
             snapshot: entered.snapshot,
+            holds: Vec::new(),
             queries: Default::default(),
             answers: Vec::new().into_iter(),
             answering: QueryId(0),
@@ -329,8 +332,9 @@ impl Pump {
         match read {
             Read::Events(events) => self.send_events(events.map_err(Ended::Refused)?, sink),
             Read::Snapshot(page) => {
-                let (page, next) = page.map_err(Ended::Refused)?;
+                let SnapshotPage { page, next, holds } = page.map_err(Ended::Refused)?;
                 self.snapshot = next;
+                self.holds.extend(holds);
                 push(sink, &ServerFrame::Snapshot(page))
             }
             Read::Answer(id, answers) => {
@@ -366,6 +370,9 @@ impl Pump {
             ClientFrame::Ack(ack) => {
                 // Nobody has taken what was not sent.
                 self.engine.ack(&self.session, ack.seq.min(self.sent));
+                if self.snapshot.is_none() && !self.holds.is_empty() {
+                    self.engine.took_snapshot(&self.session, std::mem::take(&mut self.holds));
+                }
                 Ok(())
             }
             ClientFrame::Query(query) if self.queries.len() >= QUERIES_MAX => {

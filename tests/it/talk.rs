@@ -355,6 +355,10 @@ fn a_device_whose_mailbox_was_not_kept_gets_a_snapshot() {
         assert_eq!((state.head, state.members.len()), (ConversationSeq(30), 2));
         let texts: Vec<String> = state.messages.iter().map(|message| message.content.text.clone()).collect();
         assert_eq!(texts, (11..=30).map(|number| number.to_string()).collect::<Vec<_>>());
+        // What the snapshot held is delivered once the device says that it has it, and no sooner.
+        bob.ack().await;
+        let delivered = ann.event_of(|body| if let EventBody::Receipt(receipt) = body { Some(receipt.delivered) } else { None }).await;
+        assert_eq!(delivered, ConversationSeq(30));
         ann.say("bob", "after").await;
         assert_eq!(bob.message().await, "after");
     });

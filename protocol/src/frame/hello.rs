@@ -65,7 +65,7 @@ pub enum Origin {
     Snapshot,
     /// At the oldest entry that the mailbox still holds.
     Oldest,
-    /// At the present, with nothing before it.
+    /// At the present. A snapshot only names the conversations, without messages.
     Now,
 }
 
