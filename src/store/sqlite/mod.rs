@@ -3,13 +3,13 @@
 //! # Layout
 //! The usual tables and indexes make every message dirty several random pages, each written twice. So the random pages are taken away:
 //! a message is one row at the end of `log`, which is the truth, and everything else is an index that is written *late and in the order
-//! of its keys*, as chunks of positions ([`sweep`]). What is not yet written is in memory ([`index`]), and made again at start from the
+//! of its keys*, as chunks of positions (`sweep`). What is not yet written is in memory (`index`), and made again at start from the
 //! last part of the log. Users and the beginnings of conversations are rare and written at once.
 //!
 //! # Who does what
-//! One writer at a time ([`writer`]) runs a transaction over what is published, writes its records and a step of the sweep, commits,
-//! and then publishes. Readers ([`reader`]) have connections of their own and never wait for the writer. A thread of its own moves the
-//! write-ahead log into the file ([`checkpoint`]). A second process cannot open the store for writing (the `.lock` file beside it);
+//! One writer at a time (`writer`) runs a transaction over what is published, writes its records and a step of the sweep, commits,
+//! and then publishes. Readers (`reader`) have connections of their own and never wait for the writer. A thread of its own moves the
+//! write-ahead log into the file (`checkpoint`). A second process cannot open the store for writing (the `.lock` file beside it);
 //! [`check()`] and [`backup()`] read, and may run at any time.
 //!
 //! # Which life of the log this is
@@ -67,7 +67,8 @@ pub struct SqliteOptions {
     pub ring_bytes: usize,
     /// Bytes of users, devices and conversations that are kept in memory beyond those not yet written. 64 MiB: some 15,000 busy users.
     pub cache_bytes: usize,
-    /// Bytes of the file that may be mapped into memory instead of being read.
+    /// Bytes of the file that may be mapped into memory instead of being read: 2 GiB. Reads of what is not recent take half the time so;
+    /// the price is that a disk that fails under a mapped page ends the process. 0 reads everything.
     pub mmap_bytes: u64,
     /// The most connections that read. A reader beyond them waits.
     pub readers: usize,
