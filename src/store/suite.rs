@@ -859,7 +859,9 @@ impl Model {
         let mut found = Vec::new();
         commit(store, |transaction| {
             for number in 1..=self.users.len() as u32 {
-                found.extend((0..3).map(|slot| transaction.device(DeviceKey { user: UserNo(number), slot }).unwrap().map(Arc::unwrap_or_clone)));
+                found.extend(
+                    (0..3).map(|slot| transaction.device(DeviceKey { user: UserNo(number), slot }).unwrap().map(Arc::unwrap_or_clone)),
+                );
             }
         });
         assert_eq!(found, devices);
