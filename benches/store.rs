@@ -23,6 +23,12 @@ fn thread_cpu() -> Option<u64> {
     std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse().ok()
 }
 
+/// How long this thread had a processor since `then`, for each of `count`.
+fn busy(then: Option<u64>, count: u64, each: &str) -> String {
+    let busy = thread_cpu().zip(then).map(|(now, then)| (now - then) as f64 / 1e3 / count as f64);
+    busy.map_or(String::new(), |busy| format!(", {busy:.1} µs of a processor{each}"))
+}
+
 /// Numbers that look random and are the same each time.
 struct Random(u64);
 
@@ -76,11 +82,8 @@ impl Writer<'_> {
         let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
         let (p50, p99, max) = (at(0.5), at(0.99), at(1.0));
         let rate = sent as f64 / seconds;
-        let busy = thread_cpu().zip(cpu).map(|(now, then)| (now - then) as f64 / 1e3 / sent as f64);
-        let busy = busy.map_or(String::new(), |busy| format!(", {busy:.1} µs of the writer's processor each"));
-        println!(
-            "{what:<20}{rate:>9.0} messages/s   {sent} in batches of {batch}: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.1} ms{busy}"
-        );
+        let cpu = busy(cpu, sent, " each");
+        println!("{what:<20}{rate:>9.0} messages/s   {sent} in batches of {batch}: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.1} ms{cpu}");
     }
 }
 
@@ -146,20 +149,21 @@ fn write(path: &Path, messages: u64) -> ! {
 }
 
 fn start(path: &Path, what: &str) -> SqliteStore {
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), thread_cpu());
     let store = SqliteStore::open(path, SqliteOptions::default()).unwrap();
-    println!("{what:<36}{:>10.0} ms", began.elapsed().as_secs_f64() * 1e3);
+    println!("{what:<20}{:>9.0} ms{}", began.elapsed().as_secs_f64() * 1e3, busy(cpu, 1, ""));
     store
 }
 
 fn reads(what: &str, longest: Duration, mut read: impl FnMut() -> usize) {
-    let (began, mut count, mut rows) = (Instant::now(), 0, 0);
+    let (began, cpu, mut count, mut rows) = (Instant::now(), thread_cpu(), 0_u32, 0);
     while began.elapsed() < longest {
         rows += read();
         count += 1;
     }
     let rate = f64::from(count) / began.elapsed().as_secs_f64();
-    println!("{what:<36}{rate:>10.0} reads/s   ({} rows each)", rows / count as usize);
+    let rows = rows / count as usize;
+    println!("{what:<20}{rate:>9.0} reads/s of {rows} rows{}", busy(cpu, count.into(), " each"));
 }
 
 fn main() {
@@ -198,27 +202,22 @@ fn main() {
         let after = MailboxSeq(random.below(head.saturating_sub(100).max(1)));
         store.mailbox_entries(user, after, 100, usize::MAX).unwrap().len()
     });
-    reads("resume, the last ten", second, || {
+    reads("resume, the last 10", second, || {
         let user = UserNo(random.below(USERS) as u32 + 1);
         let head = store.mailbox(user).unwrap().head.0;
         store.mailbox_entries(user, MailboxSeq(head.saturating_sub(10)), 100, usize::MAX).unwrap().len()
     });
-    reads("history, the newest 50", second, || {
+    reads("history, newest 50", second, || {
         let id = ConversationId(random.below(CONVERSATIONS) + 1);
         store.conversation_entries(id, ConversationSeq(0), Direction::Backwards, 50, usize::MAX).unwrap().len()
     });
     let began = Instant::now();
     store.flush().unwrap();
-    println!("{:<36}{:>10.0} ms", "flush", began.elapsed().as_secs_f64() * 1e3);
+    println!("{:<20}{:>9.0} ms", "flush", began.elapsed().as_secs_f64() * 1e3);
     drop(store);
     drop(start(&path, "start after a flush"));
     let began = Instant::now();
     let report = check(&path).unwrap();
-    println!(
-        "{:<36}{:>10.0} ms   ({} records, {} problems)",
-        "check",
-        began.elapsed().as_secs_f64() * 1e3,
-        report.records,
-        report.problems.len()
-    );
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    println!("{:<20}{took:>9.0} ms, {} records, {} problems", "check", report.records, report.problems.len());
 }

@@ -200,7 +200,7 @@ fn bind_secure(address: SocketAddr, keys: &Keys) -> Result<(TcpListener, QuicLis
     }
 }
 
-fn endpoints(keys: Keys, quic: SocketAddr) -> Box<dyn Fn() -> Vec<Endpoint> + Send + Sync> {
+fn endpoints(keys: Keys, quic: SocketAddr) -> Box<session::Endpoints> {
     Box::new(move || {
         // Bound to every address we do not know which one the client sees: `/.well-known/whimbrel` does, from its own request.
         if quic.ip().is_unspecified() {

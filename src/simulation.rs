@@ -156,6 +156,8 @@ impl World {
             device: device.name.clone(),
             token: String::new(),
             agent: String::new(),
+            instance: Default::default(),
+            attempt: 0,
             incarnation: device.uplink.incarnation(),
             position: device.downlink.position(),
             origin: Origin::Oldest,

@@ -10,6 +10,9 @@ use whimbrel_client::{Builder, Client, ConnectError, Events, StartError, State, 
 /// How many processes of one command may run at once for one user: each is a device of its own.
 const SLOTS: u32 = 8;
 
+/// The longest name made up for a device, in characters: addresses are ASCII, and a number may follow.
+const DEVICE_CHARS: usize = 60;
+
 /// Who connects, and how.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Connect {
@@ -42,14 +45,34 @@ impl Connect {
         self.builder(device, origin).connect().await
     }
 
+    /// The name of a command's device where none was given. Below the default folder there is one state a server's address, so there is
+    /// one device an address too: the same server under two addresses is not two outboxes that claim to be one device.
+    pub fn device(&self, command: &str) -> String {
+        match &self.state {
+            Some(_) => command.to_owned(),
+            None => format!("{command}@{}", self.host()).chars().take(DEVICE_CHARS).collect(),
+        }
+    }
+
     /// Connects as the first of several devices that no other process holds, so that a command can run several times at once.
-    pub async fn open_any(&self, device: &str, origin: Origin) -> Result<(Client, Events), ConnectError> {
+    pub async fn open_any(&self, command: &str, origin: Origin) -> Result<(Client, Events), ConnectError> {
+        let device = self.device(command);
         let mut slot = 1;
         loop {
-            let name = if slot == 1 { device.to_owned() } else { format!("{device}-{slot}") };
-            match self.open(&name, origin).await {
+            match self.open(&slot_name(&device, slot), origin).await {
                 Err(ConnectError::Start(StartError::State(StateError::Locked { .. }))) if slot < SLOTS => slot += 1,
                 opened => return opened,
+            }
+        }
+    }
+
+    /// As [`open_any`](Self::open_any), without waiting for a connection: what this device knows is there at once.
+    pub async fn start_any(&self, device: &str, origin: Origin) -> Result<(Client, Events), StartError> {
+        let mut slot = 1;
+        loop {
+            match self.builder(&slot_name(device, slot), origin).start().await {
+                Err(StartError::State(StateError::Locked { .. })) if slot < SLOTS => slot += 1,
+                started => return started,
             }
         }
     }
@@ -93,6 +116,11 @@ impl Connect {
         };
         base.join(file_name(&self.user)).join(file_name(device))
     }
+}
+
+/// The name of the device that is the so-manieth of its name at once.
+fn slot_name(device: &str, slot: u32) -> String {
+    if slot == 1 { device.to_owned() } else { format!("{device}-{slot}") }
 }
 
 fn data_home() -> PathBuf {

@@ -17,8 +17,8 @@ pub(super) struct Listen {
     #[command(flatten)]
     connect: Connect,
     /// Which of the user's devices; a new one starts at the oldest entry that is kept.
-    #[arg(long, value_name = "NAME", default_value = "listen")]
-    device: String,
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// End after this many messages.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -31,7 +31,8 @@ pub(super) struct Listen {
 }
 
 pub(super) async fn run(arguments: Listen) -> ExitCode {
-    let (client, mut events) = match arguments.connect.open(&arguments.device, Origin::Oldest).await {
+    let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("listen"));
+    let (client, mut events) = match arguments.connect.open(&device, Origin::Oldest).await {
         Ok(opened) => opened,
         Err(error) => return failed(&error),
     };

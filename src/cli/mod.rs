@@ -2,10 +2,12 @@
 
 mod bench;
 pub mod certs;
+mod chat;
 mod connect;
 mod listen;
 mod send;
 mod serve;
+mod store;
 
 use clap::{Parser, Subcommand};
 use std::future::Future;
@@ -36,10 +38,14 @@ struct Arguments {
 enum Subcommands {
     /// Run the server (the default).
     Serve(crate::config::Flags),
+    /// Talk, in the terminal.
+    Chat(chat::Chat),
     /// Say something, and wait until it is durable.
     Send(send::Send),
     /// Print what comes, a line an event.
     Listen(listen::Listen),
+    /// Look after the embedded store.
+    Store(store::StoreCommand),
     /// Put load on a server of this machine, and report.
     Bench(bench::Bench),
     /// Keys and certificates of a server.
@@ -63,8 +69,10 @@ pub fn main() -> ExitCode {
     let command = Arguments::parse().command.unwrap_or_else(|| Subcommands::Serve(serve::flags_from_environment()));
     match command {
         Subcommands::Serve(flags) => serve::run(&flags),
+        Subcommands::Chat(arguments) => chat::run(&arguments),
         Subcommands::Send(arguments) => on_runtime(send::run(arguments)),
         Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
+        Subcommands::Store(arguments) => store::run(arguments),
         Subcommands::Bench(arguments) => on_runtime(bench::run(arguments)),
         Subcommands::Certs { action, certs } => match certs::run(action, &certs) {
             Ok(report) => {

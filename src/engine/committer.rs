@@ -1,7 +1,7 @@
 //! The committer: one thread that takes all that waits, decides it in order, commits it as one transaction, and only then answers.
 
 use super::decide::{self, Arrival, Outcome};
-use super::hub::{End, Hub, NewSession, SessionHandle};
+use super::hub::{Attempt, End, Hub, NewSession, SessionHandle};
 use super::queue::{Bounds, FairQueue};
 use super::wall_clock;
 use crate::store::{Record, Store, StoreError, Transaction, UserNo};
@@ -25,7 +25,7 @@ pub(super) enum Work {
     /// A command of a session.
     Command { session: Arc<SessionHandle>, command: Command },
     /// A device says hello.
-    Hello { user: UserId, device: DeviceId, incarnation: Incarnation, answer: oneshot::Sender<Result<Arrived, Error>> },
+    Hello { user: UserId, device: DeviceId, incarnation: Incarnation, attempt: Attempt, answer: oneshot::Sender<Result<Arrived, Error>> },
     /// A user's devices have taken conversations up to here.
     Delivered { user: UserNo, marks: Vec<(ConversationId, ConversationSeq)> },
 }
@@ -39,6 +39,7 @@ pub(super) struct Arrived {
 enum Decided {
     Command(Outcome),
     Hello(Option<Arrival>),
+    Late,
     Delivered,
 }
 
@@ -91,6 +92,7 @@ impl Committer {
                 decided.push(match work {
                     Work::Command { session, .. } if session.is_replaced() => Decided::Command(Outcome::Stale),
                     Work::Command { session, command } => Decided::Command(decide::command(&mut tx, now, session.device, command)?),
+                    Work::Hello { user, device, attempt, .. } if self.is_late(&mut tx, user, device, *attempt)? => Decided::Late,
                     Work::Hello { user, device, incarnation, .. } => {
                         Decided::Hello(decide::arrive(&mut tx, now, user, device, *incarnation)?)
                     }
@@ -113,7 +115,10 @@ impl Committer {
         for (work, decided) in batch.into_iter().zip(decided) {
             match (work, decided) {
                 (Work::Command { session, .. }, Decided::Command(outcome)) => answer(&session, outcome),
-                (Work::Hello { user, answer, .. }, Decided::Hello(arrival)) => drop(answer.send(self.enter(user, arrival))),
+                (Work::Hello { user, attempt, answer, .. }, Decided::Hello(arrival)) => {
+                    drop(answer.send(self.enter(user, attempt, arrival)))
+                }
+                (Work::Hello { answer, .. }, Decided::Late) => drop(answer.send(Err(late()))),
                 _ => {}
             }
         }
@@ -122,7 +127,13 @@ impl Committer {
         }
     }
 
-    fn enter(&self, user: UserId, arrival: Option<Arrival>) -> Result<Arrived, Error> {
+    fn is_late(&self, tx: &mut dyn Transaction, user: &UserId, device: &DeviceId, attempt: Attempt) -> Result<bool, StoreError> {
+        let user = tx.user(user)?;
+        let key = tx.devices(user)?.iter().find(|known| known.name == *device).map(|known| known.key);
+        Ok(key.is_some_and(|key| self.hub.is_late(key, attempt)))
+    }
+
+    fn enter(&self, user: UserId, attempt: Attempt, arrival: Option<Arrival>) -> Result<Arrived, Error> {
         let Some(arrival) = arrival else {
             let message = format!("{user} has as many devices as are allowed ({})", crate::store::DEVICES_MAX);
             return Err(Error { code: ErrorCode::TooManyDevices, message, retry_after_ms: 0 });
@@ -133,7 +144,12 @@ impl Committer {
             device: arrival.device,
             incarnation: arrival.incarnation,
             applied: arrival.applied,
+            attempt,
         };
+        // Two hellos of one device in one batch: the later one counts, whichever comes first.
+        if self.hub.is_late(new.device, attempt) {
+            return Err(late());
+        }
         Ok(Arrived { session: self.hub.enter(new, wall_clock().0), arrival })
     }
 
@@ -162,6 +178,11 @@ impl Committer {
             Err(error) => give_up(vec![work], &error.to_string()),
         }
     }
+}
+
+fn late() -> Error {
+    let message = "a later session of this run of the client is there already";
+    Error { code: ErrorCode::Replaced, message: message.into(), retry_after_ms: 0 }
 }
 
 fn answer(session: &SessionHandle, outcome: Outcome) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use whimbrel_protocol::frame::{Busy, Error, GoAway, Presence, PresenceState, ServerSignal, Watch};
-use whimbrel_protocol::{CommandSeq, ErrorCode, Incarnation, MailboxSeq, SessionEpoch, UserId};
+use whimbrel_protocol::{CommandSeq, ErrorCode, Incarnation, MailboxSeq, Nonce, SessionEpoch, UserId};
 
 /// Signals that wait for a session beyond this are dropped, the oldest first.
 const SIGNALS_MAX: usize = 64;
@@ -30,6 +30,8 @@ pub struct SessionHandle {
     pub incarnation: Incarnation,
     /// Rises with every session of the device.
     pub epoch: SessionEpoch,
+    /// Which run of the client, and which of its attempts to connect.
+    pub attempt: Attempt,
     head: AtomicU64,
     applied: AtomicU64,
     replaced: AtomicBool,
@@ -114,9 +116,26 @@ impl SessionHandle {
     }
 }
 
+/// Which run of a client says hello, and for which time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Random for each run.
+    pub instance: Nonce,
+    /// Rises with each hello of a run.
+    pub number: u32,
+}
+
+impl Attempt {
+    /// Whether this hello was said before that one: it comes late, over a connection that the client gave up on.
+    fn is_before(self, other: Self) -> bool {
+        self.instance == other.instance && self.number < other.number
+    }
+}
+
 /// What a new session begins with.
 #[derive(Debug)]
 pub(super) struct NewSession {
+    pub attempt: Attempt,
     pub user: UserNo,
     pub user_id: UserId,
     pub device: DeviceKey,
@@ -167,6 +186,13 @@ impl Hub {
         Self { state: Mutex::default(), grace, sessions: AtomicU64::new(0) }
     }
 
+    /// Whether a hello comes late: a later one of the same run has a session.
+    pub(super) fn is_late(&self, device: DeviceKey, attempt: Attempt) -> bool {
+        let state = lock(&self.state);
+        let sessions = state.users.get(&device.user).map_or(&[][..], |here| &here.sessions);
+        sessions.iter().any(|session| session.device == device && attempt.is_before(session.attempt))
+    }
+
     /// Enters a session; an older one of the same device is told that it was replaced, and may no longer write.
     pub(super) fn enter(&self, new: NewSession, now_ms: u64) -> Arc<SessionHandle> {
         let mut state = lock(&self.state);
@@ -178,6 +204,7 @@ impl Hub {
             user_id: new.user_id.clone(),
             device: new.device,
             incarnation: new.incarnation,
+            attempt: new.attempt,
             epoch,
             head: AtomicU64::new(0),
             applied: AtomicU64::new(new.applied.0),
@@ -352,6 +379,7 @@ mod tests {
             device: DeviceKey { user, slot },
             incarnation: Incarnation(1),
             applied: CommandSeq(0),
+            attempt: Attempt { instance: Nonce::default(), number: 0 },
         }
     }
 

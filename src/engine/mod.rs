@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, oneshot};
+use whimbrel_protocol::codec::MAX_PAGE;
 use whimbrel_protocol::frame::{
     AnswerBody, Begin, Busy, Command, CommandBody, Direction, Error, Event, Hello, History, HistoryPage, Online, OnlinePage, Origin,
     Position, QueryBody, Refused, ResetReason, ServerSignal, Signal, StoredMessage, Target, TypingFrom,
@@ -45,8 +46,8 @@ const READ_BYTES: usize = 32 * 1024;
 const PAGE_MAX: usize = 500;
 /// The most content that an answer to one query holds, in bytes.
 const HISTORY_BYTES: usize = 1 << 20;
-/// Content in one frame, in bytes: with a text of the largest size a frame still has room for what stands around it.
-const FRAME_CONTENT: usize = 32 * 1024;
+/// What a message takes beside its text and its author's name, in bytes, at most: numbers, lengths, kind.
+const MESSAGE_OVERHEAD: usize = 40;
 /// Names kept at hand.
 const NAMES_MAX: usize = 65_536;
 /// Within this time of a `SIGTERM` clients come back, spread.
@@ -193,7 +194,13 @@ impl Engine {
     /// What to tell the client.
     pub async fn hello(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
         let (answer, answered) = oneshot::channel();
-        let work = Work::Hello { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, answer };
+        let work = Work::Hello {
+            user: user.clone(),
+            device: hello.device.clone(),
+            incarnation: hello.incarnation,
+            attempt: attempt(hello),
+            answer,
+        };
         if self.queue.push(Lane::House, 0, work).is_err() {
             return Err(overloaded());
         }
@@ -382,14 +389,14 @@ impl Engine {
         let mut room = 0;
         for record in records {
             let Some(message) = self.stored_message(record)? else { continue };
-            let bytes = message.content.text.len();
+            let bytes = page_bytes(&message);
             match pages.last_mut() {
                 Some(page) if bytes <= room => {
                     room -= bytes;
                     page.messages.push(message);
                 }
                 _ => {
-                    room = FRAME_CONTENT.saturating_sub(bytes);
+                    room = MAX_PAGE.saturating_sub(bytes);
                     pages.push(HistoryPage { conversation, messages: vec![message], more });
                 }
             }
@@ -465,6 +472,15 @@ impl Engine {
     }
 }
 
+fn attempt(hello: &Hello) -> hub::Attempt {
+    hub::Attempt { instance: hello.instance, number: hello.attempt }
+}
+
+/// What a message takes of a page. One that takes more than a page has a page of its own, which still fits a frame.
+fn page_bytes(message: &StoredMessage) -> usize {
+    message.content.text.len() + message.from.as_str().len() + MESSAGE_OVERHEAD
+}
+
 fn refused(code: ErrorCode, message: String) -> AnswerBody {
     Refused { code, message }.into()
 }
@@ -499,7 +515,13 @@ impl Engine {
     /// As [`hello`](Self::hello), with everything before it committed first.
     pub(crate) fn step_hello(&self, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
         let (answer, mut answered) = oneshot::channel();
-        let work = Work::Hello { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, answer };
+        let work = Work::Hello {
+            user: user.clone(),
+            device: hello.device.clone(),
+            incarnation: hello.incarnation,
+            attempt: attempt(hello),
+            answer,
+        };
         assert!(self.queue.push(Lane::House, 0, work).is_ok(), "the queue is full");
         while self.step_commit(usize::MAX) {}
         let arrived = answered.try_recv().map_err(|_| overloaded())??;

@@ -1,8 +1,9 @@
 //! Snapshots: the conversations of a user as they stand, in pages, for a device that cannot be served from the log.
 
-use super::{Engine, FRAME_CONTENT, store_error};
+use super::{Engine, MESSAGE_OVERHEAD, page_bytes, store_error};
 use crate::store::{StoreError, UserNo};
 use std::sync::Arc;
+use whimbrel_protocol::codec::MAX_PAGE;
 use whimbrel_protocol::frame::{ConversationState, Direction, Error, MemberState, Snapshot};
 use whimbrel_protocol::{ConversationId, ConversationSeq};
 
@@ -37,12 +38,12 @@ impl Engine {
     fn snapshot_page(&self, user: UserNo, cursor: SnapshotCursor) -> Result<(Snapshot, Option<SnapshotCursor>), StoreError> {
         let found = self.store.conversations_of(user, cursor.after, CONVERSATIONS)?;
         let mut page = Snapshot { conversations: Vec::new(), last: found.len() < CONVERSATIONS };
-        let mut room = FRAME_CONTENT;
+        let mut room = MAX_PAGE;
         let mut after = cursor.after;
         for conversation in found {
             let messages = if cursor.messages {
                 let from = ConversationSeq(0);
-                let records = self.store.conversation_entries(conversation.id, from, Direction::Backwards, MESSAGES, FRAME_CONTENT)?;
+                let records = self.store.conversation_entries(conversation.id, from, Direction::Backwards, MESSAGES, MAX_PAGE)?;
                 records.iter().filter_map(|record| self.stored_message(record).transpose()).collect::<Result<Vec<_>, _>>()?
             } else {
                 Vec::new()
@@ -52,8 +53,8 @@ impl Engine {
                 Ok(MemberState { user, delivered: member.delivered, read: member.read })
             });
             let members = members.collect::<Result<Vec<_>, StoreError>>()?;
-            // Names and numbers count too: a page of conversations without messages has a limit as well.
-            let bytes = messages.iter().map(|message| message.content.text.len() + 100).sum::<usize>() + members.len() * 100;
+            let names = members.iter().map(|member| member.user.as_str().len() + MESSAGE_OVERHEAD).sum::<usize>();
+            let bytes = messages.iter().map(page_bytes).sum::<usize>() + names;
             if bytes > room && !page.conversations.is_empty() {
                 page.last = false;
                 break;

@@ -34,14 +34,19 @@ const FRAMES_AT_ONCE: usize = 64;
 /// Queries that wait for their turn; a client that asks more at once is in error.
 pub const QUERIES_MAX: usize = 16;
 
+/// Says who a client is, from its hello.
+pub type Authenticate = dyn Fn(&Hello) -> Result<UserId, Error> + Send + Sync;
+/// Says where else the server can be reached, now: certificates change.
+pub type Endpoints = dyn Fn() -> Vec<Endpoint> + Send + Sync;
+
 /// What every session needs to know of the server.
 pub struct Context {
     /// The engine.
     pub engine: Arc<Engine>,
-    /// Where else the server can be reached, now (certificates change).
-    pub endpoints: Box<dyn Fn() -> Vec<Endpoint> + Send + Sync>,
+    /// Where else the server can be reached.
+    pub endpoints: Box<Endpoints>,
     /// Says who a client is.
-    pub auth: Box<dyn Fn(&Hello) -> Result<UserId, Error> + Send + Sync>,
+    pub auth: Box<Authenticate>,
 }
 
 /// Serves one connection until it ends.

@@ -49,25 +49,26 @@ pub(super) fn pair(one: UserNo, other: UserNo) -> (UserNo, UserNo) {
 
 /// Says how the record contradicts the device that it changes (as it was before), if it does.
 pub(super) fn check_device(device: Option<&Device>, body: &RecordBody) -> Result<(), String> {
+    let named = |key: DeviceKey| format!("device {} of user {}", key.slot, key.user.0);
     if let RecordBody::Outbox { device: key, incarnation, .. } = body {
         if usize::from(key.slot) >= DEVICES_MAX {
-            return Err(format!("a device in slot {}, there are {DEVICES_MAX}", key.slot));
+            return Err(format!("{}: there are {DEVICES_MAX} slots", named(*key)));
         }
         return match device {
             Some(device) if *incarnation <= device.incarnation => {
-                Err(format!("outbox {incarnation} of {key:?} after outbox {}", device.incarnation))
+                Err(format!("{}: outbox {incarnation} after outbox {}", named(*key), device.incarnation))
             }
             _ => Ok(()),
         };
     }
     let Some(origin) = body.origin() else { return Ok(()) };
     match device {
-        None => Err(format!("a command of a device that is not known: {:?}", origin.device)),
+        None => Err(format!("a command of {}, which there is not", named(origin.device))),
         Some(device) if origin.incarnation != device.incarnation => {
-            Err(format!("a command of outbox {} of {:?}, whose outbox is {}", origin.incarnation, device.key, device.incarnation))
+            Err(format!("{}: a command of outbox {}, while its outbox is {}", named(device.key), origin.incarnation, device.incarnation))
         }
         Some(device) if origin.cseq != device.applied.next() => {
-            Err(format!("command {} of {:?} after {}", origin.cseq, device.key, device.applied))
+            Err(format!("{}: command {} after {}", named(device.key), origin.cseq, device.applied))
         }
         Some(_) => Ok(()),
     }

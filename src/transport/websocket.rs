@@ -22,7 +22,6 @@ const BUFFER_BYTES: usize = 4 * 1024;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sets the limits of an upgrade.
-#[must_use]
 pub fn limited(upgrade: WebSocketUpgrade, form: Form) -> WebSocketUpgrade {
     upgrade
         .read_buffer_size(BUFFER_BYTES)

@@ -144,8 +144,7 @@ async fn finish(taking: tokio::task::JoinHandle<(Client, Events, Taken)>, count:
     }
     events.done();
     client.close().await;
-    let taken = std::mem::take(&mut *taken.lock().unwrap());
-    taken
+    std::mem::take(&mut *taken.lock().unwrap())
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod bad_input;
 mod bench;
 mod checker;
+mod commands;
 mod harness;
 mod http;
 mod kills;

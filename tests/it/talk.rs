@@ -177,6 +177,44 @@ fn history_comes_in_pages_backwards_and_forwards() {
 }
 
 #[test]
+fn a_long_answer_comes_in_as_many_frames_as_it_takes() {
+    run(async {
+        let server = ServerProcess::start();
+        // Names of the largest size, and texts from tiny to the largest.
+        let (ann, bob) = ("a".repeat(UserId::MAX_BYTES), "b".repeat(UserId::MAX_BYTES));
+        let mut sender = Frames::enter(server.http, Form::Postcard, &ann, "phone").await;
+        for number in 0..400 {
+            let cseq = sender.say(&bob, &"x".repeat(if number % 100 == 99 { 60 * 1024 } else { 60 })).await;
+            if number % 100 == 99 {
+                sender.applied(cseq).await;
+            }
+        }
+        for form in [Form::Postcard, Form::Json] {
+            let mut reader = Frames::enter(server.http, form, &bob, &format!("{form:?}")).await;
+            let history = History { of: user(&ann), from: ConversationSeq(0), direction: Direction::Forwards, limit: 500 };
+            reader.link.send(&ClientFrame::Query(Query { id: QueryId(1), body: history.into() })).await;
+            let mut numbers = Vec::new();
+            let mut last = false;
+            while !last {
+                let answer = |frame: &ServerFrame| if let ServerFrame::Answer(answer) = frame { Some(answer.clone()) } else { None };
+                let answer = reader.wait("an answer", answer).await;
+                let AnswerBody::History(page) = answer.body else { panic!("{:?}", answer.body) };
+                numbers.extend(page.messages.iter().map(|message| message.seq.0));
+                last = answer.last;
+                assert!(!page.more);
+            }
+            assert_eq!(numbers, (1..=400).collect::<Vec<_>>());
+            let snapshot = whimbrel_protocol::frame::Hello {
+                origin: whimbrel_protocol::frame::Origin::Snapshot,
+                ..hello(&bob, &format!("{form:?} new"))
+            };
+            let mut new = Frames::enter_with(server.http, form, snapshot).await;
+            new.wait("a snapshot", |frame| matches!(frame, ServerFrame::Snapshot(page) if page.last).then_some(())).await;
+        }
+    });
+}
+
+#[test]
 fn strangers_do_not_see_a_conversation() {
     run(async {
         let server = ServerProcess::start();
@@ -276,6 +314,25 @@ fn a_newer_session_of_a_device_replaces_the_older() {
         assert_eq!(older.link.error().await.code, ErrorCode::Replaced);
         let cseq = newer.say("bob", "still here").await;
         newer.applied(cseq).await;
+    });
+}
+
+#[test]
+fn a_hello_that_comes_late_does_not_replace_the_session_in_use() {
+    run(async {
+        use whimbrel_protocol::Nonce;
+        use whimbrel_protocol::frame::Hello;
+        let server = ServerProcess::start();
+        let attempt = |attempt| Hello { instance: Nonce([3; 8]), attempt, ..hello("ann", "phone") };
+        let mut first = Frames::enter_with(server.http, Form::Postcard, attempt(1)).await;
+        let mut third = Frames::enter_with(server.http, Form::Postcard, attempt(3)).await;
+        assert_eq!(first.link.error().await.code, ErrorCode::Replaced);
+        let mut late = crate::harness::Link::open(server.http, Form::Postcard).await;
+        late.send(&ClientFrame::Hello(attempt(2))).await;
+        assert_eq!(late.error().await.code, ErrorCode::Replaced);
+        let cseq = third.say("bob", "still here").await;
+        third.applied(cseq).await;
+        assert_eq!(third.welcome.incarnation, Incarnation(2), "the late one did not change the outbox");
     });
 }
 

@@ -59,6 +59,8 @@ pub struct Builder {
     pins: Vec<String>,
     origin: Origin,
     liveness: Liveness,
+    #[cfg(test)]
+    pub(crate) death: Option<crate::state::Death>,
 }
 
 impl Builder {
@@ -75,6 +77,8 @@ impl Builder {
             pins: Vec::new(),
             origin: Origin::default(),
             liveness: Liveness::default(),
+            #[cfg(test)]
+            death: None,
         }
     }
 
@@ -148,10 +152,23 @@ impl Builder {
         if server.secure && !trust.is_configured() {
             return Err(StartError::NothingToTrust { url: self.url });
         }
-        let (keeper, device) = open(self.state, user.clone(), wanted).await?;
-        let loaded = keeper.read(|store| store.load()).await?;
+        let open = Opening {
+            user: user.clone(),
+            wanted,
+            #[cfg(test)]
+            death: self.death,
+        };
+        let (keeper, device) = open.open(self.state).await?;
         let key = favourite_key(&server);
-        let note = keeper.read(move |store| store.note(&key)).await?;
+        let loaded = keeper.read(move |store| Ok((store.load()?, store.note(&key)?))).await;
+        let (loaded, note) = match loaded {
+            Ok(loaded) => loaded,
+            Err(why) => {
+                // The folder is free again when this returns.
+                keeper.stop().await;
+                return Err(why.into());
+            }
+        };
         let config = Config {
             server,
             trust,
@@ -204,21 +221,35 @@ async fn load_trust(ca: Option<PathBuf>, pins: Vec<[u8; 32]>) -> Result<Trust, S
     loaded.map_err(|why| StartError::Ca(why.to_string()))?.map_err(StartError::from)
 }
 
-async fn open(state: State, user: UserId, wanted: Option<DeviceId>) -> Result<(Keeper, DeviceId), StateError> {
-    let fresh = format!("rust-{:016x}", rand::random::<u64>());
-    let fresh = DeviceId::new(&fresh).map_err(|why| StateError::Failed(why.to_string()))?;
-    match state {
-        State::Memory => Ok((Keeper::in_place(MemoryStore::default()), wanted.unwrap_or(fresh))),
-        State::Folder(folder) => {
-            let (told, device) = tokio::sync::oneshot::channel();
-            let keeper = Keeper::on_thread(move || {
-                let (store, device) = SqliteStore::open(&folder, &user, wanted.as_ref(), &fresh)?;
-                // The receiver waits below, unless the whole attempt was given up.
-                let _ = told.send(device.device);
-                Ok(store)
-            })
-            .await?;
-            Ok((keeper, device.await.map_err(|_| StateError::Closed)?))
-        }
+/// Whose state is to be opened.
+struct Opening {
+    user: UserId,
+    wanted: Option<DeviceId>,
+    #[cfg(test)]
+    death: Option<crate::state::Death>,
+}
+
+impl Opening {
+    async fn open(self, state: State) -> Result<(Keeper, DeviceId), StateError> {
+        let fresh = format!("rust-{:016x}", rand::random::<u64>());
+        let fresh = DeviceId::new(&fresh).map_err(|why| StateError::Failed(why.to_string()))?;
+        let folder = match state {
+            State::Memory => return Ok((Keeper::in_place(MemoryStore::default()), self.wanted.unwrap_or(fresh))),
+            State::Folder(folder) => folder,
+        };
+        let (told, device) = tokio::sync::oneshot::channel();
+        let keeper = Keeper::on_thread(move || {
+            #[cfg_attr(not(test), expect(unused_mut, reason = "tests decide when it dies"))]
+            let (mut store, device) = SqliteStore::open(&folder, &self.user, self.wanted.as_ref(), &fresh)?;
+            #[cfg(test)]
+            {
+                store.death = self.death;
+            }
+            // The receiver waits below, unless the whole attempt was given up.
+            let _ = told.send(device.device);
+            Ok(store)
+        })
+        .await?;
+        Ok((keeper, device.await.map_err(|_| StateError::Closed)?))
     }
 }

@@ -63,7 +63,7 @@ pub use builder::{Builder, Liveness, State};
 pub use client::{Client, Sent, Ticket, text};
 pub use connection::Connection;
 pub use driver::OUTBOX_MAX;
-pub use error::{ConnectError, EndReason, OutcomeError, QueryError, SendError, StartError};
+pub use error::{BadName, ConnectError, EndReason, OutcomeError, QueryError, SendError, StartError};
 pub use events::{Events, Incoming, Outcome};
 pub use inbox::EVENTS_MAX;
 pub use state::{LocalConversation, LocalMessage, StateError, Waiting};

@@ -22,6 +22,13 @@ pub struct Hello {
     /// Name and version of the client software, for logs.
     #[serde(default)]
     pub agent: String,
+    /// Random, for each run of the client; zeros where the client does not say.
+    #[serde(default)]
+    pub instance: Nonce,
+    /// Rises with each `Hello` of one run. One that comes after a higher one is late, from a connection that the client gave up on, and is
+    /// refused: it must not replace the session that is in use.
+    #[serde(default)]
+    pub attempt: u32,
     /// The outbox that commands of this session come from; 0 asks for a new one.
     #[serde(default)]
     pub incarnation: Incarnation,

@@ -109,6 +109,8 @@ impl Device {
             device: DeviceId::new(&self.no.to_string()).unwrap(),
             token: String::new(),
             agent: String::new(),
+            instance: Default::default(),
+            attempt: 0,
             incarnation: process.uplink.incarnation(),
             position: process.downlink.position(),
             origin: [Origin::Snapshot, Origin::Oldest, Origin::Now][self.no],

@@ -74,6 +74,8 @@ fn hello(list: &mut List) {
         device: DeviceId::new("phone").unwrap(),
         token: String::new(),
         agent: String::new(),
+        instance: Nonce::default(),
+        attempt: 0,
         incarnation: Incarnation(0),
         position: None,
         origin: Origin::Snapshot,
@@ -83,6 +85,8 @@ fn hello(list: &mut List) {
     let back = Hello {
         token: "a.b.c".to_owned(),
         agent: "whimbrel-web/0.1".to_owned(),
+        instance: Nonce([1, 2, 3, 4, 5, 6, 7, 8]),
+        attempt: 2,
         incarnation: Incarnation(2),
         position: Some(position),
         ..least.clone()
@@ -92,6 +96,8 @@ fn hello(list: &mut List) {
         min_version: 0,
         max_version: u8::MAX,
         user: user("\u{10ffff}订 é"),
+        instance: Nonce([u8::MAX; 8]),
+        attempt: u32::MAX,
         incarnation: Incarnation(MOST),
         position: Some(Position { epoch: LogEpoch(MOST), cursor: MailboxSeq(MOST), time: Time(MOST) }),
         extensions: vec![extension(1, &[]), extension(u16::MAX, &[0, 127, 128, 255])],

@@ -64,18 +64,10 @@ fn extensions() -> impl Strategy<Value = Vec<Extension>> {
 fn hello() -> impl Strategy<Value = Hello> {
     let origin = prop_oneof![Just(Origin::Snapshot), Just(Origin::Oldest), Just(Origin::Now)];
     let who = (user(), name().prop_map(|name| DeviceId::new(&name).unwrap()), text(), text());
-    (any::<(u8, u8)>(), who, incarnation(), option::of(position()), origin, extensions()).prop_map(
-        |((min_version, max_version), (user, device, token, agent), incarnation, position, origin, extensions)| Hello {
-            min_version,
-            max_version,
-            user,
-            device,
-            token,
-            agent,
-            incarnation,
-            position,
-            origin,
-            extensions,
+    let run = (any::<[u8; 8]>().prop_map(Nonce), any::<u32>());
+    (any::<(u8, u8)>(), who, run, incarnation(), option::of(position()), origin, extensions()).prop_map(
+        |((min_version, max_version), (user, device, token, agent), (instance, attempt), incarnation, position, origin, extensions)| {
+            Hello { min_version, max_version, user, device, token, agent, instance, attempt, incarnation, position, origin, extensions }
         },
     )
 }

@@ -64,6 +64,8 @@ fn of_length(len: usize) -> ClientFrame {
             device: DeviceId::new("b").unwrap(),
             token: String::new(),
             agent: String::new(),
+            instance: Default::default(),
+            attempt: 0,
             incarnation: Default::default(),
             position: None,
             origin: Default::default(),

@@ -42,6 +42,8 @@ impl Peer {
             device,
             token: String::new(),
             agent: concat!("whimbrel-bench/", env!("CARGO_PKG_VERSION")).into(),
+            instance: Default::default(),
+            attempt: 0,
             incarnation: Incarnation(0),
             position: None,
             origin: Origin::Now,

@@ -31,6 +31,7 @@ mod reader;
 mod rows;
 mod schema;
 mod sweep;
+mod tail;
 mod trim;
 mod writer;
 
@@ -57,8 +58,6 @@ use writer::Writer;
 
 /// How many keys a flush writes before it lets others at the store.
 const FLUSH_KEYS: usize = 1024;
-/// How many cursors may wait in memory before they are written for their own sake.
-const CURSORS_MAX: usize = 16_384;
 
 /// How much of the machine a store takes. The defaults suit a server with 512 MiB for itself or more.
 #[derive(Debug, Clone)]
@@ -125,7 +124,7 @@ struct Shared {
     /// Only the thread that holds the writer changes it.
     index: RwLock<Index>,
     facts: Mutex<KnownFacts>,
-    /// Cursors that the writer has not taken over yet.
+    /// Cursors that the writer has not taken over yet: at most one a device.
     cursors: Mutex<HashMap<DeviceKey, MailboxSeq>>,
     readers: Readers,
     checkpoints: Checkpoints,
@@ -162,6 +161,8 @@ pub struct SqliteStore {
     epoch: LogEpoch,
     writer: Mutex<Writer>,
     shared: Shared,
+    /// The last to go: until then connections are being closed.
+    lock: Mutex<Lock>,
 }
 
 impl SqliteStore {
@@ -186,7 +187,7 @@ impl SqliteStore {
         let behind = end - sweep.tail;
         let checkpoints = Checkpoints::start(schema::connect(path, Access::Write, &options)?, options.hooks.checkpoint_pages)?;
         let shared = Shared::new(path, options, index, checkpoints);
-        let store = Self { epoch, writer: Mutex::new(Writer::new(connection, sweep, lock)), shared };
+        let store = Self { epoch, writer: Mutex::new(Writer::new(connection, sweep)), shared, lock: Mutex::new(lock) };
         // A tail this long comes of a server that was killed again and again before a sweep was through. It must not grow for ever.
         if behind > store.shared.options.sweep_entries {
             store.flush()?;
@@ -259,9 +260,7 @@ impl Store for SqliteStore {
             let noted = waiting.entry(*key).or_default();
             *noted = (*noted).max(*cursor);
         }
-        let full = waiting.len() > CURSORS_MAX;
-        drop(waiting);
-        if full { self.flush() } else { Ok(()) }
+        Ok(())
     }
 
     fn trim(&self, keep: Retention, now: Time) -> Result<u64, StoreError> {
@@ -274,9 +273,9 @@ impl Store for SqliteStore {
             // In slices, so that a transaction does not have to wait for all of it.
             while !self.writer().flush_some(&self.shared, FLUSH_KEYS, upto)? {}
         }
-        let mut writer = self.writer();
+        let writer = self.writer();
         let end = self.shared.index()?.next.pos;
-        writer.lock.note(end);
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).note(end);
         checkpoint::checkpoint(&writer.connection).map_err(|error| schema::failed(&error))
     }
 }

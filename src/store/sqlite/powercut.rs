@@ -277,8 +277,7 @@ fn same(store: &SqliteStore, records: &[Arc<Record>]) {
 /// Opens what a power cut left, and says what is wrong with it.
 fn examine(folder: &Path, disk: &Disk, history: &History) -> Result<(), String> {
     let path = folder.join("store.db");
-    let mut options = small();
-    options.hooks.synchronous_off = true;
+    let options = small();
     let store = SqliteStore::open(&path, options).map_err(|error| format!("it does not open: {error}"))?;
     let end = end(&store);
     if end < disk.promised {

@@ -2,9 +2,10 @@
 //! leave nothing out; the other way round, a sweep in between could hide entries from both.
 
 use super::super::{Conversation, Entry, MailboxBounds, Pos, Record, StoreError, UserNo, fold};
-use super::index::{State, Tail, apply_to_conversation};
+use super::index::{State, apply_to_conversation};
 use super::rows::{self, Chunks, Open};
 use super::schema::{Access, connect, damaged};
+use super::tail::Tail;
 use super::{Shared, SqliteOptions};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};

@@ -13,6 +13,10 @@ mod embedded {
     refinery::embed_migrations!("src/store/sqlite/migrations");
 }
 
+/// "Whbl": says in the header of the file whose it is. Written by the first migration.
+const APPLICATION: i64 = 0x5768_626c;
+const NOT_OURS: &str = "this file is an SQLite database, but not a store of Whimbrel";
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -109,7 +113,7 @@ pub(super) fn known_version(connection: &Connection) -> Result<u32, StoreError> 
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(|error| failed(&error))?;
     let ours: i64 = connection.query_row(table, [], |row| row.get(0)).map_err(|error| failed(&error))?;
     if ours == 0 && tables > 0 {
-        return Err(StoreError::Unavailable("this file is an SQLite database, but not a store of Whimbrel".to_owned()));
+        return Err(StoreError::Unavailable(NOT_OURS.to_owned()));
     }
     if ours == 0 {
         return Ok(0);
@@ -117,6 +121,10 @@ pub(super) fn known_version(connection: &Connection) -> Result<u32, StoreError> 
     let version = connection
         .query_row("SELECT coalesce(max(version), 0) FROM refinery_schema_history", [], |row| row.get::<_, u32>(0))
         .map_err(|error| failed(&error))?;
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(|error| failed(&error))?;
+    if version > 0 && application != APPLICATION {
+        return Err(StoreError::Unavailable(NOT_OURS.to_owned()));
+    }
     let known = embedded::migrations::runner().get_migrations().iter().map(|migration| migration.version()).max().unwrap_or(0);
     let known = u32::try_from(known).unwrap_or(0);
     if version > known {

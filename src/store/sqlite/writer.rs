@@ -2,9 +2,10 @@
 
 use super::super::staged::{Base, Next, Staged};
 use super::super::{Conversation, Device, DeviceKey, Pos, Record, RecordBody, StoreError, Transaction, UserNo, fold};
-use super::index::{Devices, Index, State, Tail, apply_to_conversation, apply_to_devices};
-use super::schema::{Lock, damaged, failed, meta, set_meta};
+use super::index::{Devices, Index, State, apply_to_conversation, apply_to_devices};
+use super::schema::{damaged, failed, meta, set_meta};
 use super::sweep::Sweep;
+use super::tail::Tail;
 use super::{Shared, chunk, encode, rows};
 use rusqlite::{Connection, ErrorCode};
 use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
@@ -172,14 +173,13 @@ impl Drop for Begun<'_> {
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) sweep: Sweep,
-    pub(super) lock: Lock,
     body: Vec<u8>,
     recipients: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, sweep: Sweep, lock: Lock) -> Self {
-        Self { connection, sweep, lock, body: Vec::new(), recipients: Vec::new() }
+    pub(super) fn new(connection: Connection, sweep: Sweep) -> Self {
+        Self { connection, sweep, body: Vec::new(), recipients: Vec::new() }
     }
 
     pub(super) fn transact(
@@ -205,7 +205,7 @@ impl Writer {
             rows::run(&self.connection, "INSERT INTO user (user, id) VALUES (?1, ?2)", (user.0, id.as_str()))?;
         }
         append(&self.connection, &records, &mut self.body, &mut self.recipients)?;
-        let entries = records.iter().map(|record| 2 + record.recipients.len() as u64).sum();
+        let entries = records.iter().map(|record| weight(record)).sum();
         let step = self.sweep.step(entries, shared.options.sweep_entries);
         let keys = self.sweep.write(step, &published)?;
         if let Err(error) = begun.commit() {
@@ -327,6 +327,11 @@ impl Writer {
             Err(error) => Err(self.commit_failed(shared, &error)),
         }
     }
+}
+
+/// How many entries of indexes a record counts as: its own, and more if it is long. So the tail is bounded in bytes, too.
+fn weight(record: &Record) -> u64 {
+    2 + (record.recipients.len() + record.content_bytes() / 256) as u64
 }
 
 /// Writes rows of the log, and the rows of conversations that begin.

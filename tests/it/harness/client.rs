@@ -96,6 +96,8 @@ pub fn hello(user: &str, device: &str) -> Hello {
         device: DeviceId::new(device).unwrap(),
         token: String::new(),
         agent: "tests".into(),
+        instance: Nonce::default(),
+        attempt: 0,
         incarnation: Incarnation(0),
         position: None,
         origin: Origin::Oldest,

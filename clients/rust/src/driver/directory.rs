@@ -1,7 +1,7 @@
 //! Who is in which conversation: to put back the names that the wire leaves out.
 
 use std::collections::HashMap;
-use whimbrel_protocol::frame::{ConversationKind, Event, EventBody, Snapshot};
+use whimbrel_protocol::frame::{ConversationKind, Event, EventBody, HistoryPage, Snapshot};
 use whimbrel_protocol::{ConversationId, UserId};
 
 pub(super) struct Directory {
@@ -32,6 +32,25 @@ impl Directory {
         if let Some(other) = other {
             self.others.insert(id, other.clone());
         }
+    }
+
+    /// The conversation whose members would have to be known to complete this event, if they are not.
+    pub fn lacks(&self, event: &Event) -> Option<ConversationId> {
+        let conversation = match &event.body {
+            EventBody::Message(message) if message.from.is_none() => message.conversation,
+            EventBody::Receipt(receipt) if receipt.user.is_none() => receipt.conversation,
+            _ => return None,
+        };
+        (!self.others.contains_key(&conversation)).then_some(conversation)
+    }
+
+    /// Learns from messages of a direct conversation. Returns whether they told.
+    pub fn learn_from(&mut self, page: &HistoryPage) -> bool {
+        let other = page.messages.iter().find(|message| message.from != self.me);
+        if let Some(other) = other {
+            self.others.insert(page.conversation, other.from.clone());
+        }
+        other.is_some()
     }
 
     pub fn clear(&mut self) {

@@ -4,6 +4,7 @@
 //! at a time ([`Driver::drive`]). Everything the store does is handed over in order and awaited beside the rest, but for the moments
 //! of a session's beginning where nothing may happen before it is stored.
 
+mod deliver;
 mod directory;
 mod outbox;
 mod phase;
@@ -23,13 +24,14 @@ use futures_util::stream::FuturesUnordered;
 use outbox::Outbox;
 use phase::{Backoff, Phase, Retry};
 use queries::Queries;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use whimbrel_protocol::frame::{CommandBody, Origin, Position, QueryBody, Signal, Watch};
+use whimbrel_protocol::frame::{CommandBody, Event, HistoryPage, Origin, Position, QueryBody, Signal, Watch};
 use whimbrel_protocol::{DeviceId, Downlink, DownlinkState, MailboxSeq, Nonce, UserId};
 
 /// Commands in the outbox whose outcome was not taken, at most; beyond them `send` waits.
@@ -88,10 +90,18 @@ pub(crate) struct Queues {
 
 /// What the store has finished.
 enum Completed {
-    Enqueued { requests: Vec<Storing>, result: Result<(), StateError> },
-    Taken { position: Position, result: Result<(), StateError> },
+    Enqueued {
+        requests: Vec<Storing>,
+        result: Result<(), StateError>,
+    },
+    Taken {
+        position: Position,
+        result: Result<(), StateError>,
+    },
     Saved(Result<(), StateError>),
     Noted,
+    /// Messages of a conversation whose members were not known.
+    Named(Result<HistoryPage, QueryError>),
 }
 
 /// Who waits for commands to be stored, and which.
@@ -114,6 +124,10 @@ pub(crate) struct Driver {
     /// Highest event that went into the inbox; those up to it that come again are known.
     queued: MailboxSeq,
     directory: Directory,
+    /// Events that wait until a name is known, the first of them for its own.
+    parked: VecDeque<Event>,
+    /// The event whose name could not be found out: it goes without.
+    nameless: Option<MailboxSeq>,
     queries: Queries,
     watch: Option<Watch>,
 
@@ -125,6 +139,9 @@ pub(crate) struct Driver {
     /// Since when the outbox has a state that is not stored.
     unsaved: Option<Instant>,
 
+    /// This run of the client, and how often it has said hello: so that a hello that comes late cannot replace a newer session.
+    instance: Nonce,
+    attempt: u32,
     phase: Phase,
     backoff: Backoff,
     /// Where the server is, as it said; asked again after a failure.
@@ -153,6 +170,8 @@ impl Driver {
             sends,
             held: None,
             connection,
+            parked: VecDeque::new(),
+            nameless: None,
             queries: Queries::default(),
             watch: None,
             jobs: FuturesUnordered::new(),
@@ -160,6 +179,8 @@ impl Driver {
             taking: false,
             saving: false,
             unsaved: None,
+            instance: Nonce(rand::random()),
+            attempt: 0,
             phase: Phase::Waiting(now),
             backoff: Backoff::default(),
             endpoints: None,
@@ -318,6 +339,7 @@ impl Driver {
                 result?;
             }
             Completed::Noted => {}
+            Completed::Named(page) => self.on_named(page.ok()),
         }
         Ok(())
     }

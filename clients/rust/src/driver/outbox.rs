@@ -13,6 +13,9 @@ use whimbrel_protocol::{Agreement, CommandSeq, Disagreement, Incarnation, Nonce,
 /// Bytes of text in the outbox, at most: the longest texts are not kept in such numbers.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Commands that a server that has forgotten an outbox is sent again, at most: it knows the nonces of twice as many.
+const REPEATS_MAX: u64 = 128;
+
 #[derive(Default)]
 pub(super) struct Outbox {
     uplink: Uplink,
@@ -28,6 +31,8 @@ pub(super) struct Disagreed {
     pub state: OutboxState,
     /// Commands that the server forgot that it had applied: they are sent again.
     pub again: Vec<Nonce>,
+    /// What becomes of those whose outcome will not be told.
+    pub untold: Vec<Outcome>,
 }
 
 fn text_bytes(body: &CommandBody) -> usize {
@@ -108,25 +113,33 @@ impl Outbox {
         }
     }
 
-    /// After [`Agreement::Disagreed`]: what the server has forgotten, and this device still has, is sent again under the new numbers.
-    /// A command that the server has after all is a repeat there.
-    pub fn on_disagreed(&mut self, incarnation: Incarnation, disagreement: Disagreement) -> Disagreed {
-        let Disagreement::ServerIsOlder { server, .. } = disagreement else {
-            return Disagreed { state: self.uplink.state(), again: Vec::new() };
+    /// After [`Agreement::Disagreed`]: the outcomes of what was applied are told in the outbox that is given up, if at all, and that one is
+    /// not heard of again. What the server may have lost is sent again under the new numbers; a command that it has after all is a
+    /// repeat there, and its outcome is told. Of the rest it is known that it was carried out, and no more.
+    pub fn on_disagreed(&mut self, disagreement: Disagreement) -> Disagreed {
+        let state = self.uplink.state();
+        let lost_after = match disagreement {
+            Disagreement::ServerIsOlder { server, .. } => Some(server.0),
+            // Forgotten by the server, or restored: of the newest it still knows the nonces, if it ever had them.
+            Disagreement::AnotherOutbox { server, ours } if server < ours => Some(state.applied.0.saturating_sub(REPEATS_MAX)),
+            _ => None,
         };
-        let lost: Vec<Command> = self
-            .awaiting
-            .range((incarnation, server.next())..=(incarnation, CommandSeq(u64::MAX)))
-            .map(|(_, command)| command.clone())
-            .collect();
-        for command in &lost {
-            self.awaiting.remove(&(command.incarnation, command.cseq));
+        let (mut lost, mut untold) = (Vec::new(), Vec::new());
+        for (_, command) in std::mem::take(&mut self.awaiting) {
+            if lost_after.is_some_and(|applied| command.cseq.0 > applied) { lost.push(command) } else { untold.push(command) }
         }
-        let state = OutboxState { incarnation: Incarnation(0), applied: server, applied_nonce: Nonce::default() };
+        let untold = untold.into_iter().map(|command| self.tell(None, command.cseq, Some(command), Err(OutcomeError::Untold))).collect();
+        if lost.is_empty() {
+            self.count_bytes();
+            return Disagreed { state, again: Vec::new(), untold };
+        }
+        let applied = CommandSeq(lost_after.unwrap_or_default());
+        let state = OutboxState { incarnation: Incarnation(0), applied, applied_nonce: Nonce::default() };
         let again = lost.iter().map(|command| command.nonce).collect();
         let pending: Vec<Command> = lost.into_iter().chain(self.uplink.pending().cloned()).collect();
         self.uplink = Uplink::restore(state, pending);
-        Disagreed { state, again }
+        self.count_bytes();
+        Disagreed { state, again, untold }
     }
 
     /// The numbers of everything that waits, as they are after a renumbering.

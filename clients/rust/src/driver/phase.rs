@@ -184,6 +184,8 @@ impl Driver {
         self.outbox.on_disconnect();
         self.downlink.on_disconnect();
         self.queries.on_disconnect();
+        // Not queued, so not known: they come again.
+        self.parked.clear();
         let phase = std::mem::replace(&mut self.phase, Phase::Waiting(Instant::now()));
         if let Phase::Session(session) = phase {
             match session.greeted {

@@ -9,15 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::error::Advice;
-use whimbrel_protocol::frame::{
-    ClientFrame, Error, Event, EventBody, GoAway, Hello, Ping, ResetReason, ServerFrame, Signal, Snapshot, Welcome,
-};
+use whimbrel_protocol::frame::{ClientFrame, Error, Event, GoAway, Hello, Ping, ResetReason, ServerFrame, Signal, Snapshot, Welcome};
 use whimbrel_protocol::{Agreement, Disagreement, MailboxSeq, Taken, VERSION_MAX, VERSION_MIN};
 
 pub(super) struct Session {
     pub source: Source,
     pub sink: Sink,
-    transport: TransportKind,
+    pub transport: TransportKind,
     begun: Instant,
     /// Since when the server has welcomed us.
     pub greeted: Option<Instant>,
@@ -32,7 +30,7 @@ pub(super) struct Session {
     /// A snapshot is under way: why, and how many pages and conversations came.
     snapshot: Option<Pages>,
     /// Events came that the inbox had no room for: they come again in another session.
-    overflow: bool,
+    pub overflow: bool,
 }
 
 #[derive(Default)]
@@ -95,7 +93,8 @@ impl Session {
 }
 
 impl Driver {
-    pub(super) fn hello(&self) -> Hello {
+    pub(super) fn hello(&mut self) -> Hello {
+        self.attempt = self.attempt.saturating_add(1);
         Hello {
             min_version: VERSION_MIN,
             max_version: VERSION_MAX,
@@ -103,6 +102,8 @@ impl Driver {
             device: self.config.device.clone(),
             token: self.config.token.clone(),
             agent: self.config.agent.clone(),
+            instance: self.instance,
+            attempt: self.attempt,
             incarnation: self.outbox.incarnation(),
             position: self.downlink.position(),
             origin: self.config.origin,
@@ -165,7 +166,7 @@ impl Driver {
             let Some(command) = self.outbox.poll_transmit(now) else { break };
             session.push(&ClientFrame::Command(command.clone()))?;
         }
-        if session.overflow && self.inbox.is_half_empty() {
+        if session.overflow && self.parked.is_empty() && self.inbox.is_half_empty() {
             return Err(Stop::lost("events came faster than they were taken; now there is room again", Retry::Now));
         }
         Ok(false)
@@ -250,15 +251,7 @@ impl Driver {
                 self.outbox.on_busy(busy.cseq, Duration::from_millis(busy.retry_after_ms.into()), now);
                 Ok(())
             }
-            (ServerFrame::Event(event), _) => match self.downlink.on_event(event) {
-                Taken::Next(events) => {
-                    events.into_iter().for_each(|event| self.deliver(session, event));
-                    Ok(())
-                }
-                // One reliable stream has no business with gaps: waiting would be for ever.
-                Taken::Early => Err(out_of_place("an event with a gap before it")),
-                Taken::Dropped => Ok(()),
-            },
+            (ServerFrame::Event(event), _) => self.on_event(session, event),
             (ServerFrame::Snapshot(page), _) => self.on_snapshot(session, page).await,
             (ServerFrame::Answer(answer), _) => {
                 self.queries.on_answer(answer);
@@ -271,7 +264,21 @@ impl Driver {
         }
     }
 
-    fn on_applied(&mut self, cseq: whimbrel_protocol::CommandSeq) {
+    fn on_event(&mut self, session: &mut Session, event: Event) -> Result<(), Stop> {
+        // Also where it is known already: what the server has said may be acknowledged.
+        session.seen = session.seen.max(event.through());
+        match self.downlink.on_event(event) {
+            Taken::Next(events) => {
+                events.into_iter().for_each(|event| self.deliver(session, event));
+                Ok(())
+            }
+            // One reliable stream has no business with gaps: waiting would be for ever.
+            Taken::Early => Err(out_of_place("an event with a gap before it")),
+            Taken::Dropped => Ok(()),
+        }
+    }
+
+    pub(super) fn on_applied(&mut self, cseq: whimbrel_protocol::CommandSeq) {
         if self.outbox.on_applied(cseq) {
             self.unsaved.get_or_insert_with(Instant::now);
         }
@@ -342,11 +349,14 @@ impl Driver {
     }
 
     async fn disagree(&mut self, incarnation: whimbrel_protocol::Incarnation, why: Disagreement) -> Result<Stop, Stop> {
-        let disagreed = self.outbox.on_disagreed(incarnation, why);
-        let again = disagreed.again;
-        self.keeper.call(move |store| store.disagree(disagreed.state, &again)).await.map_err(state)?;
-        self.unsaved = None;
+        let disagreed = self.outbox.on_disagreed(why);
+        let untold: Vec<_> = disagreed.untold.iter().filter_map(|outcome| outcome.nonce).collect();
+        // Said before it is stored: afterwards nothing remembers the contradiction.
         self.inbox.push(Item::Notice(Incoming::Disagreement(why)));
+        disagreed.untold.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
+        let (state_now, again) = (disagreed.state, disagreed.again);
+        self.keeper.call(move |store| store.disagree(state_now, &again, &untold)).await.map_err(state)?;
+        self.unsaved = None;
         // At once, for a new outbox. A server that disagrees with that one too is not worth hurrying for.
         let retry = if incarnation.0 == 0 { Retry::Backoff } else { Retry::Now };
         Ok(Stop::lost(format!("this device needs a new outbox: {why}"), retry))
@@ -379,35 +389,6 @@ impl Driver {
         self.inbox.push(Item::Notice(Incoming::Snapshot { conversations: pages.conversations }));
         outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
         Ok(())
-    }
-
-    fn deliver(&mut self, session: &mut Session, mut event: Event) {
-        session.seen = event.through();
-        if event.through() <= self.queued {
-            return;
-        }
-        if let EventBody::Sent(whimbrel_protocol::frame::Sent { incarnation, cseq, .. })
-        | EventBody::Rejected(whimbrel_protocol::frame::Rejected { incarnation, cseq, .. }) = event.body
-        {
-            // An outcome says that the command is durable; `Applied` may come later. Stored together with the event, at the latest.
-            if incarnation == self.outbox.incarnation() {
-                self.on_applied(cseq);
-            }
-        }
-        session.overflow |= !self.inbox.has_room();
-        let outcome = self.outbox.on_outcome(&event, session.transport, session.overflow);
-        if session.overflow {
-            return;
-        }
-        self.queued = event.through();
-        let position = self.downlink.position_at(&event);
-        self.directory.complete(&mut event);
-        let shown = match (&event.body, outcome) {
-            (EventBody::Skip(_), _) => None,
-            (_, Some(outcome)) => Some(Incoming::Outcome(outcome)),
-            _ => Some(Incoming::Event { event: event.clone(), transport: session.transport }),
-        };
-        self.inbox.push(Item::Event { event, position, shown });
     }
 }
 

@@ -46,17 +46,13 @@ impl MemoryStore {
             }
             EventBody::Message(message) => {
                 let conversation = self.conversation(message.conversation, ConversationKind::Direct);
-                // As on disk: without its writer a message counts for the head only.
-                match &message.from {
-                    Some(from) => conversation.add(message.conversation, message.seq, from, event.time, &message.content),
-                    None => conversation.head = conversation.head.max(message.seq),
-                }
+                conversation.add(message.conversation, message.seq, message.from.as_ref(), event.time, &message.content);
             }
             EventBody::Sent(sent) => {
                 let row = self.rows.remove(&(sent.incarnation, sent.cseq));
                 let conversation = self.conversation(sent.conversation, ConversationKind::Direct);
                 if let Some(CommandBody::Send(send)) = row.map(|row| row.command.body) {
-                    conversation.add(sent.conversation, sent.seq, me, event.time, &send.content);
+                    conversation.add(sent.conversation, sent.seq, Some(me), event.time, &send.content);
                 }
             }
             EventBody::Rejected(rejected) => drop(self.rows.remove(&(rejected.incarnation, rejected.cseq))),
@@ -80,8 +76,8 @@ impl Conversation {
         member.read = member.read.max(state.read);
     }
 
-    fn add(&mut self, conversation: ConversationId, seq: ConversationSeq, from: &UserId, time: Time, content: &Content) {
-        let message = LocalMessage { conversation, seq, from: from.clone(), time, content: content.clone() };
+    fn add(&mut self, conversation: ConversationId, seq: ConversationSeq, from: Option<&UserId>, time: Time, content: &Content) {
+        let message = LocalMessage { conversation, seq, from: from.cloned(), time, content: content.clone() };
         self.messages.entry(seq).or_insert(message);
         self.head = self.head.max(seq);
         while self.messages.len() > MESSAGES_KEPT {
@@ -132,6 +128,7 @@ impl Store for MemoryStore {
                 if let Some(cseq) = numbers.get(&row.command.nonce) {
                     row.command.incarnation = state.incarnation;
                     row.command.cseq = *cseq;
+                    row.applied = false;
                 }
                 ((row.command.incarnation, row.command.cseq), row)
             })
@@ -139,8 +136,9 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce]) -> Result<(), StateError> {
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError> {
         self.outbox = state;
+        self.forget_rows(unknown);
         for row in self.rows.values_mut().filter(|row| again.contains(&row.command.nonce)) {
             row.applied = false;
         }
@@ -182,7 +180,7 @@ impl Store for MemoryStore {
                 conversation.raise(member);
             }
             for message in &state.messages {
-                conversation.add(state.conversation, message.seq, &message.from, message.time, &message.content);
+                conversation.add(state.conversation, message.seq, Some(&message.from), message.time, &message.content);
             }
         }
         Ok(())

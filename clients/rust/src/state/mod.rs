@@ -3,6 +3,8 @@
 //! A [`Store`] is synchronous and belongs to one owner. [`Keeper`] is the handle to it: a thread of its own for a store on disk (which
 //! commits everything that waits as one transaction), a lock for one in memory. Nothing here knows of connections.
 
+#[cfg(test)]
+mod death;
 mod keeper;
 mod memory;
 mod model;
@@ -10,6 +12,8 @@ mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
 
+#[cfg(test)]
+pub(crate) use death::Death;
 pub(crate) use keeper::Keeper;
 pub(crate) use memory::MemoryStore;
 pub(crate) use model::{Device, Loaded, OutboxRow};
@@ -75,11 +79,12 @@ pub(crate) trait Store: Send {
     /// The outbox is `state` now: rows up to its `applied` are marked, and forgotten where no outcome will be told.
     fn applied(&mut self, state: OutboxState) -> Result<(), StateError>;
 
-    /// The outbox has a new incarnation, and these numbers in it. A nonce that is not there is ignored: it was never stored.
+    /// The outbox has a new incarnation, and these numbers in it; none of them is applied. A nonce that is not there is ignored: it was never stored.
     fn renumber(&mut self, state: OutboxState, numbers: &[(Nonce, CommandSeq)]) -> Result<(), StateError>;
 
-    /// The outbox and the server contradict each other: the state is this one, and these rows are no longer applied.
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce]) -> Result<(), StateError>;
+    /// The outbox and the server contradict each other: the state is this one, the rows of `again` are no longer applied, and those of
+    /// `unknown` are removed: their outcome will not be told.
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError>;
 
     /// Takes events in order, together with the position of the last and what is known of the outbox. Rows whose outcome is among
     /// them are removed; a message of this device gets its text from there.

@@ -54,8 +54,8 @@ pub struct LocalMessage {
     pub conversation: ConversationId,
     /// Its number there.
     pub seq: ConversationSeq,
-    /// Who wrote it.
-    pub from: UserId,
+    /// Who wrote it; `None` only where this device does not know the conversation's members.
+    pub from: Option<UserId>,
     /// When it was committed.
     pub time: Time,
     /// What it says.

@@ -2,12 +2,8 @@
 
 use super::server::*;
 use crate::*;
-use whimbrel_protocol::frame::{Direction, EventBody, HistoryPage, StoredMessage, Target};
-use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq};
-
-fn bob() -> Target {
-    Target::User("bob".parse().unwrap())
-}
+use whimbrel_protocol::frame::{Answer, Direction, EventBody, HistoryPage, QueryBody, ServerFrame, StoredMessage, Target};
+use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, Time};
 
 #[tokio::test]
 async fn a_message_goes_out_and_one_comes_in() {
@@ -23,7 +19,7 @@ async fn a_message_goes_out_and_one_comes_in() {
         peer.send(applied(1)).await;
         peer.send(event(1, started(7, &["alice", "bob"]))).await;
         peer.send(event(2, sent(&command, 7, 1))).await;
-        peer.send(event(3, message(7, 2, "hi"))).await;
+        peer.send(event(3, unnamed(7, 2, "hi"))).await;
         let sent = ticket.outcome().await.unwrap();
         assert_eq!((sent.conversation, sent.seq, sent.cseq.0), (ConversationId(7), ConversationSeq(1), 1));
 
@@ -39,7 +35,7 @@ async fn a_message_goes_out_and_one_comes_in() {
         peer.acked(3).await;
 
         let texts: Vec<_> = client.messages(ConversationId(7), None, 10).await.unwrap();
-        let texts: Vec<_> = texts.iter().map(|message| (message.from.as_str(), message.content.text.as_str())).collect();
+        let texts: Vec<_> = texts.iter().map(|message| (message.from.as_ref().unwrap().as_str(), message.content.text.as_str())).collect();
         assert_eq!(texts, [("alice", "hello"), ("bob", "hi")]);
         assert_eq!(client.conversations().await.unwrap()[0].head, ConversationSeq(2));
         assert!(client.outbox().await.unwrap().is_empty());
@@ -58,17 +54,11 @@ async fn an_answer_in_several_frames_is_asked_again_after_a_break() {
         tokio::spawn(async move { client.history(bob(), ConversationSeq(0), Direction::Backwards, 10).await })
     };
     let page = |seqs: &[u64], more| {
-        let stored = |seq: &u64| StoredMessage {
-            seq: ConversationSeq(*seq),
-            time: whimbrel_protocol::Time(1),
-            from: "bob".parse().unwrap(),
-            content: text("x"),
-        };
+        let stored =
+            |seq: &u64| StoredMessage { seq: ConversationSeq(*seq), time: Time(1), from: "bob".parse().unwrap(), content: text("x") };
         HistoryPage { conversation: ConversationId(7), messages: seqs.iter().map(stored).collect(), more }
     };
-    let answer = |id, last, page: HistoryPage| {
-        whimbrel_protocol::frame::ServerFrame::Answer(whimbrel_protocol::frame::Answer { id, last, body: page.into() })
-    };
+    let answer = |id, last, page: HistoryPage| ServerFrame::Answer(Answer { id, last, body: page.into() });
     let (mut peer, _) = server.greeted().await;
     let query = peer.query().await;
     peer.send(answer(query.id, false, page(&[1, 2], true))).await;
@@ -108,4 +98,37 @@ async fn what_was_not_done_comes_again_and_what_was_done_does_not() {
     events.done();
     peer.acked(2).await;
     client.close().await;
+}
+
+#[tokio::test]
+async fn a_name_that_this_device_was_never_told_is_asked_for() {
+    let mut server = Server::start().await;
+    let (_client, mut events) = server.client("alice").start().await.unwrap();
+    let (mut peer, _) = server.greeted().await;
+    let receipt = whimbrel_protocol::frame::Receipt {
+        conversation: ConversationId(8),
+        user: None,
+        delivered: ConversationSeq(1),
+        read: ConversationSeq(0),
+    };
+    peer.send(event(1, unnamed(7, 41, "who am I?"))).await;
+    peer.send(event(2, unnamed(7, 42, "and now?"))).await;
+    peer.send(event(3, receipt)).await;
+    let query = peer.query().await;
+    let QueryBody::History(history) = &query.body else { panic!() };
+    assert_eq!((&history.of, history.from), (&Target::Conversation(ConversationId(7)), ConversationSeq(40)));
+    let stored = StoredMessage { seq: ConversationSeq(41), time: Time(1), from: "bob".parse().unwrap(), content: text("who am I?") };
+    let page = HistoryPage { conversation: ConversationId(7), messages: vec![stored], more: true };
+    peer.send(ServerFrame::Answer(Answer { id: query.id, last: true, body: page.into() })).await;
+    for _ in 0..2 {
+        let Some(Incoming::Event { event, .. }) = events.next().await else { panic!() };
+        let EventBody::Message(message) = event.body else { panic!() };
+        assert_eq!(message.from.unwrap().as_str(), "bob");
+    }
+    // Of this one the server says nothing: it comes without.
+    let query = peer.query().await;
+    let page = HistoryPage { conversation: ConversationId(8), messages: Vec::new(), more: false };
+    peer.send(ServerFrame::Answer(Answer { id: query.id, last: true, body: page.into() })).await;
+    let Some(Incoming::Event { event, .. }) = events.next().await else { panic!() };
+    assert!(matches!(event.body, EventBody::Receipt(receipt) if receipt.user.is_none()));
 }

@@ -4,6 +4,8 @@ use super::keys::Keys;
 use crate::link::BoxedStream;
 use crate::{Builder, Client};
 use futures_util::{SinkExt, StreamExt};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -16,7 +18,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use whimbrel_protocol::codec::{Form, find_frame};
 use whimbrel_protocol::frame::{
-    Ack, Applied, Begin, ClientFrame, Command, Content, Event, EventBody, Hello, Query, Sent, ServerFrame, Started, Welcome,
+    Ack, Applied, Begin, ClientFrame, Command, Content, ConversationKind, ConversationState, Event, EventBody, Hello, MemberState, Query,
+    Sent, ServerFrame, Snapshot, Started, StoredMessage, Target, Welcome,
 };
 use whimbrel_protocol::*;
 use wtransport::endpoint::endpoint_side;
@@ -29,6 +32,7 @@ pub struct Server {
     /// The URL of its HTTP face.
     pub url: String,
     peers: mpsc::Receiver<Peer>,
+    known: Arc<Mutex<Known>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -89,7 +93,7 @@ impl Server {
                 });
             }
         }));
-        Self { url: format!("{http}://{address}"), peers, tasks }
+        Self { url: format!("{http}://{address}"), peers, known: Arc::default(), tasks }
     }
 
     pub fn client(&self, user: &str) -> Builder {
@@ -98,7 +102,8 @@ impl Server {
 
     /// The next connection.
     pub async fn peer(&mut self) -> Peer {
-        timeout(PATIENCE, self.peers.recv()).await.expect("nobody connects").unwrap()
+        let peer = timeout(PATIENCE, self.peers.recv()).await.expect("nobody connects").unwrap();
+        Peer { known: Arc::clone(&self.known), ..peer }
     }
 
     /// A connection, if there is one already.
@@ -122,7 +127,7 @@ async fn accept_quic(endpoint: wtransport::Endpoint<endpoint_side::Server>, arri
             let Ok(connection) = request.accept().await else { return };
             let Ok((send, recv)) = connection.accept_bi().await else { return };
             let io = Io::Quic { send, recv, read: Vec::new(), _connection: connection };
-            let _ = arrived.send(Peer { io, form: Form::Postcard }).await;
+            let _ = arrived.send(Peer { io, form: Form::Postcard, known: Arc::default() }).await;
         });
     }
 }
@@ -148,13 +153,21 @@ async fn welcome_in(stream: BoxedStream, known: &str) -> Option<Peer> {
     };
     let stream: BoxedStream = Box::pin(tokio::io::join(std::io::Cursor::new(head).chain(reader), writer));
     let socket = accept_hdr_async(stream, choose).await.ok()?;
-    Some(Peer { io: Io::Tcp(Box::new(socket)), form })
+    Some(Peer { io: Io::Tcp(Box::new(socket)), form, known: Arc::default() })
 }
 
 /// A client that has connected.
 pub struct Peer {
     io: Io,
     pub form: Form,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What the server remembers of the one device that tests have: enough to greet it again.
+#[derive(Default)]
+struct Known {
+    nonces: HashMap<u64, Nonce>,
+    applied: u64,
 }
 
 enum Io {
@@ -176,12 +189,27 @@ impl Peer {
     /// The next frame; `None` once the client is gone.
     pub async fn recv(&mut self) -> Option<ClientFrame> {
         let bytes = timeout(PATIENCE, self.io.recv()).await.expect("the client says nothing")?;
-        Some(self.form.decode(&bytes).unwrap())
+        let frame = self.form.decode(&bytes).unwrap();
+        if let ClientFrame::Command(command) = &frame {
+            self.known.lock().unwrap().nonces.insert(command.cseq.0, command.nonce);
+        }
+        Some(frame)
     }
 
     /// Sends a frame; false once the client is gone.
     pub async fn send(&mut self, frame: impl Into<ServerFrame>) -> bool {
-        let bytes = self.form.encode(&frame.into()).unwrap();
+        let frame = frame.into();
+        let applied = match &frame {
+            ServerFrame::Applied(applied) => applied.cseq.0,
+            ServerFrame::Event(Event { body: EventBody::Sent(sent), .. }) => sent.cseq.0,
+            ServerFrame::Event(Event { body: EventBody::Rejected(rejected), .. }) => rejected.cseq.0,
+            _ => 0,
+        };
+        {
+            let mut known = self.known.lock().unwrap();
+            known.applied = known.applied.max(applied);
+        }
+        let bytes = self.form.encode(&frame).unwrap();
         self.raw(bytes).await
     }
 
@@ -218,7 +246,12 @@ impl Peer {
 
     pub async fn greet(&mut self) -> Hello {
         let hello = self.hello().await;
-        let welcome = welcome(&hello);
+        let mut welcome = welcome(&hello);
+        if hello.incarnation.0 != 0 {
+            let known = self.known.lock().unwrap();
+            (welcome.applied, welcome.applied_nonce) =
+                (CommandSeq(known.applied), known.nonces.get(&known.applied).copied().unwrap_or_default());
+        }
         self.send(ServerFrame::Welcome(welcome)).await;
         hello
     }
@@ -234,10 +267,14 @@ impl Peer {
         }
     }
 
+    /// The next question; other frames but acknowledgements are not expected.
     pub async fn query(&mut self) -> Query {
-        match self.recv().await {
-            Some(ClientFrame::Query(query)) => query,
-            other => panic!("not a Query: {other:?}"),
+        loop {
+            match self.recv().await {
+                Some(ClientFrame::Query(query)) => return query,
+                Some(ClientFrame::Ack(_)) => {}
+                other => panic!("not a Query: {other:?}"),
+            }
         }
     }
 
@@ -278,7 +315,7 @@ impl Io {
     }
 }
 
-/// Welcomes a device where it says it is, a new one at the beginning; always in a new outbox.
+/// Welcomes a device where it says it is, a new one at the beginning, in its outbox or the first; nothing is applied there.
 pub fn welcome(hello: &Hello) -> Welcome {
     let cursor = hello.position.map_or(MailboxSeq(0), |position| position.cursor);
     Welcome {
@@ -286,11 +323,11 @@ pub fn welcome(hello: &Hello) -> Welcome {
         user: hello.user.clone(),
         session_epoch: SessionEpoch(1),
         epoch: hello.position.map_or(LogEpoch(1), |position| position.epoch),
-        incarnation: Incarnation(hello.incarnation.0 + 1),
+        incarnation: hello.incarnation.max(Incarnation(1)),
         applied: CommandSeq(0),
         applied_nonce: Nonce::default(),
         head: MailboxSeq(1_000_000),
-        begin: Begin { cursor, snapshot: false, reset: None },
+        begin: Begin { cursor, time: hello.position.map_or(Time(0), |position| position.time), snapshot: false, reset: None },
         window: 64,
         max_text: 60_000,
         time: Time(1),
@@ -309,16 +346,43 @@ pub fn event(seq: u64, body: impl Into<EventBody>) -> ServerFrame {
 
 pub fn started(conversation: u64, members: &[&str]) -> Started {
     let members = members.iter().map(|member| member.parse().unwrap()).collect();
-    Started { conversation: ConversationId(conversation), kind: frame::ConversationKind::Direct, members }
+    Started { conversation: ConversationId(conversation), kind: ConversationKind::Direct, members }
 }
 
 pub fn message(conversation: u64, seq: u64, text: &str) -> frame::Message {
-    frame::Message { conversation: ConversationId(conversation), seq: ConversationSeq(seq), from: None, content: content(text) }
+    frame::Message {
+        conversation: ConversationId(conversation),
+        seq: ConversationSeq(seq),
+        from: Some("bob".parse().unwrap()),
+        content: content(text),
+    }
+}
+
+/// As a postcard server says it of a direct conversation: without the name.
+pub fn unnamed(conversation: u64, seq: u64, text: &str) -> frame::Message {
+    frame::Message { from: None, ..message(conversation, seq, text) }
 }
 
 pub fn sent(command: &Command, conversation: u64, seq: u64) -> Sent {
     let Command { incarnation, cseq, .. } = *command;
     Sent { incarnation, cseq, conversation: ConversationId(conversation), seq: ConversationSeq(seq) }
+}
+
+pub fn bob() -> Target {
+    Target::User("bob".parse().unwrap())
+}
+
+pub fn snapshot_page(conversation: u64, members: &[&str], seqs: std::ops::RangeInclusive<u64>, last: bool) -> Snapshot {
+    let member = |name: &&str| MemberState { user: name.parse().unwrap(), delivered: ConversationSeq(0), read: ConversationSeq(0) };
+    let stored = |seq| StoredMessage { seq: ConversationSeq(seq), time: Time(seq), from: "bob".parse().unwrap(), content: content("x") };
+    let state = ConversationState {
+        conversation: ConversationId(conversation),
+        kind: ConversationKind::Direct,
+        members: members.iter().map(member).collect(),
+        head: ConversationSeq(*seqs.end()),
+        messages: seqs.map(stored).collect(),
+    };
+    Snapshot { conversations: vec![state], last }
 }
 
 pub fn content(text: &str) -> Content {

@@ -5,11 +5,6 @@ use super::server::*;
 use crate::*;
 use std::net::UdpSocket;
 use whimbrel_protocol::ConversationSeq;
-use whimbrel_protocol::frame::Target;
-
-fn bob() -> Target {
-    Target::User("bob".parse().unwrap())
-}
 
 /// Connects, sends a message, and says what carried it.
 async fn carried_by(server: &mut Server, client: Builder) -> Result<TransportKind, ConnectError> {

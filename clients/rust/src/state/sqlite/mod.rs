@@ -1,7 +1,10 @@
 //! The store on disk: SQLite, each commit flushed to the disk before it counts.
 
 use super::{Device, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Waiting};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+mod rows;
+
+use rows::{count, damaged, failed, int, list, outbox_row, user, whose};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use whimbrel_protocol::codec::Form;
@@ -21,6 +24,9 @@ pub(crate) struct SqliteStore {
     db: Connection,
     /// Let go of when the store is dropped, or the process dies.
     _lock: File,
+    /// When the process "dies", as the test has it.
+    #[cfg(test)]
+    pub death: Option<super::Death>,
 }
 
 impl SqliteStore {
@@ -42,7 +48,13 @@ impl SqliteStore {
         migrations::migrations::runner().run(&mut db).map_err(|why| cannot(why.to_string()))?;
         db.set_prepared_statement_cache_capacity(64);
         let device = whose(&db, user, wanted, fresh)?;
-        Ok((Self { db, _lock: lock }, device))
+        let store = Self {
+            db,
+            _lock: lock,
+            #[cfg(test)]
+            death: None,
+        };
+        Ok((store, device))
     }
 
     fn delete_rows(&self, nonces: &[Nonce]) -> Result<(), StateError> {
@@ -238,15 +250,18 @@ impl Store for SqliteStore {
 
     fn renumber(&mut self, state: OutboxState, numbers: &[(Nonce, CommandSeq)]) -> Result<(), StateError> {
         self.save_outbox(state)?;
-        let mut update = self.db.prepare_cached("UPDATE outbox SET incarnation = ?, cseq = ? WHERE nonce = ?")?;
+        // By way of negative numbers: on the way none may meet another under its old number.
+        let mut update = self.db.prepare_cached("UPDATE outbox SET incarnation = ?, cseq = -?, applied = 0 WHERE nonce = ?")?;
         for (nonce, cseq) in numbers {
             update.execute(params![int(state.incarnation.0), int(cseq.0), nonce.0])?;
         }
+        self.db.prepare_cached("UPDATE outbox SET cseq = -cseq WHERE cseq < 0")?.execute([])?;
         Ok(())
     }
 
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce]) -> Result<(), StateError> {
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError> {
         self.save_outbox(state)?;
+        self.delete_rows(unknown)?;
         let mut update = self.db.prepare_cached("UPDATE outbox SET applied = 0 WHERE nonce = ?")?;
         for nonce in again {
             update.execute([nonce.0])?;
@@ -330,8 +345,8 @@ impl Store for SqliteStore {
         let mut messages = Vec::new();
         for row in rows {
             let (seq, sender, time, kind, text): (i64, String, i64, ContentKind, String) = row?;
-            // A message whose writer is not known is not shown; the next snapshot or history has it.
-            let Ok(from) = UserId::new(&sender) else { continue };
+            // The empty name is nobody's: it stands for a writer who is not known.
+            let from = if sender.is_empty() { None } else { Some(user(&sender)?) };
             let content = Content { kind, text };
             messages.push(LocalMessage {
                 conversation: id,
@@ -361,6 +376,8 @@ impl Store for SqliteStore {
     }
 
     fn begin(&mut self) -> Result<(), StateError> {
+        #[cfg(test)]
+        super::Death::check(self.death.as_ref())?;
         Ok(self.db.execute_batch("BEGIN")?)
     }
 
@@ -373,70 +390,16 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self) -> Result<(), StateError> {
-        Ok(self.db.execute_batch("COMMIT")?)
+        #[cfg(test)]
+        super::Death::before_commit(self.death.as_ref())?;
+        self.db.execute_batch("COMMIT")?;
+        #[cfg(test)]
+        super::Death::after_commit(self.death.as_ref())?;
+        Ok(())
     }
 
     fn rollback(&mut self) {
         // Fails where SQLite rolled back by itself: then there is nothing to do.
         let _ = self.db.execute_batch("ROLLBACK");
-    }
-}
-
-fn whose(db: &Connection, user_id: &UserId, wanted: Option<&DeviceId>, fresh: &DeviceId) -> Result<Device, StateError> {
-    let device = wanted.unwrap_or(fresh);
-    db.execute(
-        "INSERT INTO device (one, user, device, incarnation, applied, applied_nonce) VALUES (1, ?, ?, 0, 0, ?) ON CONFLICT DO NOTHING",
-        params![user_id.as_str(), device.as_str(), Nonce::default().0],
-    )?;
-    let (stored_user, stored): (String, String) =
-        db.query_row("SELECT user, device FROM device", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if stored_user != user_id.as_str() || wanted.is_some_and(|wanted| wanted.as_str() != stored) {
-        return Err(StateError::OtherDevice { user: stored_user, device: stored });
-    }
-    Ok(Device { user: user_id.clone(), device: DeviceId::new(&stored).map_err(damaged)? })
-}
-
-fn list(db: &Connection) -> Result<Vec<(ConversationId, ConversationKind, ConversationSeq)>, StateError> {
-    let mut select = db.prepare_cached("SELECT id, kind, head FROM conversations ORDER BY id")?;
-    let rows = select.query_map([], |row| {
-        let (id, kind, head): (i64, u16, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok((ConversationId(id.cast_unsigned()), ConversationKind::from_number(kind), ConversationSeq(head.cast_unsigned())))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn outbox_row(row: &Row<'_>) -> Result<OutboxRow, StateError> {
-    let bytes: Vec<u8> = row.get("command")?;
-    let mut command: Command = Form::Postcard.decode(&bytes).map_err(damaged)?;
-    // The columns are the truth: numbers change without the bytes being written again.
-    command.incarnation = Incarnation(row.get::<_, i64>("incarnation")?.cast_unsigned());
-    command.cseq = CommandSeq(row.get::<_, i64>("cseq")?.cast_unsigned());
-    Ok(OutboxRow { command, applied: row.get("applied")? })
-}
-
-/// SQLite's integers have a sign; the same 64 bits come back out. Real sequences never reach the sign.
-fn int(number: u64) -> i64 {
-    number.cast_signed()
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn user(name: &str) -> Result<UserId, StateError> {
-    UserId::new(name).map_err(|why| StateError::Damaged(format!("{name:?} is not a user id: {why}")))
-}
-
-fn damaged(why: impl std::fmt::Display) -> StateError {
-    StateError::Damaged(why.to_string())
-}
-
-fn failed(why: impl std::fmt::Display) -> StateError {
-    StateError::Failed(why.to_string())
-}
-
-impl From<rusqlite::Error> for StateError {
-    fn from(why: rusqlite::Error) -> Self {
-        failed(why)
     }
 }

@@ -1,0 +1,234 @@
+//! `whimbrel chat`: talk, in the terminal.
+//!
+//! [`app`] is the application without its surroundings: it takes what comes in, and says what it wants done. [`draw`] puts it on the
+//! screen, [`worker`] carries out what it wants, and the loop here ties them together.
+
+mod app;
+mod clock;
+mod composer;
+mod draw;
+mod geometry;
+mod room;
+mod terminal;
+mod text;
+mod thread;
+mod worker;
+
+use super::connect::{Connect, failed};
+use super::exit;
+use app::{App, Input};
+use clap::Args;
+use clock::{Now, Zone};
+use crossterm::event::{Event as TerminalEvent, EventStream};
+use futures_util::{FutureExt, StreamExt};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Instant;
+use terminal::{Screen, Taken};
+use tokio::sync::mpsc;
+use whimbrel_client::protocol::UserId;
+use whimbrel_client::protocol::frame::Origin;
+use whimbrel_client::{Client, ConnectError, Events};
+use worker::Worker;
+
+/// What is taken in before the screen is drawn again, at most, so that a flood is not drawn message by message.
+const BATCH_MAX: usize = 256;
+
+/// Who talks, and to whom.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Chat {
+    #[command(flatten)]
+    connect: Connect,
+    /// Open the conversation with this user.
+    #[arg(long, value_name = "USER")]
+    to: Option<String>,
+    /// Which of the user's devices; several chats at once are several devices.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+}
+
+/// Runs the command. Not async: the time zone can only be asked for while there is one thread.
+pub(super) fn run(arguments: &Chat) -> ExitCode {
+    if !std::io::stdout().is_terminal() {
+        eprintln!("whimbrel: chat needs a terminal; in scripts use `whimbrel send` and `whimbrel listen`");
+        return ExitCode::from(exit::USAGE);
+    }
+    let to = match arguments.to.as_deref().map(str::parse::<UserId>).transpose() {
+        Ok(to) => to,
+        Err(why) => {
+            eprintln!("whimbrel: {:?} cannot be the name of a user: {why}", arguments.to.as_deref().unwrap_or_default());
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    let zone = Zone::local(Now::read().time);
+    // The screen has this thread and the connection another: a terminal that takes nothing for a while must not end the session.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(why) => {
+            eprintln!("whimbrel: cannot start: {why}");
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    let code = runtime.block_on(chat(arguments, to, zone));
+    runtime.shutdown_background();
+    code
+}
+
+async fn chat(arguments: &Chat, to: Option<UserId>, zone: Zone) -> ExitCode {
+    let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("chat"));
+    let (client, events) = match arguments.connect.start_any(&device, Origin::Snapshot).await {
+        Ok(started) => started,
+        Err(why) => return failed(&ConnectError::Start(why)),
+    };
+    let size = crossterm::terminal::size().unwrap_or((80, 24));
+    let mut app = App::new(client.user().clone(), zone, Now::read(), size);
+    if let Some(to) = to {
+        app.open_user(&to);
+    }
+    let result = match Taken::take() {
+        Ok((taken, screen)) => {
+            let result = talk(&client, events, &mut app, screen).await;
+            drop(taken);
+            result
+        }
+        Err(why) => Err(why),
+    };
+    let why_offline = app.why_offline().map(text::clean_line);
+    client.close().await;
+    report(&app, result, why_offline)
+}
+
+/// Says why it is over, and with which code.
+fn report(app: &App, result: std::io::Result<()>, why_offline: Option<String>) -> ExitCode {
+    if let Err(why) = result {
+        eprintln!("whimbrel: the terminal cannot be used: {why}");
+        return ExitCode::from(exit::USAGE);
+    }
+    match app.waiting() {
+        0 => {}
+        1 => eprintln!("whimbrel: 1 message waits; it is sent when the next chat has a connection"),
+        waiting => eprintln!("whimbrel: {waiting} messages wait; they are sent when the next chat has a connection"),
+    }
+    if let Some(reason) = app.ended() {
+        match reason {
+            Some(reason) => eprintln!("whimbrel: {}", text::clean_line(&reason.to_string())),
+            None => eprintln!("whimbrel: the connection has ended"),
+        }
+        return ExitCode::from(exit::REFUSED);
+    }
+    if !app.was_connected() {
+        eprintln!("whimbrel: there was no connection{}", why_offline.map(|why| format!(": {why}")).unwrap_or_default());
+        return ExitCode::from(exit::NO_CONNECTION);
+    }
+    ExitCode::SUCCESS
+}
+
+/// The loop, until the user leaves or the client ends.
+async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Screen) -> std::io::Result<()> {
+    let theme = draw::Theme::from_environment();
+    let (worker, mut done) = Worker::start(client);
+    worker.watch();
+    let mut connection = client.connection();
+    connection.mark_changed();
+    let mut keys = EventStream::new();
+    let mut stop = std::pin::pin!(stop_signal());
+    while !app.is_leaving() && app.ended().is_none() {
+        perform(app, &worker);
+        screen.draw(|frame| draw::draw(app, &theme, frame))?;
+        let wake = app.wake();
+        // What is stored is told before what comes of it.
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            key = keys.next() => match key {
+                Some(key) => on_terminal(app, key?),
+                None => break,
+            },
+            Some(result) = done.recv() => app.on(Input::Done(result), Now::read()),
+            changed = connection.changed() => {
+                // A driver that is gone says that it has ended, last.
+                let state = connection.borrow_and_update().clone();
+                app.on(Input::Connection(state), Now::read());
+                if changed.is_err() {
+                    break;
+                }
+            }
+            incoming = events.next(), if app.is_loaded() => match incoming.map(worker::input) {
+                Some(Some(input)) => app.on(input, Now::read()),
+                Some(None) => {}
+                // The connection says why.
+                None => { let _ = connection.wait_for(|state| matches!(state, whimbrel_client::Connection::Ended { .. })).await; }
+            },
+            () = at(wake) => app.on(Input::Tick, Now::read()),
+        }
+        drain(app, &mut keys, &mut done, &mut events)?;
+    }
+    app.tell_read();
+    perform(app, &worker);
+    events.done();
+    worker.finish(done).await;
+    Ok(())
+}
+
+/// Takes in what is there already.
+fn drain(app: &mut App, keys: &mut EventStream, done: &mut mpsc::Receiver<app::Done>, events: &mut Events) -> std::io::Result<()> {
+    for _ in 0..BATCH_MAX {
+        if let Some(Some(key)) = keys.next().now_or_never() {
+            on_terminal(app, key?);
+        } else if let Ok(result) = done.try_recv() {
+            app.on(Input::Done(result), Now::read());
+        } else if app.is_loaded()
+            && let Some(incoming) = events.try_next()
+        {
+            if let Some(input) = worker::input(incoming) {
+                app.on(input, Now::read());
+            }
+        } else {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn perform(app: &mut App, worker: &Worker) {
+    for action in app.take_actions() {
+        if let Some(failed) = worker.perform(action) {
+            app.on(Input::Done(failed), Now::read());
+        }
+    }
+}
+
+fn on_terminal(app: &mut App, event: TerminalEvent) {
+    let input = match event {
+        TerminalEvent::Key(key) => Input::Key(key),
+        TerminalEvent::Paste(text) => Input::Paste(text),
+        TerminalEvent::Mouse(mouse) => Input::Mouse(mouse),
+        TerminalEvent::Resize(width, height) => Input::Resize(width, height),
+        TerminalEvent::FocusGained => Input::Focus(true),
+        TerminalEvent::FocusLost => Input::Focus(false),
+    };
+    app.on(input, Now::read());
+}
+
+async fn at(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Somebody wants the process to end.
+async fn stop_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+            return;
+        }
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,133 @@
+//! The command line, as scripts and people use it.
+
+use crate::harness::{ServerProcess, binary};
+use serde_json::Value;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+/// Runs a command in the server's folder, as a person would who started it there.
+fn whimbrel(server: &ServerProcess, arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).current_dir(server.folder()).env("XDG_DATA_HOME", server.folder()).output().unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn send_and_listen_over_every_transport_and_url() {
+    let server = ServerProcess::start();
+    let secure = format!("https://{}", server.secure);
+    let mut expected = Vec::new();
+    for (at, transport) in ["webtransport", "websocket", "websocket-json", "auto"].into_iter().enumerate() {
+        for url in [&server.url(), &secure] {
+            let words = format!("{transport} {at}");
+            let sent = lines(&whimbrel(
+                &server,
+                &["send", "--as", "ann", "--to", "bob", "--url", url, "--transport", transport, "--state", "s", &words],
+            ));
+            expected.push(words);
+            assert_eq!(sent.len(), 1);
+            let number = expected.len() as u64;
+            assert_eq!((&sent[0]["message"], &sent[0]["cseq"]), (&number.into(), &number.into()));
+            let used = sent[0]["transport"].as_str().unwrap();
+            assert!(used == transport || transport == "auto", "{used}");
+        }
+    }
+    let count = expected.len().to_string();
+    for (device, transport) in [("a", "webtransport"), ("b", "websocket"), ("c", "websocket-json")] {
+        let listen = ["listen", "--as", "bob", "--device", device, "--url", &secure, "--transport", transport, "--count", &count];
+        let heard = lines(&whimbrel(&server, &listen));
+        let texts: Vec<&str> = heard.iter().map(|line| line["text"].as_str().unwrap()).collect();
+        assert_eq!(texts, expected);
+        assert!(heard.iter().all(|line| line["from"] == "ann" && line["transport"] == transport));
+        // Nothing is heard twice: the device's cursor was kept.
+        let again = whimbrel(&server, &["listen", "--as", "bob", "--device", device, "--url", &secure, "--count", "1", "--timeout", "1"]);
+        assert_eq!((again.status.code(), again.stdout.len()), (Some(4), 0));
+    }
+}
+
+#[test]
+fn lines_from_standard_input_go_out_as_they_come() {
+    let server = ServerProcess::start();
+    let mut send = Command::new(binary())
+        .args(["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "-"])
+        .current_dir(server.folder())
+        .env("XDG_DATA_HOME", server.folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = send.stdin.take().unwrap();
+    for number in 0..500 {
+        writeln!(input, "{number}").unwrap();
+    }
+    drop(input);
+    let sent = lines(&send.wait_with_output().unwrap());
+    let numbers: Vec<u64> = sent.iter().map(|line| line["message"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=500).collect::<Vec<_>>());
+}
+
+#[test]
+fn exit_codes_say_what_went_wrong() {
+    let server = ServerProcess::start();
+    let url = server.url();
+    let code = |arguments: &[&str]| whimbrel(&server, arguments).status.code();
+    assert_eq!(code(&["send", "--as", "ann", "--to", "bob", "--url", "http://127.0.0.1:1", "hi"]), Some(3), "nobody there");
+    assert_eq!(code(&["send", "--as", "ann", "--to", "bob"]), Some(2), "no words");
+    assert_eq!(code(&["send", "--as", " ", "--to", "bob", "--url", &url, "hi"]), Some(2), "no user");
+    assert_eq!(code(&["send", "--as", "ann", "--to", "", "--url", &url, "hi"]), Some(2), "no recipient");
+    assert_eq!(code(&["send", "--as", "ann", "--to", "bob", "--url", &url, "--transport", "pigeon", "hi"]), Some(2), "no transport");
+    assert_eq!(code(&["send", "--as", "ann", "--to", "bob", "--url", &url, ""]), Some(1), "an empty message is refused");
+    assert_eq!(code(&["listen", "--as", "bob", "--url", &url, "--timeout", "0"]), Some(0), "time was all that was asked for");
+    assert_eq!(code(&["listen", "--as", "bob", "--url", &url, "--count", "1", "--timeout", "0"]), Some(4));
+    assert_eq!(code(&["serve", "--http", "0.0.0.0:0"]), Some(2), "open beyond loopback");
+}
+
+#[test]
+fn the_store_is_looked_after() {
+    let mut server = ServerProcess::start();
+    let url = server.url();
+    lines(&whimbrel(&server, &["send", "--as", "ann", "--to", "bob", "--url", &url, "kept"]));
+    let check = whimbrel(&server, &["store", "check"]);
+    assert!(check.status.success() && String::from_utf8_lossy(&check.stdout).contains("sound"), "{check:?}");
+    assert!(whimbrel(&server, &["store", "backup", "copy.db"]).status.success());
+    assert_eq!(whimbrel(&server, &["store", "backup", "copy.db"]).status.code(), Some(2), "nothing is overwritten");
+    assert_eq!(whimbrel(&server, &["store", "compact"]).status.code(), Some(2), "the server has it");
+    // Beside the running one no second server opens the store.
+    let second = whimbrel(&server, &["serve", "--http", "127.0.0.1:0", "--secure", "127.0.0.1:0"]);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(server.terminate().success());
+    assert!(whimbrel(&server, &["store", "compact"]).status.success());
+    let check = whimbrel(&server, &["store", "check"]);
+    assert!(check.status.success(), "{check:?}");
+
+    // A restored store is another life of the log: a device is told, and then has what the copy holds.
+    server.restart();
+    let heard = lines(&whimbrel(&server, &["listen", "--as", "bob", "--url", &url, "--count", "1"]));
+    assert_eq!(heard[0]["text"], "kept");
+    lines(&whimbrel(&server, &["send", "--as", "ann", "--to", "bob", "--url", &url, "lost with the disk"]));
+    server.kill();
+    std::fs::remove_dir_all(server.data()).unwrap();
+    std::fs::create_dir(server.data()).unwrap();
+    std::fs::rename(server.folder().join("copy.db"), server.data().join("whimbrel.db")).unwrap();
+    server.restart();
+    let listen = whimbrel(&server, &["listen", "--as", "bob", "--url", &url, "--count", "1", "--all"]);
+    let heard = lines(&listen);
+    assert!(heard.iter().any(|line| line["kind"] == "reset" && line["reason"] == "otherLog"), "{heard:?}");
+    assert!(heard.iter().any(|line| line["text"] == "kept"), "{heard:?}");
+    let send = whimbrel(&server, &["send", "--as", "ann", "--to", "bob", "--url", &url, "and on"]);
+    assert!(send.status.success());
+    assert!(String::from_utf8_lossy(&send.stderr).contains("restored"), "what may be lost is said: {send:?}");
+}
+
+#[test]
+fn certs_are_shown_and_renewed() {
+    let server = ServerProcess::start();
+    let show = || String::from_utf8(whimbrel(&server, &["certs", "show"]).stdout).unwrap();
+    let before = show();
+    assert!(before.contains("in use") && before.contains("sha256"), "{before}");
+    assert!(whimbrel(&server, &["certs", "renew"]).status.success());
+    assert_ne!(show(), before);
+}
