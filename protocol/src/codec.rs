@@ -15,6 +15,8 @@ pub const MAX_JSON_FRAME: usize = 7 * MAX_FRAME;
 pub const MAX_PAGE: usize = 24 * 1024;
 /// The longest text of a message, in bytes of UTF-8. What is longer is a file.
 pub const MAX_TEXT: usize = 60 * 1024;
+/// Bytes that most frames fit into: a message of a line or two.
+const USUAL: usize = 128;
 /// The most bytes that a length may take on a stream.
 pub const MAX_PREFIX: usize = 3;
 /// The longest reason that this crate gives for what it could not read, in bytes.
@@ -72,7 +74,7 @@ impl Form {
     /// If the frame is longer than [`Form::max_frame`].
     pub fn encode<F: Serialize>(self, frame: &F) -> Result<Vec<u8>, CodecError> {
         let bytes = match self {
-            Self::Postcard => postcard::to_allocvec(frame).map_err(malformed)?,
+            Self::Postcard => to_postcard(frame).map_err(malformed)?,
             Self::Json => serde_json::to_vec(frame).map_err(malformed)?,
         };
         check_length(bytes.len(), self.max_frame())?;
@@ -92,6 +94,34 @@ impl Form {
             },
             Self::Json => serde_json::from_slice(bytes).map_err(malformed),
         }
+    }
+}
+
+/// Postcard, in a vector that most frames and bodies fit into without growing.
+pub(crate) fn to_postcard<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, postcard::Error> {
+    let mut out = Vec::with_capacity(USUAL);
+    postcard::serialize_with_flavor(value, Appending(&mut out))?;
+    Ok(out)
+}
+
+/// Writes at the end of a vector.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appending<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> Result<(), postcard::Error> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> Result<(), postcard::Error> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> Result<(), postcard::Error> {
+        Ok(())
     }
 }
 
@@ -124,14 +154,27 @@ fn check_length(len: usize, max: usize) -> Result<(), CodecError> {
 /// # Errors
 /// If the frame is longer than [`MAX_FRAME`]; `out` is unchanged then.
 pub fn write_frame<F: Serialize>(frame: &F, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    let bytes = Form::Postcard.encode(frame)?;
-    let mut len = bytes.len();
-    while len >= 0x80 {
-        out.push((len & 0x7f) as u8 | 0x80);
+    let before = out.len();
+    // Nearly every frame is short enough for one byte of length; what follows a longer one is moved, once.
+    out.push(0);
+    let written = postcard::serialize_with_flavor(frame, Appending(out)).map_err(malformed);
+    let mut len = out.len() - before - 1;
+    if let Err(why) = written.and_then(|()| check_length(len, MAX_FRAME)) {
+        out.truncate(before);
+        return Err(why);
+    }
+    let mut prefix = [0; MAX_PREFIX];
+    let mut bytes = 0;
+    for byte in &mut prefix {
+        bytes += 1;
+        if len < 0x80 {
+            *byte = len as u8;
+            break;
+        }
+        *byte = (len & 0x7f) as u8 | 0x80;
         len >>= 7;
     }
-    out.push(len as u8);
-    out.extend_from_slice(&bytes);
+    out.splice(before..=before, prefix.into_iter().take(bytes));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::decide::{self, Arrival, Outcome};
 use super::hub::{Attempt, End, Hub, NewSession, SessionHandle};
-use super::queue::FairQueue;
+use super::queue::{Bounds, FairQueue};
 use super::wall_clock;
 use crate::store::{Record, Store, StoreError, Transaction, UserNo};
 use std::collections::HashMap;
@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use whimbrel_protocol::frame::{Command, Error};
 use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq, UserId};
 
-/// The most work in one transaction: enough to spread the cost of a disk flush thin, few enough to stay within milliseconds.
-pub(super) const BATCH_MAX: usize = 512;
+/// The most work in one transaction: enough to spread the cost of a disk flush thin, also of a slow disk; few enough for the rest of the
+/// transaction to stay within milliseconds.
+const BATCH: Bounds = Bounds { pieces: 2048, bytes: 4 << 20 };
 /// How long to wait before a commit of unknown outcome is looked at again.
 pub(super) const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 /// How often a commit of unknown outcome is tried again before the sessions are ended.
@@ -53,7 +54,7 @@ pub(super) struct Committer {
 impl Committer {
     /// Commits until the queue is closed and empty.
     pub fn run(self) {
-        while let Some(batch) = self.queue.take(BATCH_MAX) {
+        while let Some(batch) = self.queue.take(BATCH) {
             metrics::histogram!("whimbrel_commit_batch_commands").record(batch.len() as f64);
             let begun = Instant::now();
             self.commit(batch);
@@ -109,6 +110,8 @@ impl Committer {
     }
 
     fn publish(&self, batch: Vec<Work>, decided: Vec<Decided>, heads: HashMap<UserNo, MailboxSeq>) {
+        let applied = decided.iter().filter(|decided| matches!(decided, Decided::Command(Outcome::Applied(_)))).count();
+        metrics::counter!("whimbrel_commands_applied_total").increment(applied as u64);
         for (work, decided) in batch.into_iter().zip(decided) {
             match (work, decided) {
                 (Work::Command { session, .. }, Decided::Command(outcome)) => answer(&session, outcome),
@@ -184,10 +187,7 @@ fn late() -> Error {
 
 fn answer(session: &SessionHandle, outcome: Outcome) {
     match outcome {
-        Outcome::Applied(cseq) => {
-            metrics::counter!("whimbrel_commands_applied_total").increment(1);
-            session.raise_applied(cseq);
-        }
+        Outcome::Applied(cseq) => session.raise_applied(cseq),
         Outcome::Conflict => session.finish(End::Error(Error {
             code: ErrorCode::OutboxConflict,
             message: "a command number was used again for another command: ask for a new outbox (incarnation 0)".into(),

@@ -17,7 +17,7 @@ pub use view::Viewer;
 
 use crate::store::{MailboxBounds, Record, RecordBody, Retention, Store, StoreError, UserNo};
 use committer::{Arrived, Committer, Work};
-use queue::{FairQueue, Full, Lane};
+use queue::{Bounds, FairQueue, Full, Lane};
 use receipts::Cursors;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,15 +26,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, oneshot};
 use whimbrel_protocol::codec::MAX_PAGE;
 use whimbrel_protocol::frame::{
-    AnswerBody, Begin, Busy, Command, Direction, Error, Event, Hello, History, HistoryPage, Online, OnlinePage, Origin, Position,
-    QueryBody, Refused, ResetReason, ServerSignal, Signal, StoredMessage, Target, TypingFrom,
+    AnswerBody, Begin, Busy, Command, CommandBody, Direction, Error, Event, Hello, History, HistoryPage, Online, OnlinePage, Origin,
+    Position, QueryBody, Refused, ResetReason, ServerSignal, Signal, StoredMessage, Target, TypingFrom,
 };
 use whimbrel_protocol::{ConversationId, ConversationSeq, ErrorCode, MailboxSeq, Time, UserId};
 
 /// How many commands of a device may be on the way.
 pub const WINDOW: u32 = 128;
-/// Commands of all sessions that may wait for the committer.
-const QUEUE_MAX: usize = 65_536;
+/// Commands of all sessions that may wait for the committer, and their content.
+const QUEUE: Bounds = Bounds { pieces: 65_536, bytes: 64 << 20 };
 /// What a session whose command found the queue full is told to wait.
 const BUSY_MS: u32 = 200;
 /// Reads of the store under way at once; others wait for their turn.
@@ -118,7 +118,7 @@ impl Engine {
         Self {
             store,
             hub: Arc::new(Hub::new(config.presence_grace)),
-            queue: Arc::new(FairQueue::new(QUEUE_MAX)),
+            queue: Arc::new(FairQueue::new(QUEUE)),
             cursors: Arc::new(Cursors::new()),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             names: Mutex::default(),
@@ -201,7 +201,7 @@ impl Engine {
             attempt: attempt(hello),
             answer,
         };
-        if self.queue.push(Lane::House, work).is_err() {
+        if self.queue.push(Lane::House, 0, work).is_err() {
             return Err(overloaded());
         }
         let arrived = answered.await.map_err(|_| overloaded())??;
@@ -283,8 +283,12 @@ impl Engine {
     /// If the server is full; the command was not taken.
     pub fn submit(&self, session: &Arc<SessionHandle>, command: Command) -> Result<(), Busy> {
         let cseq = command.cseq;
+        let bytes = match &command.body {
+            CommandBody::Send(send) => send.content.text.len(),
+            _ => 0,
+        };
         let work = Work::Command { session: session.clone(), command };
-        self.queue.push(Lane::User(session.user), work).map_err(|Full(_)| {
+        self.queue.push(Lane::User(session.user), bytes, work).map_err(|Full(_)| {
             metrics::counter!("whimbrel_busy_total").increment(1);
             Busy { cseq, retry_after_ms: BUSY_MS }
         })
@@ -512,7 +516,7 @@ impl Engine {
         if self.queue.len() == 0 {
             return false;
         }
-        let batch = self.queue.take(max).unwrap_or_default();
+        let batch = self.queue.take(Bounds { pieces: max, bytes: usize::MAX }).unwrap_or_default();
         self.committer(Duration::ZERO).commit(batch);
         true
     }
@@ -527,7 +531,7 @@ impl Engine {
             attempt: attempt(hello),
             answer,
         };
-        assert!(self.queue.push(Lane::House, work).is_ok(), "the queue is full");
+        assert!(self.queue.push(Lane::House, 0, work).is_ok(), "the queue is full");
         while self.step_commit(usize::MAX) {}
         let arrived = answered.try_recv().map_err(|_| overloaded())??;
         self.settle_in(arrived, hello.position, hello.origin).map_err(|error| store_error(&error))
@@ -542,7 +546,7 @@ impl Engine {
     /// What waits is lost, as in a crash.
     pub(crate) fn step_crash(&self) {
         while self.queue.len() > 0 {
-            drop(self.queue.take(usize::MAX));
+            drop(self.queue.take(Bounds { pieces: usize::MAX, bytes: usize::MAX }));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What waits to be committed: bounded, and fair, so that one busy user cannot keep the others waiting.
+//! What waits to be committed: bounded in number and in bytes, and fair, so that one busy user cannot keep the others waiting.
 
 use crate::store::UserNo;
 use std::collections::{HashMap, VecDeque};
@@ -12,7 +12,14 @@ pub(super) struct Full<T>(pub T);
 pub(super) struct FairQueue<T> {
     state: Mutex<State<T>>,
     ready: Condvar,
-    max: usize,
+    max: Bounds,
+}
+
+/// How much: pieces of work, and bytes of content in them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub pieces: usize,
+    pub bytes: usize,
 }
 
 /// Whose turn it is taken in.
@@ -25,16 +32,18 @@ pub(super) enum Lane {
 }
 
 struct State<T> {
-    lanes: HashMap<Lane, VecDeque<T>>,
+    /// Work, each piece with its bytes.
+    lanes: HashMap<Lane, VecDeque<(usize, T)>>,
     /// Lanes that have work, in the order of their turns.
     turns: VecDeque<Lane>,
     len: usize,
+    bytes: usize,
     closed: bool,
 }
 
 impl<T> FairQueue<T> {
-    pub(super) fn new(max: usize) -> Self {
-        let state = State { lanes: HashMap::new(), turns: VecDeque::new(), len: 0, closed: false };
+    pub(super) fn new(max: Bounds) -> Self {
+        let state = State { lanes: HashMap::new(), turns: VecDeque::new(), len: 0, bytes: 0, closed: false };
         Self { state: Mutex::new(state), ready: Condvar::new(), max }
     }
 
@@ -43,15 +52,16 @@ impl<T> FairQueue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pushes one piece of work.
-    pub(super) fn push(&self, lane: Lane, work: T) -> Result<(), Full<T>> {
+    /// Pushes one piece of work with so many bytes of content. What has none is taken however many bytes wait.
+    pub(super) fn push(&self, lane: Lane, bytes: usize, work: T) -> Result<(), Full<T>> {
         let mut state = self.lock();
-        if state.len >= self.max || state.closed {
+        if state.closed || state.len >= self.max.pieces || (bytes > 0 && state.bytes + bytes > self.max.bytes) {
             return Err(Full(work));
         }
         state.len += 1;
+        state.bytes += bytes;
         let queue = state.lanes.entry(lane).or_default();
-        queue.push_back(work);
+        queue.push_back((bytes, work));
         if queue.len() == 1 {
             state.turns.push_back(lane);
         }
@@ -60,8 +70,8 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    /// Takes up to `max` pieces of work, one from each lane in turn, waiting for the first. `None` once closed and empty.
-    pub(super) fn take(&self, max: usize) -> Option<Vec<T>> {
+    /// Takes up to `max`, the last piece counted in, one piece from each lane in turn; waits for the first. `None` once closed and empty.
+    pub(super) fn take(&self, max: Bounds) -> Option<Vec<T>> {
         let mut state = self.lock();
         while state.len == 0 {
             if state.closed {
@@ -69,8 +79,9 @@ impl<T> FairQueue<T> {
             }
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let mut batch = Vec::with_capacity(state.len.min(max));
-        while batch.len() < max {
+        let mut batch = Vec::with_capacity(state.len.min(max.pieces));
+        let mut taken = 0;
+        while batch.len() < max.pieces && taken < max.bytes {
             let Some(lane) = state.turns.pop_front() else { break };
             let Some(queue) = state.lanes.get_mut(&lane) else { continue };
             let work = queue.pop_front();
@@ -79,8 +90,10 @@ impl<T> FairQueue<T> {
             } else {
                 state.turns.push_back(lane);
             }
-            if let Some(work) = work {
+            if let Some((bytes, work)) = work {
                 state.len -= 1;
+                state.bytes -= bytes;
+                taken += bytes;
                 batch.push(work);
             }
         }
@@ -106,25 +119,41 @@ mod tests {
     const ANN: Lane = Lane::User(UserNo(1));
     const BOB: Lane = Lane::User(UserNo(2));
 
+    fn pieces(pieces: usize) -> Bounds {
+        Bounds { pieces, bytes: usize::MAX }
+    }
+
     #[test]
     fn a_busy_user_does_not_keep_others_waiting() {
-        let queue = FairQueue::new(100);
+        let queue = FairQueue::new(pieces(100));
         for number in 0..50 {
-            queue.push(ANN, ("ann", number)).unwrap();
+            queue.push(ANN, 1, ("ann", number)).unwrap();
         }
-        queue.push(BOB, ("bob", 0)).unwrap();
-        queue.push(BOB, ("bob", 1)).unwrap();
-        assert_eq!(queue.take(5).unwrap(), [("ann", 0), ("bob", 0), ("ann", 1), ("bob", 1), ("ann", 2)]);
+        queue.push(BOB, 1, ("bob", 0)).unwrap();
+        queue.push(BOB, 1, ("bob", 1)).unwrap();
+        assert_eq!(queue.take(pieces(5)).unwrap(), [("ann", 0), ("bob", 0), ("ann", 1), ("bob", 1), ("ann", 2)]);
         assert_eq!(queue.len(), 47);
     }
 
     #[test]
     fn a_full_queue_gives_the_work_back_and_a_closed_one_ends() {
-        let queue = FairQueue::new(1);
-        queue.push(ANN, 1).unwrap();
-        assert_eq!(queue.push(BOB, 2).unwrap_err().0, 2);
+        let queue = FairQueue::new(pieces(1));
+        queue.push(ANN, 1, 1).unwrap();
+        assert_eq!(queue.push(BOB, 1, 2).unwrap_err().0, 2);
         queue.close();
-        assert_eq!(queue.take(10), Some(vec![1]));
-        assert_eq!(queue.take(10), None);
+        assert_eq!(queue.take(pieces(10)), Some(vec![1]));
+        assert_eq!(queue.take(pieces(10)), None);
+    }
+
+    #[test]
+    fn bytes_are_bounded_too_and_what_has_none_still_gets_in() {
+        let queue = FairQueue::new(Bounds { pieces: 10, bytes: 100 });
+        queue.push(ANN, 60, 1).unwrap();
+        assert_eq!(queue.push(BOB, 41, 2).unwrap_err().0, 2);
+        queue.push(BOB, 40, 3).unwrap();
+        queue.push(BOB, 0, 4).unwrap();
+        assert_eq!(queue.take(Bounds { pieces: 10, bytes: 50 }).unwrap(), [1]);
+        queue.push(ANN, 60, 5).unwrap();
+        assert_eq!(queue.take(Bounds { pieces: 10, bytes: 1000 }).unwrap(), [3, 5, 4]);
     }
 }

@@ -151,7 +151,7 @@ pub(super) fn run(store: &dyn Store, cursors: &Cursors, queue: &FairQueue<Work>)
         }
         for (user, list) in marks.due(Instant::now()) {
             let retry = list.clone();
-            if queue.push(Lane::House, Work::Delivered { user, marks: list }).is_err() {
+            if queue.push(Lane::House, 0, Work::Delivered { user, marks: list }).is_err() {
                 // Full: the marks only rise, so they simply wait for the next round.
                 retry.into_iter().for_each(|(conversation, seq)| marks.raise(user, conversation, seq));
             }

@@ -149,7 +149,7 @@ macro_rules! bodies {
             /// The body alone, as postcard.
             pub(crate) fn to_bytes(&self) -> Result<alloc::vec::Vec<u8>, postcard::Error> {
                 match self {
-                    $( Self::$variant(body) => postcard::to_allocvec(body), )+
+                    $( Self::$variant(body) => $crate::codec::to_postcard(body), )+
                     Self::Unknown(_) => Ok(alloc::vec::Vec::new()),
                 }
             }
