@@ -20,7 +20,7 @@ use app::{App, Input};
 use clap::Args;
 use clock::{Now, Zone};
 use crossterm::event::{Event as TerminalEvent, EventStream};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -33,6 +33,11 @@ use worker::Worker;
 
 /// What is taken in before the screen is drawn again, at most, so that a flood is not drawn message by message.
 const BATCH_MAX: usize = 256;
+
+/// Keys that wait; when there are more, the terminal keeps them.
+const KEYS_MAX: usize = 256;
+
+type Keys = mpsc::Receiver<std::io::Result<TerminalEvent>>;
 
 /// Who talks, and to whom.
 #[derive(Debug, Clone, Args)]
@@ -129,7 +134,7 @@ async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Sc
     worker.watch();
     let mut connection = client.connection();
     connection.mark_changed();
-    let mut keys = EventStream::new();
+    let mut keys = keyboard();
     let mut stop = std::pin::pin!(stop_signal());
     while !app.is_leaving() && app.ended().is_none() {
         perform(app, &worker);
@@ -139,7 +144,7 @@ async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Sc
         tokio::select! {
             biased;
             () = &mut stop => break,
-            key = keys.next() => match key {
+            key = keys.recv() => match key {
                 Some(key) => on_terminal(app, key?),
                 None => break,
             },
@@ -169,10 +174,24 @@ async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Sc
     Ok(())
 }
 
+/// What the terminal says. From a task of its own: the stream cannot be asked whether there is more without losing its waker.
+fn keyboard() -> Keys {
+    let (sender, keys) = mpsc::channel(KEYS_MAX);
+    tokio::spawn(async move {
+        let mut stream = EventStream::new();
+        while let Some(key) = stream.next().await {
+            if sender.send(key).await.is_err() {
+                return;
+            }
+        }
+    });
+    keys
+}
+
 /// Takes in what is there already.
-fn drain(app: &mut App, keys: &mut EventStream, done: &mut mpsc::Receiver<app::Done>, events: &mut Events) -> std::io::Result<()> {
+fn drain(app: &mut App, keys: &mut Keys, done: &mut mpsc::Receiver<app::Done>, events: &mut Events) -> std::io::Result<()> {
     for _ in 0..BATCH_MAX {
-        if let Some(Some(key)) = keys.next().now_or_never() {
+        if let Ok(key) = keys.try_recv() {
             on_terminal(app, key?);
         } else if let Ok(result) = done.try_recv() {
             app.on(Input::Done(result), Now::read());
