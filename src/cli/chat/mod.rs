@@ -23,16 +23,19 @@ use crossterm::event::{Event as TerminalEvent, EventStream};
 use futures_util::StreamExt;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use terminal::{Screen, Taken};
 use tokio::sync::mpsc;
 use whimbrel_client::protocol::UserId;
 use whimbrel_client::protocol::frame::Origin;
-use whimbrel_client::{Client, ConnectError, Events};
+use whimbrel_client::{Client, ConnectError, Events, Liveness};
 use worker::Worker;
 
 /// What is taken in before the screen is drawn again, at most, so that a flood is not drawn message by message.
 const BATCH_MAX: usize = 256;
+
+/// Somebody looks at the connection's state: it is to be true within seconds.
+const LIVENESS: Liveness = Liveness { probe_after: Duration::from_secs(4), give_up_after: Duration::from_secs(3) };
 
 /// Keys that wait; when there are more, the terminal keeps them.
 const KEYS_MAX: usize = 256;
@@ -80,7 +83,7 @@ pub(super) fn run(arguments: &Chat) -> ExitCode {
 }
 
 async fn chat(arguments: &Chat, to: Option<UserId>, zone: Zone) -> ExitCode {
-    let (client, events) = match arguments.connect.start_any(&arguments.device, Origin::Snapshot).await {
+    let (client, events) = match arguments.connect.start_any(&arguments.device, Origin::Snapshot, LIVENESS).await {
         Ok(started) => started,
         Err(why) => return failed(&ConnectError::Start(why)),
     };
