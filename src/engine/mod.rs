@@ -6,16 +6,19 @@
 mod committer;
 pub mod decide;
 pub mod hub;
+mod queries;
 mod queue;
 mod receipts;
 mod snapshot;
+#[cfg(test)]
+mod stepped;
 mod view;
 
 pub use hub::{End, Hub, SessionHandle};
 pub use snapshot::{SnapshotCursor, SnapshotPage};
 pub use view::Viewer;
 
-use crate::store::{MailboxBounds, Record, RecordBody, Retention, Store, StoreError, UserNo};
+use crate::store::{MailboxBounds, Retention, Store, StoreError, UserNo};
 use committer::{Arrived, Committer, Work};
 use queue::{Bounds, FairQueue, Full, Lane};
 use receipts::Cursors;
@@ -24,10 +27,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, oneshot};
-use whimbrel_protocol::codec::MAX_PAGE;
 use whimbrel_protocol::frame::{
-    AnswerBody, Begin, Busy, Command, CommandBody, Direction, Error, Event, Hello, History, HistoryPage, Online, OnlinePage, Origin,
-    Position, QueryBody, Refused, ResetReason, ServerSignal, Signal, StoredMessage, Target, TypingFrom,
+    Begin, Busy, Command, CommandBody, Error, Event, Hello, Origin, Position, ResetReason, ServerSignal, Signal, Target, TypingFrom,
 };
 use whimbrel_protocol::{ConversationId, ConversationSeq, ErrorCode, MailboxSeq, Time, UserId};
 
@@ -42,12 +43,6 @@ const READS_MAX: usize = 16;
 /// The most entries read for a session at a time, and the most bytes of content.
 const READ_ENTRIES: usize = 256;
 const READ_BYTES: usize = 32 * 1024;
-/// The most that a page of history or a list holds.
-const PAGE_MAX: usize = 500;
-/// The most content that an answer to one query holds, in bytes.
-const HISTORY_BYTES: usize = 1 << 20;
-/// What a message takes beside its text and its author's name, in bytes, at most: numbers, lengths, kind.
-const MESSAGE_OVERHEAD: usize = 40;
 /// Names kept at hand.
 const NAMES_MAX: usize = 65_536;
 /// Within this time of a `SIGTERM` clients come back, spread.
@@ -304,7 +299,7 @@ impl Engine {
     /// A device has durably taken a snapshot that held conversations up to here.
     pub fn took_snapshot(&self, session: &SessionHandle, holds: Vec<(ConversationId, ConversationSeq)>) {
         let work = Work::Delivered { user: session.user, marks: holds };
-        if !session.is_replaced() && self.queue.push(Lane::House, work).is_err() {
+        if !session.is_replaced() && self.queue.push(Lane::House, 0, work).is_err() {
             // The next message that is delivered covers these too.
             tracing::debug!("the queue is full: a snapshot's receipts are left out");
         }
@@ -354,91 +349,6 @@ impl Engine {
         Ok(name)
     }
 
-    /// Answers a query: one body for each frame, in order.
-    pub async fn query(self: &Arc<Self>, session: &SessionHandle, query: QueryBody) -> Vec<AnswerBody> {
-        let user = session.user;
-        let answer = match query {
-            QueryBody::Online(Online { after, limit }) => {
-                let (users, more) = self.hub.online(&after, (limit as usize).clamp(1, PAGE_MAX));
-                return vec![OnlinePage { users, more }.into()];
-            }
-            QueryBody::History(history) => self.read(move |engine| engine.history(user, &history)).await,
-            QueryBody::Unknown(unknown) => {
-                Ok(vec![refused(ErrorCode::Unsupported, format!("this server cannot answer that: {}", unknown.reason))])
-            }
-        };
-        answer.unwrap_or_else(|error| {
-            tracing::error!(%error, "a query failed");
-            vec![refused(ErrorCode::Internal, "the server could not read its store; ask again later".into())]
-        })
-    }
-
-    fn history(&self, user: UserNo, history: &History) -> Result<Vec<AnswerBody>, StoreError> {
-        let Some(conversation) = self.find(user, &history.of)? else {
-            return Ok(vec![refused(ErrorCode::NotFound, "you are in no such conversation".into())]);
-        };
-        let limit = (history.limit as usize).clamp(1, PAGE_MAX);
-        let backwards = history.direction == Direction::Backwards;
-        // One more than asked for tells whether there are more.
-        let records = self.store.conversation_entries(conversation, history.from, history.direction, limit + 1, HISTORY_BYTES)?;
-        let mut records = &records[..];
-        let mut more = records.len() > limit;
-        if more {
-            records = if backwards { &records[records.len() - limit..] } else { &records[..limit] };
-        } else if let (Some(first), Some(last)) = (records.first(), records.last()) {
-            // Fewer than asked for: the end, or as much as fits.
-            let number = |record: &Record| match &record.body {
-                RecordBody::Message { seq, .. } => seq.0,
-                _ => 0,
-            };
-            let head = self.store.conversation(conversation)?.map_or(0, |conversation| conversation.head.0);
-            more = if backwards { number(first) > 1 } else { number(last) < head };
-        }
-        let mut pages: Vec<HistoryPage> = Vec::new();
-        let mut room = 0;
-        for record in records {
-            let Some(message) = self.stored_message(record)? else { continue };
-            let bytes = page_bytes(&message);
-            match pages.last_mut() {
-                Some(page) if bytes <= room => {
-                    room -= bytes;
-                    page.messages.push(message);
-                }
-                _ => {
-                    room = MAX_PAGE.saturating_sub(bytes);
-                    pages.push(HistoryPage { conversation, messages: vec![message], more });
-                }
-            }
-        }
-        if pages.is_empty() {
-            pages.push(HistoryPage { conversation, messages: Vec::new(), more });
-        }
-        Ok(pages.into_iter().map(AnswerBody::from).collect())
-    }
-
-    fn stored_message(&self, record: &Record) -> Result<Option<StoredMessage>, StoreError> {
-        Ok(match &record.body {
-            RecordBody::Message { seq, origin, content, .. } => {
-                let from = self.name(origin.device.user)?;
-                Some(StoredMessage { seq: *seq, time: record.time, from, content: content.clone() })
-            }
-            _ => None,
-        })
-    }
-
-    /// The conversation that a target names, if the user is in it.
-    fn find(&self, user: UserNo, target: &Target) -> Result<Option<ConversationId>, StoreError> {
-        match target {
-            Target::Conversation(id) => {
-                Ok(self.store.conversation(*id)?.filter(|conversation| conversation.member(user).is_some()).map(|_| *id))
-            }
-            Target::User(other) => match self.store.user(other)? {
-                Some(other) => self.store.direct(user, other),
-                None => Ok(None),
-            },
-        }
-    }
-
     /// Passes a signal on. It is dropped if the server has no time for it.
     pub fn signal(self: &Arc<Self>, session: &Arc<SessionHandle>, signal: Signal) {
         match signal {
@@ -485,15 +395,6 @@ fn attempt(hello: &Hello) -> hub::Attempt {
     hub::Attempt { instance: hello.instance, number: hello.attempt }
 }
 
-/// What a message takes of a page. One that takes more than a page has a page of its own, which still fits a frame.
-fn page_bytes(message: &StoredMessage) -> usize {
-    message.content.text.len() + message.from.as_str().len() + MESSAGE_OVERHEAD
-}
-
-fn refused(code: ErrorCode, message: String) -> AnswerBody {
-    Refused { code, message }.into()
-}
-
 fn overloaded() -> Error {
     Error { code: ErrorCode::Overloaded, message: "the server is full at the moment".into(), retry_after_ms: 1000 }
 }
@@ -501,52 +402,4 @@ fn overloaded() -> Error {
 fn store_error(error: &StoreError) -> Error {
     tracing::error!(%error, "a session cannot be served from the store");
     Error { code: ErrorCode::StoreUnavailable, message: "the server cannot read its store".into(), retry_after_ms: 1000 }
-}
-
-/// An engine without threads, for simulations: each step happens when it is asked for.
-#[cfg(test)]
-impl Engine {
-    pub(crate) fn stepped(store: Arc<dyn Store>) -> Arc<Self> {
-        let retention = Retention { entries: u64::MAX, age: Duration::MAX };
-        Arc::new(Self::new(store, EngineConfig { presence_grace: Duration::ZERO, retention }))
-    }
-
-    /// Commits up to `max` of what waits. Returns whether anything did.
-    pub(crate) fn step_commit(&self, max: usize) -> bool {
-        if self.queue.len() == 0 {
-            return false;
-        }
-        let batch = self.queue.take(Bounds { pieces: max, bytes: usize::MAX }).unwrap_or_default();
-        self.committer(Duration::ZERO).commit(batch);
-        true
-    }
-
-    /// As [`hello`](Self::hello), with everything before it committed first.
-    pub(crate) fn step_hello(&self, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
-        let (answer, mut answered) = oneshot::channel();
-        let work = Work::Hello {
-            user: user.clone(),
-            device: hello.device.clone(),
-            incarnation: hello.incarnation,
-            attempt: attempt(hello),
-            answer,
-        };
-        assert!(self.queue.push(Lane::House, 0, work).is_ok(), "the queue is full");
-        while self.step_commit(usize::MAX) {}
-        let arrived = answered.try_recv().map_err(|_| overloaded())??;
-        self.settle_in(arrived, hello.position, hello.origin).map_err(|error| store_error(&error))
-    }
-
-    /// Everything in a mailbox after `after`, as a device sees it.
-    pub(crate) fn step_events(&self, viewer: &Viewer, after: MailboxSeq, limit: usize) -> Vec<Event> {
-        let entries = self.store.mailbox_entries(viewer.device.user, after, limit, usize::MAX).unwrap_or_default();
-        view::render(viewer, &entries, &mut |user| self.name(user).ok()).unwrap_or_default()
-    }
-
-    /// What waits is lost, as in a crash.
-    pub(crate) fn step_crash(&self) {
-        while self.queue.len() > 0 {
-            drop(self.queue.take(Bounds { pieces: usize::MAX, bytes: usize::MAX }));
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Snapshots: the conversations of a user as they stand, in pages, for a device that cannot be served from the log.
 
-use super::{Engine, MESSAGE_OVERHEAD, page_bytes, store_error};
+use super::queries::{MESSAGE_OVERHEAD, page_bytes};
+use super::{Engine, store_error};
 use crate::store::{StoreError, UserNo};
 use std::sync::Arc;
 use whimbrel_protocol::codec::MAX_PAGE;

@@ -20,19 +20,27 @@ use app::{App, Input};
 use clap::Args;
 use clock::{Now, Zone};
 use crossterm::event::{Event as TerminalEvent, EventStream};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use terminal::{Screen, Taken};
 use tokio::sync::mpsc;
 use whimbrel_client::protocol::UserId;
 use whimbrel_client::protocol::frame::Origin;
-use whimbrel_client::{Client, ConnectError, Events};
+use whimbrel_client::{Client, ConnectError, Events, Liveness};
 use worker::Worker;
 
 /// What is taken in before the screen is drawn again, at most, so that a flood is not drawn message by message.
 const BATCH_MAX: usize = 256;
+
+/// Somebody looks at the connection's state: it is to be true within seconds.
+const LIVENESS: Liveness = Liveness { probe_after: Duration::from_secs(4), give_up_after: Duration::from_secs(3) };
+
+/// Keys that wait; when there are more, the terminal keeps them.
+const KEYS_MAX: usize = 256;
+
+type Keys = mpsc::Receiver<std::io::Result<TerminalEvent>>;
 
 /// Who talks, and to whom.
 #[derive(Debug, Clone, Args)]
@@ -76,7 +84,7 @@ pub(super) fn run(arguments: &Chat) -> ExitCode {
 
 async fn chat(arguments: &Chat, to: Option<UserId>, zone: Zone) -> ExitCode {
     let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("chat"));
-    let (client, events) = match arguments.connect.start_any(&device, Origin::Snapshot).await {
+    let (client, events) = match arguments.connect.start_any(&device, Origin::Snapshot, LIVENESS).await {
         Ok(started) => started,
         Err(why) => return failed(&ConnectError::Start(why)),
     };
@@ -130,7 +138,7 @@ async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Sc
     worker.watch();
     let mut connection = client.connection();
     connection.mark_changed();
-    let mut keys = EventStream::new();
+    let mut keys = keyboard();
     let mut stop = std::pin::pin!(stop_signal());
     while !app.is_leaving() && app.ended().is_none() {
         perform(app, &worker);
@@ -140,7 +148,7 @@ async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Sc
         tokio::select! {
             biased;
             () = &mut stop => break,
-            key = keys.next() => match key {
+            key = keys.recv() => match key {
                 Some(key) => on_terminal(app, key?),
                 None => break,
             },
@@ -170,10 +178,24 @@ async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Sc
     Ok(())
 }
 
+/// What the terminal says. From a task of its own: the stream cannot be asked whether there is more without losing its waker.
+fn keyboard() -> Keys {
+    let (sender, keys) = mpsc::channel(KEYS_MAX);
+    tokio::spawn(async move {
+        let mut stream = EventStream::new();
+        while let Some(key) = stream.next().await {
+            if sender.send(key).await.is_err() {
+                return;
+            }
+        }
+    });
+    keys
+}
+
 /// Takes in what is there already.
-fn drain(app: &mut App, keys: &mut EventStream, done: &mut mpsc::Receiver<app::Done>, events: &mut Events) -> std::io::Result<()> {
+fn drain(app: &mut App, keys: &mut Keys, done: &mut mpsc::Receiver<app::Done>, events: &mut Events) -> std::io::Result<()> {
     for _ in 0..BATCH_MAX {
-        if let Some(Some(key)) = keys.next().now_or_never() {
+        if let Ok(key) = keys.try_recv() {
             on_terminal(app, key?);
         } else if let Ok(result) = done.try_recv() {
             app.on(Input::Done(result), Now::read());

@@ -249,7 +249,7 @@ impl<'a> Layout<'a> {
     }
 
     /// What to look at so that this message, and what belongs before it, is at the top; the bottom, if that shows it too.
-    pub fn from_message(&self, place: Place) -> Scroll {
+    pub fn beginning_with(&self, place: Place) -> Scroll {
         self.find(place).map_or(Scroll::Bottom, |index| self.at((index, 0)))
     }
 

@@ -14,18 +14,19 @@ const QUERY_MAX: usize = 128;
 
 /// What the help shows: keys, and what they do.
 pub const HELP: &[(&str, &str)] = &[
+    // On a small screen only the first of them fit.
     ("Enter", "send; in the list: open"),
     ("Alt+Enter  Ctrl+J", "new line"),
     ("Tab  Ctrl+K", "jump to somebody, or begin"),
-    ("Alt+↑ Alt+↓", "conversation before, after"),
-    ("Esc", "back"),
+    ("Esc", "back; put a notice away"),
     ("PgUp PgDn  wheel  ↑", "scroll"),
-    ("Ctrl+Home Ctrl+End", "oldest, newest"),
     ("Ctrl+R  Ctrl+X", "refused: send again, take back"),
-    ("Ctrl+W Ctrl+U", "delete word, line"),
-    ("Shift+drag", "select text"),
-    ("F1  ?", "this help"),
     ("Ctrl+C  Ctrl+Q", "quit"),
+    ("F1  ?", "this help"),
+    ("Alt+↑  Alt+↓", "conversation before, after"),
+    ("Ctrl+Home  Ctrl+End", "oldest, newest"),
+    ("Ctrl+W  Ctrl+U  Ctrl+D", "delete word, to start, to end"),
+    ("Shift+drag", "select text, in most terminals"),
 ];
 
 impl App {
@@ -58,8 +59,8 @@ impl App {
             KeyCode::Esc => self.on_escape(),
             KeyCode::PageUp => self.page(-1),
             KeyCode::PageDown => self.page(1),
-            KeyCode::Home if control => self.to_top(),
-            KeyCode::End if control => self.to_bottom(),
+            KeyCode::Home if control => self.jump_to_top(),
+            KeyCode::End if control => self.jump_to_end(),
             _ if self.pane == Pane::People || self.open.is_none() => self.on_list_key(code, control, alt),
             KeyCode::Char('r') if control => self.retry(),
             KeyCode::Char('x') if control => self.take_back(),
@@ -144,7 +145,7 @@ impl App {
                     KeyCode::Right => composer.right(word),
                     KeyCode::Home => composer.home(),
                     KeyCode::Char('a') if control => composer.home(),
-                    KeyCode::End if composer.is_empty() => return self.to_bottom(),
+                    KeyCode::End if composer.is_empty() => return self.jump_to_end(),
                     KeyCode::End => composer.end(),
                     KeyCode::Char('e') if control => composer.end(),
                     KeyCode::Up if composer.is_empty() => return self.scroll(-1),
@@ -201,7 +202,7 @@ impl App {
                     self.open_selected();
                 }
             }
-            MouseEventKind::Down(MouseButton::Left) if geometry.rule.contains(at) => self.to_bottom(),
+            MouseEventKind::Down(MouseButton::Left) if geometry.rule.contains(at) => self.jump_to_end(),
             MouseEventKind::Down(MouseButton::Left) if self.open.is_some() => self.pane = Pane::Thread,
             _ => {}
         }
@@ -222,11 +223,11 @@ impl App {
         self.set_scroll(|layout| layout.scrolled(rows));
     }
 
-    fn to_top(&mut self) {
+    fn jump_to_top(&mut self) {
         self.set_scroll(|layout| layout.first());
     }
 
-    fn to_bottom(&mut self) {
+    fn jump_to_end(&mut self) {
         self.set_scroll(|_| Scroll::Bottom);
     }
 

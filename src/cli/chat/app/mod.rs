@@ -5,7 +5,7 @@ mod keys;
 mod people;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use keys::HELP;
 pub use people::{Candidate, Entry, Find};

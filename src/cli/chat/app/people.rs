@@ -146,7 +146,7 @@ impl App {
         let divider = self.rooms[index].first_unread(&self.me);
         self.rooms[index].divider = divider;
         let scroll = match (divider, self.layout()) {
-            (Some(seq), Some(layout)) => layout.from_message(Place::Message(seq)),
+            (Some(seq), Some(layout)) => layout.beginning_with(Place::Message(seq)),
             _ => Scroll::Bottom,
         };
         self.rooms[index].scroll = scroll;

@@ -2,7 +2,7 @@
 
 use super::{App, Overlay};
 use crate::cli::chat::clock::{Now, Zone};
-use crate::cli::chat::geometry::Pane;
+use crate::cli::chat::geometry::{Pane, TWO_PANES};
 use crate::cli::chat::room::{Fate, Mark, Room};
 use crate::cli::chat::text;
 use whimbrel_client::Connection;
@@ -122,6 +122,7 @@ impl App {
 
     fn hint(&self) -> String {
         match self.pane {
+            Pane::People if self.size.0 < TWO_PANES => "Tab finds · F1 help".into(),
             Pane::People => "Enter opens · Tab finds · F1 help".into(),
             Pane::Thread => "F1 help".into(),
         }

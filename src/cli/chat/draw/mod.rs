@@ -80,10 +80,11 @@ pub fn draw(app: &App, theme: &Theme, frame: &mut Frame<'_>) {
         }
         None => {}
     }
-    if app.overlay().is_none() && app.pane() == Pane::Thread && !geometry.composer.is_empty() {
-        if let Some(cursor) = thread::cursor(app, &geometry) {
-            frame.set_cursor_position(cursor);
-        }
+    if app.pane() == Pane::Thread
+        && !geometry.composer.is_empty()
+        && let Some(cursor) = thread::cursor(app, &geometry)
+    {
+        frame.set_cursor_position(cursor);
     }
 }
 
