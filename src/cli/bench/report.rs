@@ -98,8 +98,8 @@ impl fmt::Display for Report {
         writeln!(f, "\ndirect messages of {TEXT_BYTES} bytes, durable, {} pairs, {} s each; times in ms", self.pairs, self.seconds)?;
         writeln!(
             f,
-            "{:<14}{:<10}{:>9}{:>10} | {:>8}{:>8} | {:>8}{:>8} | {:>7}{:>7}",
-            "", "", "messages", "a second", "applied", "", "event", "", "CPU us", "a mess."
+            "{:<14}{:<10}{:>9}{:>10} | {:>16} | {:>16} | {:>14}",
+            "", "", "messages", "a second", "applied after", "event after", "CPU us/message"
         )?;
         writeln!(
             f,
