@@ -4,6 +4,7 @@ use super::exit;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use whimbrel_client::protocol::frame::Origin;
 use whimbrel_client::{Builder, Client, ConnectError, Events, Liveness, StartError, State, StateError, Transport};
 
@@ -12,6 +13,10 @@ const SLOTS: u32 = 8;
 
 /// The longest name made up for a device, in characters: addresses are ASCII, and a number may follow.
 const DEVICE_CHARS: usize = 60;
+/// A process that is just leaving lets go of its device within this time: better to wait for it than to be another device.
+const LEAVING: Duration = Duration::from_millis(400);
+/// How often to look whether it has.
+const LEAVING_STEP: Duration = Duration::from_millis(50);
 
 /// Who connects, and how.
 #[derive(Debug, Clone, Args)]
@@ -68,9 +73,13 @@ impl Connect {
 
     /// As [`open_any`](Self::open_any), without waiting for a connection: what this device knows is there at once.
     pub async fn start_any(&self, device: &str, origin: Origin, liveness: Liveness) -> Result<(Client, Events), StartError> {
-        let mut slot = 1;
+        let (mut slot, mut patience) = (1, LEAVING);
         loop {
             match self.builder(&slot_name(device, slot), origin).liveness(liveness).start().await {
+                Err(StartError::State(StateError::Locked { .. })) if !patience.is_zero() => {
+                    patience = patience.saturating_sub(LEAVING_STEP);
+                    tokio::time::sleep(LEAVING_STEP).await;
+                }
                 Err(StartError::State(StateError::Locked { .. })) if slot < SLOTS => slot += 1,
                 started => return started,
             }

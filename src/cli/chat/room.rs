@@ -180,13 +180,21 @@ impl Room {
         self.messages.front().map(|message| message.seq)
     }
 
-    /// Messages of others that `me` has not read.
+    /// Messages of others that `me` has not read. Those that are not in memory count as others': who writes has read.
     pub fn unread(&self, me: &UserId) -> usize {
-        self.unread_messages(me).count()
+        self.unread_messages(me).count() + self.unread_before(me)
+    }
+
+    fn unread_before(&self, me: &UserId) -> usize {
+        let oldest = self.oldest().filter(|_| self.older != Older::End).map_or(0, |oldest| oldest.0);
+        usize::try_from(oldest.saturating_sub(self.read_by(me).next().0)).unwrap_or(usize::MAX)
     }
 
     /// The first of them.
     pub fn first_unread(&self, me: &UserId) -> Option<ConversationSeq> {
+        if self.unread_before(me) > 0 {
+            return Some(self.read_by(me).next());
+        }
         self.unread_messages(me).last().map(|message| message.seq)
     }
 
@@ -348,6 +356,19 @@ mod tests {
         room.raise(&state("alice", 0, 4));
         room.raise(&state("alice", 0, 2));
         assert_eq!((room.unread(&me), room.first_unread(&me)), (0, None), "watermarks only rise");
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_unread_too() {
+        let me = user("alice");
+        let mut room = Room::with(user("bob"));
+        room.raise(&state("alice", 0, 10));
+        for seq in 381..=400 {
+            room.add(message(seq, "bob"));
+        }
+        assert_eq!((room.unread(&me), room.first_unread(&me)), (390, Some(ConversationSeq(11))));
+        room.raise_read(&me, ConversationSeq(400));
+        assert_eq!((room.unread(&me), room.first_unread(&me)), (0, None));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl<'a> Layout<'a> {
         }
         let day = self.zone.day(time);
         let new_day = previous.is_none_or(|(_, before)| self.zone.day(before) != day);
-        let new = matches!(&item, Item::Message(message) if self.room.divider == Some(message.seq));
+        let new = self.begins_new(index);
         let same_author = previous.is_some_and(|(before, at)| before == from && time.0.saturating_sub(at.0) < GROUP_MS);
         if new_day {
             rows.push(Row::Day(self.zone.day_name(time, self.now)));
@@ -176,6 +176,13 @@ impl<'a> Layout<'a> {
             rows.push(Row::Text { text: shown[range].to_owned(), time: time.take(), mark: mark.take() });
         }
         Rows { rows, before }
+    }
+
+    /// Whether a message is the first that is new, of those in memory.
+    fn begins_new(&self, index: usize) -> bool {
+        let Some(divider) = self.room.divider else { return false };
+        let is_new = |index: usize| self.room.messages.get(index).map(|message| message.seq >= divider);
+        is_new(index) == Some(true) && index.checked_sub(1).and_then(is_new) != Some(true)
     }
 
     fn beginning(&self) -> Option<Row> {
@@ -248,9 +255,10 @@ impl<'a> Layout<'a> {
         self.at((0, 0))
     }
 
-    /// What to look at so that this message, and what belongs before it, is at the top; the bottom, if that shows it too.
-    pub fn beginning_with(&self, place: Place) -> Scroll {
-        self.find(place).map_or(Scroll::Bottom, |index| self.at((index, 0)))
+    /// What to look at so that the first message that is new is at the top; the bottom, if that shows it too.
+    pub fn first_new(&self) -> Scroll {
+        let first = (0..self.room.messages.len()).find(|index| self.begins_new(*index));
+        first.map_or(Scroll::Bottom, |index| self.at((index, 0)))
     }
 
     fn at(&self, top: (usize, usize)) -> Scroll {

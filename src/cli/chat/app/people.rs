@@ -2,7 +2,7 @@
 
 use super::{App, Overlay};
 use crate::cli::chat::geometry::Pane;
-use crate::cli::chat::room::{Place, Room, Scroll};
+use crate::cli::chat::room::{Room, Scroll};
 use crate::cli::chat::text;
 use std::cmp::Reverse;
 use whimbrel_client::protocol::UserId;
@@ -143,13 +143,8 @@ impl App {
 
     /// Shows a conversation from the first message that is new, or from its end.
     pub(super) fn show_new(&mut self, index: usize) {
-        let divider = self.rooms[index].first_unread(&self.me);
-        self.rooms[index].divider = divider;
-        let scroll = match (divider, self.layout()) {
-            (Some(seq), Some(layout)) => layout.beginning_with(Place::Message(seq)),
-            _ => Scroll::Bottom,
-        };
-        self.rooms[index].scroll = scroll;
+        self.rooms[index].divider = self.rooms[index].first_unread(&self.me);
+        self.rooms[index].scroll = self.layout().map_or(Scroll::Bottom, |layout| layout.first_new());
     }
 
     /// What a search finds: names that begin so, names that contain it, and a name to begin with.
