@@ -1,6 +1,6 @@
 //! The engine: what sessions ask for, decided and committed; what the store holds, as devices see it; who is here.
 //!
-//! It knows the traits of the store, and nothing of connections. Commands and hellos go through the [committer](committer), reads go
+//! It knows the traits of the store, and nothing of connections. Commands and hellos go through the committer (one thread), reads go
 //! to the store on a bounded pool of blocking threads, hints go through the [`Hub`].
 
 mod committer;
