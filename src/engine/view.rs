@@ -75,7 +75,6 @@ fn body(viewer: &Viewer, record: &Record, names: &mut Names) -> Option<Option<Ev
             let members = members.iter().map(|member| names(*member)).collect::<Option<Vec<_>>>()?;
             Some(Started { conversation: *conversation, kind: *kind, members }.into())
         }
-        RecordBody::Receipt { origin: Some(origin), .. } if own(origin) => None,
         RecordBody::Receipt { conversation, user, delivered, read, .. } => {
             let user = short_name(viewer, *user, names)?;
             Some(Receipt { conversation: *conversation, user, delivered: *delivered, read: *read }.into())

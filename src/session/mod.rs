@@ -29,6 +29,8 @@ pub const PING_AFTER: Duration = Duration::from_secs(30);
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 /// A session stops reading the log while this many bytes wait for its peer.
 pub const QUEUE_BYTES: usize = 32 * 1024;
+/// Beyond that, room for what is short and urgent.
+pub const URGENT_BYTES: usize = 1024;
 /// Frames taken in before the session looks at what goes out.
 const FRAMES_AT_ONCE: usize = 64;
 /// Queries that wait for their turn; a client that asks more at once is in error.
@@ -258,6 +260,10 @@ impl Pump {
                     }
                     self.heard = Instant::now();
                     self.pinged = false;
+                    // A peer that never pauses must not keep its own answers from going out.
+                    if let Some(flushed) = sink.flush().now_or_never() {
+                        flushed.map_err(|why| Ended::Broken(why.to_string()))?;
+                    }
                 }
                 flushed = sink.flush(), if sink_has_work(sink) => {
                     flushed.map_err(|why| Ended::Broken(why.to_string()))?;
@@ -279,16 +285,19 @@ impl Pump {
 
     /// Hands the sink what it has room for, what is short and urgent first.
     fn fill<O: FrameSink>(&mut self, sink: &mut O) -> Result<(), Ended> {
-        let applied = self.session.applied();
-        if applied > self.answered {
-            self.answered = applied;
-            push(sink, &ServerFrame::Applied(Applied { cseq: applied }))?;
-        }
-        if let Some(busy) = self.commands.take_busy() {
-            push(sink, &ServerFrame::Busy(busy))?;
-        }
-        if let Some(pong) = self.pong.take() {
-            push(sink, &ServerFrame::Pong(pong))?;
+        // Even these wait for a peer that takes nothing: each stands for all before it, so none piles up.
+        if sink.queued() < QUEUE_BYTES + URGENT_BYTES {
+            let applied = self.session.applied();
+            if applied > self.answered {
+                self.answered = applied;
+                push(sink, &ServerFrame::Applied(Applied { cseq: applied }))?;
+            }
+            if let Some(busy) = self.commands.take_busy() {
+                push(sink, &ServerFrame::Busy(busy))?;
+            }
+            if let Some(pong) = self.pong.take() {
+                push(sink, &ServerFrame::Pong(pong))?;
+            }
         }
         while sink.queued() < QUEUE_BYTES {
             if let Some(signal) = self.session.take_signal() {
