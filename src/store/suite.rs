@@ -35,7 +35,8 @@ macro_rules! store_suite {
 }
 pub(super) use history::random_histories;
 pub(super) use reads::{
-    conversation_pages_are_cut_at_the_far_end, mailbox_pages_have_limits, readers_see_no_gaps, trimming_keeps_what_must_be_kept,
+    conversation_pages_are_cut_at_the_far_end, large_groups_are_whole, mailbox_pages_have_limits, readers_see_no_gaps,
+    trimming_keeps_what_must_be_kept,
 };
 pub(super) use store_suite;
 
@@ -420,36 +421,6 @@ pub(super) fn a_panic_changes_nothing<G: Ground>() {
         send(transaction, a, id, 1, 1, "now");
     });
     assert_eq!(all(&store, b.user).len(), 3);
-}
-
-pub(super) fn large_groups_are_whole<G: Ground>() {
-    let (ground, store) = G::new(false);
-    let mut group = None;
-    commit(&store, |transaction| {
-        let keys: Vec<_> = (0..500).map(|name| join(transaction, name)).collect();
-        let conversation = transaction.next_conversation().unwrap();
-        let members: Vec<_> = keys.iter().map(|key| key.user).collect();
-        let body = RecordBody::Started { conversation, kind: ConversationKind::Other(77), members: members.clone() };
-        transaction.append(Time(1), body, &members).unwrap();
-        group = Some((conversation, keys));
-    });
-    let (id, keys) = group.unwrap();
-    for round in 0..20 {
-        commit(&store, |transaction| {
-            send(transaction, keys[round * 20], id, 5, 1, "to all");
-        });
-    }
-    let check = |store: &G::Store| {
-        for key in [keys[0], keys[250], keys[499]] {
-            assert_eq!(all(store, key.user).len(), 21);
-            assert_eq!(store.conversations_of(key.user, ConversationId(0), 5).unwrap()[0].members.len(), 500);
-        }
-    };
-    check(&store);
-    let store = ground.reopen(store);
-    check(&store);
-    store.flush().unwrap();
-    check(&ground.reopen(store));
 }
 
 pub(super) fn epochs_last<G: Ground>() {

@@ -134,14 +134,11 @@ fn receipts_rise_from_delivered_to_read_and_reach_who_wrote() {
         bob.command(mark).await;
         let read = ann.event_of(receipt).await;
         assert_eq!((read.delivered, read.read), (ConversationSeq(2), ConversationSeq(2)));
-        // The reader's other device is in step.
-        let own = loop {
-            let own = tablet.event_of(receipt).await;
-            if own.read == ConversationSeq(2) {
-                break own;
-            }
-        };
-        assert_eq!(own.user, Some(UserId::new("bob").unwrap()));
+        // The reader's devices are in step, and the one that read remembers it too.
+        for device in [&mut tablet, &mut bob] {
+            let own = device.event_of(receipt).await;
+            assert_eq!((own.user, own.read), (Some(UserId::new("bob").unwrap()), ConversationSeq(2)));
+        }
     });
 }
 

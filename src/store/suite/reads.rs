@@ -178,3 +178,33 @@ pub(in super::super) fn readers_see_no_gaps<G: Ground>() {
         over.store(true, Ordering::Relaxed);
     });
 }
+
+pub(in super::super) fn large_groups_are_whole<G: Ground>() {
+    let (ground, store) = G::new(false);
+    let mut group = None;
+    commit(&store, |transaction| {
+        let keys: Vec<_> = (0..500).map(|name| join(transaction, name)).collect();
+        let conversation = transaction.next_conversation().unwrap();
+        let members: Vec<_> = keys.iter().map(|key| key.user).collect();
+        let body = RecordBody::Started { conversation, kind: ConversationKind::Other(77), members: members.clone() };
+        transaction.append(Time(1), body, &members).unwrap();
+        group = Some((conversation, keys));
+    });
+    let (id, keys) = group.unwrap();
+    for round in 0..20 {
+        commit(&store, |transaction| {
+            send(transaction, keys[round * 20], id, 5, 1, "to all");
+        });
+    }
+    let check = |store: &G::Store| {
+        for key in [keys[0], keys[250], keys[499]] {
+            assert_eq!(all(store, key.user).len(), 21);
+            assert_eq!(store.conversations_of(key.user, ConversationId(0), 5).unwrap()[0].members.len(), 500);
+        }
+    };
+    check(&store);
+    let store = ground.reopen(store);
+    check(&store);
+    store.flush().unwrap();
+    check(&ground.reopen(store));
+}
