@@ -116,7 +116,10 @@ impl Committer {
             match (work, decided) {
                 (Work::Command { session, .. }, Decided::Command(outcome)) => answer(&session, outcome),
                 (Work::Hello { user, attempt, answer, .. }, Decided::Hello(arrival)) => {
-                    drop(answer.send(self.enter(user, attempt, arrival)))
+                    if let Err(Ok(arrived)) = answer.send(self.enter(user, attempt, arrival)) {
+                        // Nobody waits for the session any more.
+                        self.hub.leave(&arrived.session);
+                    }
                 }
                 (Work::Hello { answer, .. }, Decided::Late) => drop(answer.send(Err(late()))),
                 _ => {}

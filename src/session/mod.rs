@@ -73,23 +73,43 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
             return refuse(sink, error).await;
         }
     };
-    let session = entered.session.clone();
-    let labels = [("transport", kind.name())];
-    metrics::counter!("whimbrel_sessions_total", &labels).increment(1);
-    metrics::gauge!("whimbrel_sessions", &labels).increment(1.0);
-    tracing::info!(%remote, transport = %kind, user = %session.user_id, device = %hello.device, agent = hello.agent, cursor = %entered.begin.cursor, "came");
+    let stay = Stay::begin(context.engine.clone(), entered.session.clone(), kind);
+    let (user, device) = (&stay.session.user_id, &hello.device);
+    tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, "came");
 
     let end = match sink.push(&ServerFrame::Welcome(welcome(&context, &entered))) {
         Ok(()) => Pump::new(context.engine.clone(), kind.form(), entered).run(&mut source, &mut sink).await,
         Err(why) => Ended::Broken(why.to_string()),
     };
 
-    metrics::gauge!("whimbrel_sessions", &labels).decrement(1.0);
-    context.engine.leave(&session);
-    tracing::info!(%remote, transport = %kind, user = %session.user_id, device = %hello.device, why = %end, "left");
+    tracing::info!(%remote, transport = %kind, %user, %device, why = %end, "left");
+    drop(stay);
     match end {
         Ended::Refused(error) => refuse(sink, error).await,
         _ => sink.close().await,
+    }
+}
+
+/// A session that was entered leaves when this is dropped: also if something below panics.
+struct Stay {
+    engine: Arc<Engine>,
+    session: Arc<SessionHandle>,
+    labels: [(&'static str, &'static str); 1],
+}
+
+impl Stay {
+    fn begin(engine: Arc<Engine>, session: Arc<SessionHandle>, kind: TransportKind) -> Self {
+        let labels = [("transport", kind.name())];
+        metrics::counter!("whimbrel_sessions_total", &labels).increment(1);
+        metrics::gauge!("whimbrel_sessions", &labels).increment(1.0);
+        Self { engine, session, labels }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        metrics::gauge!("whimbrel_sessions", &self.labels).decrement(1.0);
+        self.engine.leave(&self.session);
     }
 }
 
