@@ -246,7 +246,7 @@ impl World {
             session.answered = session.handle.applied();
             session.down.push_back(ServerFrame::Applied(Applied { cseq: session.answered }));
         }
-        let limit = self.random.random_range(1..6);
+        let limit = if session.sent < session.handle.head() { self.random.random_range(1..6) } else { 0 };
         for event in self.engine.step_events(&session.viewer, session.sent, limit) {
             assert_eq!(event.seq, session.sent.next(), "the mailbox has a gap");
             session.sent = event.through();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use whimbrel_client::protocol::Nonce;
+use whimbrel_client::protocol::codec::MAX_TEXT;
 use whimbrel_client::protocol::frame::{CommandBody, Origin, Target};
 use whimbrel_client::{Client, Events, Incoming, Outcome, text};
 
@@ -56,30 +57,47 @@ pub(super) async fn run(arguments: Send) -> ExitCode {
     code
 }
 
-async fn one(words: String) -> mpsc::Receiver<String> {
+/// A message to send, or what was wrong with a line.
+type Line = Result<String, String>;
+
+async fn one(words: String) -> mpsc::Receiver<Line> {
     let (sender, lines) = mpsc::channel(1);
     // The receiver is in hand and has room for one.
-    let _ = sender.send(words).await;
+    let _ = sender.send(Ok(words)).await;
     lines
 }
 
 /// Lines as they come, from a thread: reading standard input cannot be interrupted.
-fn standard_input() -> mpsc::Receiver<String> {
+fn standard_input() -> mpsc::Receiver<Line> {
     let (sender, lines) = mpsc::channel(LINES_MAX);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            match line {
-                Ok(line) if line.is_empty() => {}
-                Ok(line) => {
-                    if sender.blocking_send(line).is_err() {
-                        return;
-                    }
-                }
-                Err(why) => return eprintln!("whimbrel: standard input cannot be read further: {why}"),
+        let mut input = std::io::stdin().lock();
+        let mut bytes = Vec::new();
+        for number in 1.. {
+            bytes.clear();
+            let (line, more) = match input.read_until(b'\n', &mut bytes) {
+                Ok(0) => return,
+                Ok(_) => (read_line(&bytes).map_err(|why| format!("line {number} was not sent: {why}")), true),
+                Err(why) => (Err(format!("standard input cannot be read from line {number} on: {why}")), false),
+            };
+            if matches!(&line, Ok(line) if line.is_empty()) {
+                continue;
+            }
+            if sender.blocking_send(line).is_err() || !more {
+                return;
             }
         }
     });
     lines
+}
+
+/// What no server takes is not even stored: it would stand in the way of what follows.
+fn read_line(bytes: &[u8]) -> Line {
+    let line = std::str::from_utf8(bytes.strip_suffix(b"\n").unwrap_or(bytes)).map_err(|why| format!("it is not UTF-8 ({why})"))?;
+    if line.len() > MAX_TEXT {
+        return Err(format!("it has {} bytes, at most {MAX_TEXT} are allowed", line.len()));
+    }
+    Ok(line.to_owned())
 }
 
 struct Sending {
@@ -91,7 +109,7 @@ struct Sending {
 }
 
 impl Sending {
-    async fn run(&mut self, mut events: Events, mut lines: mpsc::Receiver<String>, deadline: Option<Instant>) -> ExitCode {
+    async fn run(&mut self, mut events: Events, mut lines: mpsc::Receiver<Line>, deadline: Option<Instant>) -> ExitCode {
         match self.client.outbox().await {
             Ok(left) => {
                 let messages = left.iter().filter(|waiting| matches!(waiting.body, CommandBody::Send(_)));
@@ -132,8 +150,17 @@ impl Sending {
         ExitCode::from(if self.refused { exit::REFUSED } else { 0 })
     }
 
-    async fn send(&mut self, lines: impl Iterator<Item = String>) -> Result<(), ExitCode> {
-        let messages: Vec<_> = lines.map(|line| (self.to.clone(), text(line))).collect();
+    async fn send(&mut self, lines: impl Iterator<Item = Line>) -> Result<(), ExitCode> {
+        let mut messages = Vec::new();
+        for line in lines {
+            match line {
+                Ok(line) => messages.push((self.to.clone(), text(line))),
+                Err(why) => {
+                    self.refused = true;
+                    eprintln!("whimbrel: {why}");
+                }
+            }
+        }
         if messages.is_empty() {
             return Ok(());
         }

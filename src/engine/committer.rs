@@ -3,6 +3,7 @@
 use super::decide::{self, Arrival, Outcome};
 use super::hub::{Attempt, End, Hub, NewSession, SessionHandle};
 use super::queue::{Bounds, FairQueue};
+use super::receipts::Cursors;
 use super::wall_clock;
 use crate::store::{Record, Store, StoreError, Transaction, UserNo};
 use std::collections::HashMap;
@@ -47,6 +48,7 @@ pub(super) struct Committer {
     pub store: Arc<dyn Store>,
     pub hub: Arc<Hub>,
     pub queue: Arc<FairQueue<Work>>,
+    pub cursors: Arc<Cursors>,
     /// [`UNKNOWN_PAUSE`], but for simulations.
     pub unknown_pause: Duration,
 }
@@ -67,14 +69,21 @@ impl Committer {
         let mut tries = 0;
         loop {
             match self.try_commit(&batch) {
-                Ok((decided, heads)) => return self.publish(batch, decided, heads),
+                Ok((decided, heads)) => {
+                    self.publish(batch, decided, heads);
+                    if tries > 0 {
+                        // What had been committed after all was not decided again, so nobody was woken for it.
+                        self.hub.wake_all(&*self.store);
+                    }
+                    return;
+                }
                 // What was committed after all is found applied when it is decided again.
                 Err(StoreError::Unknown(why)) if tries < UNKNOWN_TRIES => {
                     tracing::warn!(why, "the outcome of a commit is unknown; deciding again");
                     tries += 1;
                     std::thread::sleep(self.unknown_pause);
                 }
-                Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => return give_up(batch, &why),
+                Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => return self.give_up(batch, &why),
                 Err(StoreError::Refused(why) | StoreError::Damaged(why)) => return self.bisect(batch, &why),
             }
         }
@@ -121,6 +130,7 @@ impl Committer {
                         self.hub.leave(&arrived.session);
                     }
                 }
+                (Work::Delivered { user, .. }, Decided::Delivered) => self.cursors.settled(user),
                 (Work::Hello { answer, .. }, Decided::Late) => drop(answer.send(Err(late()))),
                 _ => {}
             }
@@ -156,6 +166,23 @@ impl Committer {
         Ok(Arrived { session: self.hub.enter(new, wall_clock().0), arrival })
     }
 
+    /// Ends the sessions concerned: their clients keep what was not applied and send it again when they come back.
+    fn give_up(&self, batch: Vec<Work>, why: &str) {
+        tracing::error!(why, "the store failed; ending the sessions that wait for it");
+        let error =
+            Error { code: ErrorCode::StoreUnavailable, message: "the server cannot write to its store".into(), retry_after_ms: 1000 };
+        for work in batch {
+            match work {
+                Work::Command { session, .. } => session.finish(End::Error(error.clone())),
+                Work::Hello { answer, .. } => drop(answer.send(Err(error.clone()))),
+                Work::Delivered { user, marks } => {
+                    self.cursors.hand_in(user, marks);
+                    self.cursors.settled(user);
+                }
+            }
+        }
+    }
+
     /// Finds what makes a transaction fail by halving, so that the rest is committed.
     fn bisect(&self, mut batch: Vec<Work>, why: &str) {
         if batch.len() > 1 {
@@ -166,7 +193,7 @@ impl Committer {
         let Some(work) = batch.pop() else { return };
         tracing::error!(why, "a command could not be carried out");
         metrics::counter!("whimbrel_commands_failed_total").increment(1);
-        let Work::Command { session, command } = &work else { return give_up(vec![work], why) };
+        let Work::Command { session, command } = &work else { return self.give_up(vec![work], why) };
         let mut heads = HashMap::new();
         let refused = self.store.transact(&mut |tx| {
             heads.clear();
@@ -178,7 +205,7 @@ impl Committer {
                 let outcome = Outcome::Applied(command.cseq);
                 self.publish(vec![work], vec![Decided::Command(outcome)], heads);
             }
-            Err(error) => give_up(vec![work], &error.to_string()),
+            Err(error) => self.give_up(vec![work], &error.to_string()),
         }
     }
 }
@@ -203,20 +230,6 @@ fn answer(session: &SessionHandle, outcome: Outcome) {
         })),
         // The session is being replaced, or the command belongs to an outbox of the past: nobody waits for it here.
         Outcome::Stale => {}
-    }
-}
-
-/// Ends the sessions concerned: their clients keep what was not applied and send it again when they come back.
-fn give_up(batch: Vec<Work>, why: &str) {
-    tracing::error!(why, "the store failed; ending the sessions that wait for it");
-    let error = Error { code: ErrorCode::StoreUnavailable, message: "the server cannot write to its store".into(), retry_after_ms: 1000 };
-    for work in batch {
-        match work {
-            Work::Command { session, .. } => session.finish(End::Error(error.clone())),
-            Work::Hello { answer, .. } => drop(answer.send(Err(error.clone()))),
-            // Found again from the devices' cursors.
-            Work::Delivered { .. } => {}
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is here: sessions by user and device, and the hints that wake them. Nothing in here is the truth: a lost hint costs time, a
 //! doubled one nothing.
 
-use crate::store::{DeviceKey, UserNo};
+use crate::store::{DeviceKey, Store, UserNo};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -262,6 +262,18 @@ impl Hub {
         if let Some(here) = lock(&self.state).users.get(&user) {
             for session in &here.sessions {
                 session.raise_head(head);
+            }
+        }
+    }
+
+    /// Wakes everybody who is here at the heads that the store has. Blocks.
+    pub(super) fn wake_all(&self, store: &dyn Store) {
+        let users: Vec<UserNo> = lock(&self.state).users.keys().copied().collect();
+        for user in users {
+            match store.mailbox(user) {
+                Ok(bounds) => self.wake(user, bounds.head),
+                // Whoever is not woken now is woken by the next entry.
+                Err(error) => tracing::warn!(%error, "a mailbox cannot be read"),
             }
         }
     }

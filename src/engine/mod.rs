@@ -123,7 +123,13 @@ impl Engine {
     }
 
     fn committer(&self, unknown_pause: Duration) -> Committer {
-        Committer { store: self.store.clone(), hub: self.hub.clone(), queue: self.queue.clone(), unknown_pause }
+        Committer {
+            store: self.store.clone(),
+            hub: self.hub.clone(),
+            queue: self.queue.clone(),
+            cursors: self.cursors.clone(),
+            unknown_pause,
+        }
     }
 
     /// Who is here.
@@ -155,13 +161,14 @@ impl Engine {
 
     /// Commits what waits, writes what was put off, and ends the threads. Blocks until that is done.
     pub fn stop(&self) {
+        // First who makes receipts, then who commits them.
         self.cursors.stop();
-        self.queue.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
+        let mut threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        while let Some(thread) = threads.pop() {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine panicked");
             }
+            self.queue.close();
         }
         if let Err(error) = self.store.flush() {
             tracing::warn!(%error, "the next start takes longer: what was put off could not be written");
@@ -215,9 +222,9 @@ impl Engine {
         session.raise_head(bounds.head);
         let served = position.is_some() && begin.reset.is_none();
         if served {
-            self.cursors.enter(arrival.device, arrival.cursor, begin.cursor);
+            self.cursors.enter(arrival.device, session.epoch, arrival.cursor, begin.cursor);
         } else {
-            self.cursors.begin_at(arrival.device, begin.cursor);
+            self.cursors.begin_at(arrival.device, session.epoch, begin.cursor);
         }
         let snapshot = begin.snapshot.then(|| SnapshotCursor::new(origin == Origin::Snapshot));
         Ok(Entered { session, arrival, head: bounds.head, begin, snapshot })
@@ -267,9 +274,7 @@ impl Engine {
     /// A session is over.
     pub fn leave(&self, session: &Arc<SessionHandle>) {
         self.hub.leave(session);
-        if !session.is_replaced() {
-            self.cursors.leave(session.device);
-        }
+        self.cursors.leave(session.device, session.epoch);
     }
 
     /// Takes a command in. Its outcome shows in the session's [`applied`](SessionHandle::applied).
@@ -292,16 +297,14 @@ impl Engine {
     /// A device has durably taken its mailbox up to `seq`.
     pub fn ack(&self, session: &SessionHandle, seq: MailboxSeq) {
         if !session.is_replaced() {
-            self.cursors.ack(session.device, seq);
+            self.cursors.ack(session.device, session.epoch, seq);
         }
     }
 
     /// A device has durably taken a snapshot that held conversations up to here.
     pub fn took_snapshot(&self, session: &SessionHandle, holds: Vec<(ConversationId, ConversationSeq)>) {
-        let work = Work::Delivered { user: session.user, marks: holds };
-        if !session.is_replaced() && self.queue.push(Lane::House, 0, work).is_err() {
-            // The next message that is delivered covers these too.
-            tracing::debug!("the queue is full: a snapshot's receipts are left out");
+        if !session.is_replaced() {
+            self.cursors.hand_in(session.user, holds);
         }
     }
 

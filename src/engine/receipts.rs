@@ -7,11 +7,11 @@
 use super::committer::Work;
 use super::queue::{FairQueue, Lane};
 use crate::store::{DeviceKey, RecordBody, Store, StoreError, UserNo};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq};
+use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, SessionEpoch};
 
 /// How often cursors are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -23,14 +23,23 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 const READ_ENTRIES: usize = 1024;
 const READ_BYTES: usize = 1 << 20;
 
+/// Marks of one user: conversations, and how far each was taken.
+pub(super) type UserMarks = Vec<(ConversationId, ConversationSeq)>;
+
 /// What devices have said of how far they are.
 pub(super) struct Cursors {
     state: Mutex<HashMap<DeviceKey, Cursor>>,
+    /// Marks that came from elsewhere than a mailbox, or came back because they could not be committed.
+    handed_in: Mutex<Vec<(UserNo, UserMarks)>>,
+    /// How many pieces of work are on their way to the store, by user.
+    under_way: Mutex<HashMap<UserNo, u32>>,
     stop: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
 struct Cursor {
+    /// The session that speaks for the device: an older one that is just leaving must not.
+    session: SessionEpoch,
     /// Receipts were made for everything up to here.
     settled: MailboxSeq,
     /// The device has everything up to here.
@@ -42,37 +51,63 @@ struct Cursor {
 
 impl Cursors {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), stop: AtomicBool::new(false) }
+        Self { state: Mutex::default(), handed_in: Mutex::default(), under_way: Mutex::default(), stop: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceKey, Cursor>> {
-        // Nothing under the lock panics between two consistent states.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A device is here: the server knew it at `known`, it says that it is at `said`.
-    pub(super) fn enter(&self, device: DeviceKey, known: MailboxSeq, said: MailboxSeq) {
+    pub(super) fn enter(&self, device: DeviceKey, session: SessionEpoch, known: MailboxSeq, said: MailboxSeq) {
         let mut state = self.lock();
-        let cursor = state.entry(device).or_insert(Cursor { settled: known, acked: known, saved: known, here: true });
+        let cursor = state.entry(device).or_insert(Cursor { session, settled: known, acked: known, saved: known, here: true });
+        if session < cursor.session {
+            return;
+        }
+        cursor.session = session;
         cursor.here = true;
         cursor.acked = cursor.acked.max(said);
     }
 
     /// A device begins elsewhere than where it was: what lies before was not delivered to it.
-    pub(super) fn begin_at(&self, device: DeviceKey, at: MailboxSeq) {
-        let cursor = Cursor { settled: at, acked: at, saved: MailboxSeq(0), here: true };
-        self.lock().insert(device, cursor);
+    pub(super) fn begin_at(&self, device: DeviceKey, session: SessionEpoch, at: MailboxSeq) {
+        let mut state = self.lock();
+        if state.get(&device).is_none_or(|cursor| cursor.session <= session) {
+            state.insert(device, Cursor { session, settled: at, acked: at, saved: MailboxSeq(0), here: true });
+        }
     }
 
-    pub(super) fn ack(&self, device: DeviceKey, seq: MailboxSeq) {
-        if let Some(cursor) = self.lock().get_mut(&device) {
+    pub(super) fn ack(&self, device: DeviceKey, session: SessionEpoch, seq: MailboxSeq) {
+        if let Some(cursor) = self.lock().get_mut(&device).filter(|cursor| cursor.session == session) {
             cursor.acked = cursor.acked.max(seq);
         }
     }
 
-    pub(super) fn leave(&self, device: DeviceKey) {
-        if let Some(cursor) = self.lock().get_mut(&device) {
+    pub(super) fn leave(&self, device: DeviceKey, session: SessionEpoch) {
+        if let Some(cursor) = self.lock().get_mut(&device).filter(|cursor| cursor.session == session) {
             cursor.here = false;
+        }
+    }
+
+    /// Marks that are due although no cursor says so: what a snapshot held, or what could not be committed.
+    pub(super) fn hand_in(&self, user: UserNo, marks: UserMarks) {
+        lock(&self.handed_in).push((user, marks));
+    }
+
+    /// Marks of a user are on their way to the store.
+    fn sent(&self, user: UserNo) {
+        *lock(&self.under_way).entry(user).or_default() += 1;
+    }
+
+    /// They have arrived there, or are given up.
+    pub(super) fn settled(&self, user: UserNo) {
+        let mut under_way = lock(&self.under_way);
+        if let Some(count) = under_way.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&user);
+            }
         }
     }
 
@@ -92,11 +127,19 @@ impl Cursors {
     }
 
     /// Cursors to hand to the store; devices that left and have nothing open are forgotten.
-    fn unsaved(&self) -> Vec<(DeviceKey, MailboxSeq)> {
+    ///
+    /// A cursor in the store says that the receipts for everything before it are durable: only then does a server that was killed find
+    /// the others again. So it waits while any mark of its user does.
+    fn unsaved(&self, marks: &Marks) -> Vec<(DeviceKey, MailboxSeq)> {
+        let mut open: HashSet<UserNo> = marks.waiting.keys().map(|(user, _)| *user).collect();
+        open.extend(lock(&self.handed_in).iter().map(|(user, _)| *user));
+        open.extend(lock(&self.under_way).keys());
         let mut state = self.lock();
         let mut unsaved = Vec::new();
         state.retain(|device, cursor| {
-            // Only what is settled: after a crash the rest is found again from what the device says.
+            if open.contains(&device.user) {
+                return true;
+            }
             if cursor.settled > cursor.saved {
                 cursor.saved = cursor.settled;
                 unsaved.push((*device, cursor.settled));
@@ -105,6 +148,11 @@ impl Cursors {
         });
         unsaved
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks panics between two consistent states.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Marks that wait for their turn.
@@ -120,9 +168,9 @@ impl Marks {
         *mark = seq.max(*mark);
     }
 
-    /// What may be told now, by user.
-    fn due(&mut self, now: Instant) -> HashMap<UserNo, Vec<(ConversationId, ConversationSeq)>> {
-        self.told.retain(|_, told| now.duration_since(*told) < SPACING);
+    /// What may be told now, by user; at the end, all of it.
+    fn due(&mut self, now: Instant, all: bool) -> HashMap<UserNo, UserMarks> {
+        self.told.retain(|_, told| !all && now.duration_since(*told) < SPACING);
         let told = &mut self.told;
         let mut due: HashMap<UserNo, Vec<_>> = HashMap::new();
         self.waiting.retain(|key, seq| {
@@ -149,17 +197,21 @@ pub(super) fn run(store: &dyn Store, cursors: &Cursors, queue: &FairQueue<Work>)
                 Err(error) => tracing::warn!(%error, "cannot read what a device acknowledged; trying again"),
             }
         }
-        for (user, list) in marks.due(Instant::now()) {
+        for (user, list) in std::mem::take(&mut *lock(&cursors.handed_in)) {
+            list.into_iter().for_each(|(conversation, seq)| marks.raise(user, conversation, seq));
+        }
+        for (user, list) in marks.due(Instant::now(), stopping) {
             let retry = list.clone();
+            cursors.sent(user);
             if queue.push(Lane::House, 0, Work::Delivered { user, marks: list }).is_err() {
+                cursors.settled(user);
                 // Full: the marks only rise, so they simply wait for the next round.
                 retry.into_iter().for_each(|(conversation, seq)| marks.raise(user, conversation, seq));
             }
         }
         if stopping || Instant::now() >= save_at {
             save_at = Instant::now() + SAVE_EVERY;
-            let unsaved = cursors.unsaved();
-            if let Err(error) = store.save_cursors(&unsaved).and_then(|()| store.flush()) {
+            if let Err(error) = store.save_cursors(&cursors.unsaved(&marks)) {
                 tracing::warn!(%error, "cannot save cursors; devices say theirs when they come back");
             }
         }

@@ -70,6 +70,32 @@ fn lines_from_standard_input_go_out_as_they_come() {
 }
 
 #[test]
+fn a_bad_line_does_not_stand_in_the_way_of_good_ones() {
+    let server = ServerProcess::start();
+    let mut send = Command::new(binary())
+        .args(["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "-"])
+        .current_dir(server.folder())
+        .env("XDG_DATA_HOME", server.folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = send.stdin.take().unwrap();
+    input.write_all(b"one\nt\xffo\n").unwrap();
+    input.write_all("x".repeat(61 * 1024).as_bytes()).unwrap();
+    input.write_all(b"\nthree\n\nfour").unwrap();
+    drop(input);
+    let output = send.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "two lines were not sent");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 3);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("line 2 was not sent") && told.contains("line 3 was not sent"), "{told}");
+    let heard = lines(&whimbrel(&server, &["listen", "--as", "bob", "--url", &server.url(), "--count", "3"]));
+    assert_eq!(heard.iter().map(|line| line["text"].as_str().unwrap()).collect::<Vec<_>>(), ["one", "three", "four"]);
+}
+
+#[test]
 fn exit_codes_say_what_went_wrong() {
     let server = ServerProcess::start();
     let url = server.url();

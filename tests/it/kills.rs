@@ -200,3 +200,55 @@ fn a_listener_that_is_killed_prints_every_message_and_in_order() {
         assert_eq!(next, MESSAGES);
     });
 }
+
+#[test]
+fn what_was_delivered_is_told_whenever_the_server_stops() {
+    run(async {
+        let mut server = ServerProcess::start();
+        for (round, orderly) in [true, false, true, false].into_iter().enumerate() {
+            let (ann, bob) = (format!("ann{round}"), format!("bob{round}"));
+            let (sender, mut told) = client(&server, &ann, "phone", Transport::WebSocket).connect().await.unwrap();
+            let state = server.folder().join(&bob);
+            let listen = || client(&server, &bob, "phone", Transport::WebSocket).state(State::Folder(state.clone()));
+            // Two, so that the receipt of the second waits for its turn when the server goes.
+            for number in 1..=2 {
+                sender.send(Target::User(bob.parse().unwrap()), text(number.to_string())).await.unwrap().outcome().await.unwrap();
+                let (listener, mut events) = listen().connect().await.unwrap();
+                let heard = async {
+                    loop {
+                        if let Some(Incoming::Event { event, .. }) = events.next().await
+                            && let EventBody::Message(message) = event.body
+                        {
+                            break assert_eq!(message.content.text, number.to_string());
+                        }
+                    }
+                };
+                tokio::time::timeout(PATIENCE, heard).await.expect("no message");
+                events.done();
+                listener.close().await;
+            }
+            if orderly {
+                assert!(server.terminate().success());
+            } else {
+                server.kill();
+            }
+            server.restart();
+            // The device comes back, and has nothing new to say.
+            let (listener, _events) =
+                client(&server, &bob, "phone", Transport::WebSocket).state(State::Folder(state)).connect().await.unwrap();
+            let delivered = async {
+                loop {
+                    if let Some(Incoming::Event { event, .. }) = told.next().await
+                        && let EventBody::Receipt(receipt) = event.body
+                        && receipt.delivered.0 == 2
+                    {
+                        break;
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, delivered).await.unwrap_or_else(|_| panic!("round {round}: the receipt never came"));
+            listener.close().await;
+            sender.close().await;
+        }
+    });
+}
