@@ -7,8 +7,8 @@ use crate::session::{self, Context};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Keys, TlsError};
-use crate::transport::TransportKind;
 use crate::transport::webtransport::{BindError, QuicListener, QuicOptions};
+use crate::transport::{Pages, TransportKind};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -90,7 +90,11 @@ impl Server {
         let keys = blocking(move || Keys::open(&certs, &names)).await??;
 
         let plain = bind(config.http, "--http")?;
-        let (tls, listener) = bind_secure(config.secure, &keys)?;
+        let pages = match config.auth {
+            AuthMode::Open if !config.open_anywhere => Pages::Loopback,
+            AuthMode::Open => Pages::Any,
+        };
+        let (tls, listener) = bind_secure(config.secure, &keys, pages)?;
         let listener = Arc::new(listener);
         let at = |listener: &TcpListener| listener.local_addr().map_err(|why| ServerError::System { what: "cannot read an address", why });
         let (http, secure, quic) = (at(&plain)?, at(&tls)?, listener.local_addr());
@@ -113,6 +117,7 @@ impl Server {
             context: context.clone(),
             keys: keys.clone(),
             quic,
+            pages,
             metrics: metrics_handle(),
             draining: AtomicBool::new(false),
         });
@@ -186,13 +191,13 @@ fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServerEr
 }
 
 /// TCP and UDP with one number. Where the system picks it, the other may be taken: then another pair is tried.
-fn bind_secure(address: SocketAddr, keys: &Keys) -> Result<(TcpListener, QuicListener), ServerError> {
+fn bind_secure(address: SocketAddr, keys: &Keys, pages: Pages) -> Result<(TcpListener, QuicListener), ServerError> {
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
         let tcp = bind(address, "--secure")?;
         let port = tcp.local_addr().map_err(|why| ServerError::Bind { address, flag: "--secure", why })?.port();
-        match QuicListener::bind(SocketAddr::new(address.ip(), port), keys, QuicOptions::default()) {
+        match QuicListener::bind(SocketAddr::new(address.ip(), port), keys, QuicOptions { pages, ..QuicOptions::default() }) {
             Ok(quic) => return Ok((tcp, quic)),
             Err(why) if tries == 0 => return Err(why.into()),
             Err(_) => {}

@@ -5,8 +5,8 @@ pub mod listener;
 use crate::engine::Engine;
 use crate::session::{self, Context};
 use crate::tls::Keys;
-use crate::transport::TransportKind;
 use crate::transport::websocket::{self, SUBPROTOCOLS};
+use crate::transport::{Pages, TransportKind};
 use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, State};
@@ -35,6 +35,8 @@ pub struct Http {
     pub keys: Keys,
     /// Where QUIC listens.
     pub quic: SocketAddr,
+    /// Which pages may open a WebSocket.
+    pub pages: Pages,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// Set once the server no longer wants new clients.
@@ -115,12 +117,18 @@ async fn well_known(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap,
 async fn web_socket(
     State(http): State<Arc<Http>>,
     Extension(ConnectInfo(remote)): Extension<ConnectInfo<SocketAddr>>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(why) => return (StatusCode::UPGRADE_REQUIRED, format!("/ws is a WebSocket: {why}\n")).into_response(),
     };
+    if let Some(origin) = headers.get(header::ORIGIN)
+        && !http.pages.may_connect(origin.to_str().unwrap_or_default())
+    {
+        return (StatusCode::FORBIDDEN, "pages from elsewhere may not connect to a server without authentication\n").into_response();
+    }
     if http.draining.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the server is going down\n").into_response();
     }

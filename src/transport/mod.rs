@@ -47,6 +47,33 @@ impl fmt::Display for TransportKind {
     }
 }
 
+/// Which pages may connect, by the `Origin` that browsers send for them. Programs send none, and are not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Pages from anywhere.
+    Any,
+    /// Pages that this machine serves. Where clients say who they are and only loopback keeps strangers out, any other page in the
+    /// owner's browser would be such a stranger.
+    Loopback,
+}
+
+impl Pages {
+    /// Whether a page with this origin may connect.
+    #[must_use]
+    pub fn may_connect(self, origin: &str) -> bool {
+        let rest = origin.split_once("://").map(|(_, rest)| rest);
+        let host = rest.and_then(|rest| rest.parse::<axum::http::uri::Authority>().ok());
+        match (self, host) {
+            (Self::Any, _) => true,
+            (Self::Loopback, Some(host)) => {
+                let name = host.host().trim_matches(['[', ']']);
+                name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            }
+            (Self::Loopback, None) => false,
+        }
+    }
+}
+
 /// Why a link gave out.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -84,4 +111,20 @@ pub trait FrameSink: Send {
 
     /// Sends what is queued, as far as the peer takes it in a short while, and closes.
     fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_machine_where_that_is_the_rule() {
+        for origin in ["http://localhost:3000", "http://127.0.0.1:8080", "https://[::1]:8443", "https://127.0.0.2"] {
+            assert!(Pages::Loopback.may_connect(origin), "{origin}");
+        }
+        for origin in ["https://evil.example", "http://localhost.evil.example", "http://127.0.0.1.evil.example", "null", "", "http://"] {
+            assert!(!Pages::Loopback.may_connect(origin), "{origin}");
+            assert!(Pages::Any.may_connect(origin), "{origin}");
+        }
+    }
 }

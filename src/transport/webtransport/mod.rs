@@ -30,6 +30,7 @@ mod tests;
 pub use session::{WebTransportSession, WebTransportSink, WebTransportSource};
 
 use crate::tls::{Keys, TlsError};
+use crate::transport::Pages;
 use quinn::crypto::rustls::HandshakeData;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,9 +65,8 @@ pub struct QuicOptions {
     pub keep_alive: Duration,
     /// A connection of which nothing was heard for this long is gone: three keep-alives.
     pub max_idle: Duration,
-    /// Where pages may come from, as in the `Origin` header: `https://chat.example.org`. `None`: from anywhere. Programs send none
-    /// and are not asked.
-    pub origins: Option<Vec<String>>,
+    /// Which pages may connect.
+    pub pages: Pages,
 }
 
 impl Default for QuicOptions {
@@ -79,7 +79,7 @@ impl Default for QuicOptions {
             max_handshakes: 512,
             keep_alive: Duration::from_secs(15),
             max_idle: Duration::from_secs(45),
-            origins: None,
+            pages: Pages::Any,
         }
     }
 }
@@ -269,6 +269,6 @@ async fn webtransport(connecting: quinn::Connecting, options: &QuicOptions) -> R
 
 /// The origin of the request, if pages from there may not connect.
 fn unwelcome(request: &SessionRequest, options: &QuicOptions) -> Option<String> {
-    let (allowed, origin) = (options.origins.as_ref()?, request.origin()?);
-    (!allowed.iter().any(|one| one.eq_ignore_ascii_case(origin))).then(|| origin.to_owned())
+    let origin = request.origin()?;
+    (!options.pages.may_connect(origin)).then(|| origin.to_owned())
 }
