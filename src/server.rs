@@ -123,7 +123,8 @@ impl Server {
         });
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(engine.clone().tend());
+        tasks.spawn(engine.clone().tend_presence());
+        tasks.spawn(engine.clone().tend_mailboxes());
         tasks.spawn(keys.clone().run_renewal());
         tasks.spawn(upkeep(state.metrics.clone()));
         tasks.spawn(accept_quic(listener.clone(), context));

@@ -7,6 +7,7 @@ use super::receipts::Cursors;
 use super::wall_clock;
 use crate::store::{Record, Store, StoreError, Transaction, UserNo};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -93,7 +94,7 @@ impl Committer {
         let now = wall_clock();
         let mut decided = Vec::with_capacity(batch.len());
         let mut heads = HashMap::new();
-        self.store.transact(&mut |tx| {
+        let mut work = |tx: &mut dyn Transaction| {
             decided.clear();
             heads.clear();
             let mut tx = Noting { tx, heads: &mut heads };
@@ -114,7 +115,11 @@ impl Committer {
                 });
             }
             Ok(())
-        })?;
+        };
+        // A command that makes us panic is found like one that the store refuses: the others commit, and the thread lives on. A store
+        // keeps nothing of a transaction that panicked.
+        let committed = catch_unwind(AssertUnwindSafe(|| self.store.transact(&mut work)));
+        committed.unwrap_or_else(|_| Err(StoreError::Refused("a panic while deciding".into())))?;
         Ok((decided, heads))
     }
 

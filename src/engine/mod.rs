@@ -23,6 +23,7 @@ use committer::{Arrived, Committer, Work};
 use queue::{Bounds, FairQueue, Full, Lane};
 use receipts::Cursors;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -71,6 +72,8 @@ pub struct Engine {
     hub: Arc<Hub>,
     queue: Arc<FairQueue<Work>>,
     cursors: Arc<Cursors>,
+    /// Hellos so far.
+    hellos: AtomicU64,
     reads: Arc<Semaphore>,
     names: Mutex<HashMap<UserNo, UserId>>,
     retention: Retention,
@@ -115,6 +118,7 @@ impl Engine {
             hub: Arc::new(Hub::new(config.presence_grace)),
             queue: Arc::new(FairQueue::new(QUEUE)),
             cursors: Arc::new(Cursors::new()),
+            hellos: AtomicU64::new(0),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             names: Mutex::default(),
             retention: config.retention,
@@ -138,18 +142,24 @@ impl Engine {
         &self.hub
     }
 
-    /// The work that comes round: presence each second, trimming each hour. Runs until dropped.
-    pub async fn tend(self: Arc<Self>) {
+    /// Tells who came and went, each second. Runs until dropped.
+    pub async fn tend_presence(self: Arc<Self>) {
         let mut second = tokio::time::interval(Duration::from_secs(1));
-        let mut trim = tokio::time::interval(TRIM_EVERY);
         loop {
-            tokio::select! {
-                _ = second.tick() => self.hub.tell_presence(),
-                _ = trim.tick() => match self.read(|engine| engine.store.trim(engine.retention, wall_clock())).await {
-                    Ok(0) => {}
-                    Ok(removed) => tracing::info!(removed, "trimmed mailboxes"),
-                    Err(error) => tracing::warn!(%error, "cannot trim mailboxes; trying again in an hour"),
-                },
+            second.tick().await;
+            self.hub.tell_presence();
+        }
+    }
+
+    /// Trims mailboxes, each hour. Runs until dropped.
+    pub async fn tend_mailboxes(self: Arc<Self>) {
+        let mut hour = tokio::time::interval(TRIM_EVERY);
+        loop {
+            hour.tick().await;
+            match self.read(|engine| engine.store.trim(engine.retention, wall_clock())).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "trimmed mailboxes"),
+                Err(error) => tracing::warn!(%error, "cannot trim mailboxes; trying again in an hour"),
             }
         }
     }
@@ -203,7 +213,8 @@ impl Engine {
             attempt: attempt(hello),
             answer,
         };
-        if self.queue.push(Lane::House, 0, work).is_err() {
+        let lane = Lane::Hello(self.hellos.fetch_add(1, Ordering::Relaxed));
+        if self.queue.push(lane, 0, work).is_err() {
             return Err(overloaded());
         }
         let arrived = answered.await.map_err(|_| overloaded())??;

@@ -27,8 +27,8 @@ pub(super) struct Bounds {
 pub(super) enum Lane {
     /// What a user's devices ask for.
     User(UserNo),
-    /// Devices that say hello, and the server's own work.
-    House,
+    /// One hello: each has a turn of its own, as if it were a user, so that a storm of work keeps nobody outside.
+    Hello(u64),
 }
 
 struct State<T> {

@@ -203,7 +203,7 @@ pub(super) fn run(store: &dyn Store, cursors: &Cursors, queue: &FairQueue<Work>)
         for (user, list) in marks.due(Instant::now(), stopping) {
             let retry = list.clone();
             cursors.sent(user);
-            if queue.push(Lane::House, 0, Work::Delivered { user, marks: list }).is_err() {
+            if queue.push(Lane::User(user), 0, Work::Delivered { user, marks: list }).is_err() {
                 cursors.settled(user);
                 // Full: the marks only rise, so they simply wait for the next round.
                 retry.into_iter().for_each(|(conversation, seq)| marks.raise(user, conversation, seq));

@@ -36,7 +36,7 @@ impl Engine {
             attempt: attempt(hello),
             answer,
         };
-        assert!(self.queue.push(Lane::House, 0, work).is_ok(), "the queue is full");
+        assert!(self.queue.push(Lane::Hello(0), 0, work).is_ok(), "the queue is full");
         while self.step_commit(usize::MAX) {}
         let arrived = answered.try_recv().map_err(|_| overloaded())??;
         self.settle_in(arrived, hello.position, hello.origin).map_err(|error| store_error(&error))

@@ -376,10 +376,12 @@ impl Pump {
 
     fn send_events<O: FrameSink>(&mut self, events: Vec<Event>, sink: &mut O) -> Result<(), Ended> {
         metrics::counter!("whimbrel_events_total").increment(events.len() as u64);
+        if events.is_empty() && self.sent < self.session.head() {
+            return Err(trimmed());
+        }
         for event in events {
             if event.seq != self.sent.next() {
-                // The log was trimmed under a session that was too slow: it is told when it comes back.
-                return Err(Ended::Refused(error(ErrorCode::Idle, "the mailbox was trimmed before it was read; connect again")));
+                return Err(trimmed());
             }
             self.sent = event.through();
             push(sink, &ServerFrame::Event(event))?;
@@ -429,6 +431,11 @@ impl Pump {
         let (engine, session) = (&self.engine, &self.session);
         self.commands.take(command, session.applied(), |command| engine.submit(session, command)).map_err(Ended::Refused)
     }
+}
+
+/// The log was trimmed under a session that was too slow: what that means for its device it is told when it comes back.
+fn trimmed() -> Ended {
+    Ended::Refused(error(ErrorCode::Idle, "the mailbox was trimmed before it was read; connect again"))
 }
 
 fn sink_has_work<O: FrameSink>(sink: &O) -> bool {

@@ -1,6 +1,6 @@
 //! Bad input: each gets a clear error or works; the server and other users never notice.
 
-use crate::harness::{Frames, Link, ServerProcess, hello, run, within};
+use crate::harness::{Frames, Link, PATIENCE, ServerProcess, hello, run, within};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;
 use whimbrel_protocol::ErrorCode;
@@ -191,6 +191,26 @@ fn connections_that_say_nothing_do_not_stay_for_ever() {
         for (what, stream) in [("silent", nothing), ("half", half), ("TLS", tls)] {
             within(what, closed(stream)).await;
         }
+    });
+}
+
+#[test]
+fn a_client_that_is_gone_without_a_word_is_noticed() {
+    run(async {
+        use crate::harness::http_get;
+        let server = ServerProcess::start_with(&["--presence-grace", "0"]);
+        // It neither reads nor answers from here on, as a phone that lost its network: the connection stays half open.
+        let _gone = Frames::enter(server.http, Form::Postcard, "bob", "phone").await;
+        let online = async || String::from_utf8(http_get(server.http, "/api/online-users", &[]).await.body().to_vec()).unwrap();
+        assert!(online().await.contains("bob"));
+        // Asked after 30 seconds of silence, given up 20 seconds later.
+        let noticed = async {
+            while online().await.contains("bob") {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(50) + PATIENCE, noticed).await.expect("it still counts as online");
+        others_talk(&server).await;
     });
 }
 
