@@ -156,7 +156,9 @@ impl Engine {
         let mut hour = tokio::time::interval(TRIM_EVERY);
         loop {
             hour.tick().await;
-            match self.read(|engine| engine.store.trim(engine.retention, wall_clock())).await {
+            // Only what is written can be trimmed.
+            let trim = |engine: &Self| engine.store.flush().and_then(|()| engine.store.trim(engine.retention, wall_clock()));
+            match self.read(trim).await {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, "trimmed mailboxes"),
                 Err(error) => tracing::warn!(%error, "cannot trim mailboxes; trying again in an hour"),

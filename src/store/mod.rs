@@ -136,7 +136,7 @@ pub trait Store: Send + Sync + 'static {
     /// If the store cannot be written; what was removed until then stays removed.
     fn trim(&self, keep: Retention, now: Time) -> Result<u64, StoreError>;
 
-    /// Writes what may be written late, so that the next start is quick. Called when idle and at the end.
+    /// Writes what may be written late, so that the next start is quick. Called before trimming and at the end.
     ///
     /// # Errors
     /// If the store cannot be written; nothing is lost then.

@@ -10,6 +10,21 @@ fn whimbrel(server: &ServerProcess, arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).current_dir(server.folder()).env("XDG_DATA_HOME", server.folder()).output().unwrap()
 }
 
+/// Says to bob, as ann, what comes over standard input.
+fn send_lines(server: &ServerProcess, input: &[u8]) -> Output {
+    let mut send = Command::new(binary())
+        .args(["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "-"])
+        .current_dir(server.folder())
+        .env("XDG_DATA_HOME", server.folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    send.stdin.take().unwrap().write_all(input).unwrap();
+    send.wait_with_output().unwrap()
+}
+
 fn lines(output: &Output) -> Vec<Value> {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -51,20 +66,8 @@ fn send_and_listen_over_every_transport_and_url() {
 #[test]
 fn lines_from_standard_input_go_out_as_they_come() {
     let server = ServerProcess::start();
-    let mut send = Command::new(binary())
-        .args(["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "-"])
-        .current_dir(server.folder())
-        .env("XDG_DATA_HOME", server.folder())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = send.stdin.take().unwrap();
-    for number in 0..500 {
-        writeln!(input, "{number}").unwrap();
-    }
-    drop(input);
-    let sent = lines(&send.wait_with_output().unwrap());
+    let input: String = (0..500).map(|number| format!("{number}\n")).collect();
+    let sent = lines(&send_lines(&server, input.as_bytes()));
     let numbers: Vec<u64> = sent.iter().map(|line| line["message"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (1..=500).collect::<Vec<_>>());
 }
@@ -72,21 +75,8 @@ fn lines_from_standard_input_go_out_as_they_come() {
 #[test]
 fn a_bad_line_does_not_stand_in_the_way_of_good_ones() {
     let server = ServerProcess::start();
-    let mut send = Command::new(binary())
-        .args(["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "-"])
-        .current_dir(server.folder())
-        .env("XDG_DATA_HOME", server.folder())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = send.stdin.take().unwrap();
-    input.write_all(b"one\nt\xffo\n").unwrap();
-    input.write_all("x".repeat(61 * 1024).as_bytes()).unwrap();
-    input.write_all(b"\nthree\n\nfour").unwrap();
-    drop(input);
-    let output = send.wait_with_output().unwrap();
+    let long = "x".repeat(61 * 1024);
+    let output = send_lines(&server, &[b"one\nt\xffo\n", long.as_bytes(), b"\nthree\n\nfour"].concat());
     assert_eq!(output.status.code(), Some(1), "two lines were not sent");
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 3);
     let told = String::from_utf8_lossy(&output.stderr);
