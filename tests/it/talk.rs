@@ -212,6 +212,49 @@ fn a_long_answer_comes_in_as_many_frames_as_it_takes() {
 }
 
 #[test]
+fn a_device_that_was_away_longer_than_the_mailbox_keeps_is_reset() {
+    run(async {
+        let mut server = ServerProcess::start_with(&["--mailbox-entries", "10"]);
+        let mut bob = Frames::enter(server.http, Form::Postcard, "bob", "phone").await;
+        let mut ann = Frames::enter(server.http, Form::Postcard, "ann", "phone").await;
+        ann.say("bob", "1").await;
+        bob.event().await;
+        let first = bob.event().await;
+        let position = bob.position(first.time);
+        drop(bob);
+        for number in 2..=1500 {
+            let cseq = ann.say("bob", &number.to_string()).await;
+            if number % 100 == 0 {
+                ann.applied(cseq).await;
+            }
+        }
+        // Mailboxes are trimmed when the server starts, and each hour.
+        assert!(server.terminate().success());
+        server.restart();
+        let back = whimbrel_protocol::frame::Hello { position: Some(position), ..hello("bob", "phone") };
+        let trimmed = async {
+            loop {
+                let bob = Frames::enter_with(server.http, Form::Postcard, back.clone()).await;
+                if bob.welcome.begin.reset.is_some() {
+                    break bob;
+                }
+            }
+        };
+        let mut bob = crate::harness::within("a reset", trimmed).await;
+        assert_eq!(bob.welcome.begin.reset, Some(whimbrel_protocol::frame::ResetReason::Trimmed));
+        // It is told of the conversation, then has what is kept, to the end and without a gap.
+        let page = bob.wait("a snapshot", |frame| if let ServerFrame::Snapshot(page) = frame { Some(page.clone()) } else { None }).await;
+        assert_eq!((page.conversations.len(), page.last), (1, true));
+        let mut next: Option<u32> = None;
+        while next != Some(1501) {
+            let number: u32 = bob.message().await.parse().unwrap();
+            assert!(next.is_none_or(|next| next == number), "{number} instead of {next:?}");
+            next = Some(number + 1);
+        }
+    });
+}
+
+#[test]
 fn strangers_do_not_see_a_conversation() {
     run(async {
         let server = ServerProcess::start();
