@@ -12,11 +12,14 @@ pub(crate) struct Commands {
     /// The server was full: what follows `expected` is ignored until `expected` itself comes again.
     refused: bool,
     busy: Option<Busy>,
+    /// Repeats handed to the engine since `repeats_at` was applied.
+    repeats: u32,
+    repeats_at: CommandSeq,
 }
 
 impl Commands {
     pub(crate) fn new(incarnation: Incarnation, applied: CommandSeq) -> Self {
-        Self { incarnation, expected: applied.next(), refused: false, busy: None }
+        Self { incarnation, expected: applied.next(), refused: false, busy: None, repeats: 0, repeats_at: applied }
     }
 
     /// A `Busy` to send.
@@ -43,8 +46,10 @@ impl Commands {
             // After a `Busy` what was on its way is dropped; without one, something is missing.
             return if self.refused { Ok(()) } else { Err(exceeded(format!("command {cseq} came, {} is missing", self.expected))) };
         }
-        // At or below `applied` it is a repeat: the engine compares the nonces.
         let next = cseq == self.expected;
+        if !next && !self.may_repeat(applied) {
+            return Ok(());
+        }
         match submit(command) {
             Ok(()) if next => {
                 self.expected = cseq.next();
@@ -58,6 +63,16 @@ impl Commands {
             Err(_) => {}
         }
         Ok(())
+    }
+
+    /// At or below `applied` a command is a repeat: the engine compares the nonces. It takes a window of them until something new is
+    /// applied; the rest can have no effect and is dropped, so that what waits of a session is bounded.
+    fn may_repeat(&mut self, applied: CommandSeq) -> bool {
+        if self.repeats_at != applied {
+            (self.repeats, self.repeats_at) = (0, applied);
+        }
+        self.repeats = self.repeats.saturating_add(1);
+        self.repeats <= WINDOW
     }
 }
 
@@ -90,6 +105,26 @@ mod tests {
         assert_eq!(taken, [6, 7, 5], "repeats of what is applied go to the engine, which compares nonces");
         let gap = commands.take(command(3, 9), CommandSeq(5), |_| Ok(()));
         assert_eq!(gap.unwrap_err().code, ErrorCode::WindowExceeded);
+    }
+
+    #[test]
+    fn repeats_are_bounded_as_new_commands_are() {
+        let mut commands = Commands::new(Incarnation(1), CommandSeq(5));
+        let mut taken = 0;
+        let mut repeat = |commands: &mut Commands, applied, times| {
+            for _ in 0..times {
+                let result = commands.take(command(1, 3), CommandSeq(applied), |_| {
+                    taken += 1;
+                    Ok(())
+                });
+                assert_eq!(result, Ok(()));
+            }
+            std::mem::take(&mut taken)
+        };
+        assert_eq!(repeat(&mut commands, 5, 3 * WINDOW), WINDOW);
+        assert_eq!(commands.take(command(1, 6), CommandSeq(5), |_| Ok(())), Ok(()), "new ones are taken all the same");
+        assert_eq!(repeat(&mut commands, 5, 1), 0);
+        assert_eq!(repeat(&mut commands, 6, 2), 2);
     }
 
     #[test]
