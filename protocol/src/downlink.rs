@@ -144,7 +144,9 @@ impl Downlink {
         Position { epoch: self.epoch, cursor: event.through(), time: event.time }
     }
 
-    /// The device has durably stored everything up to `position`.
+    /// The device has durably stored everything up to `position`: also of an earlier session, but not of one before a [`Resumed`] that
+    /// begins elsewhere (with a position, a reset or a snapshot), since the log may be another one there, with other entries under the
+    /// same numbers.
     pub fn on_stored(&mut self, position: Position, now: Duration) {
         if position.epoch != self.epoch
             || self.stored.is_some_and(|stored| stored.epoch == position.epoch && stored.cursor >= position.cursor)

@@ -96,6 +96,8 @@ enum Completed {
     },
     Taken {
         position: Position,
+        /// As [`Driver::beginnings`] when it was asked for.
+        beginning: u64,
         result: Result<(), StateError>,
     },
     Saved(Result<(), StateError>),
@@ -123,6 +125,8 @@ pub(crate) struct Driver {
     downlink: Downlink,
     /// Highest event that went into the inbox; those up to it that come again are known.
     queued: MailboxSeq,
+    /// How often events began elsewhere than where the device was.
+    beginnings: u64,
     directory: Directory,
     /// Events that wait until a name is known, the first of them for its own.
     parked: VecDeque<Event>,
@@ -161,6 +165,7 @@ impl Driver {
         Self {
             downlink: Downlink::restore(DownlinkState { position: loaded.position }),
             queued: loaded.position.map_or(MailboxSeq(0), |position| position.cursor),
+            beginnings: 0,
             directory: Directory::new(config.user.clone(), loaded.directory),
             outbox: Outbox::restore(loaded.outbox, loaded.pending, loaded.awaiting),
             config,
@@ -296,7 +301,8 @@ impl Driver {
         self.unsaved = None;
         let (me, outbox) = (self.config.user.clone(), self.outbox.state());
         let taken = self.keeper.call(move |store| store.take(&me, &events, position, outbox));
-        self.jobs.push(Box::pin(async move { Completed::Taken { position, result: taken.await } }));
+        let beginning = self.beginnings;
+        self.jobs.push(Box::pin(async move { Completed::Taken { position, beginning, result: taken.await } }));
     }
 
     fn save_applied(&mut self) {
@@ -328,11 +334,14 @@ impl Driver {
                     let _ = stored.send(result.clone().map_err(SendError::State));
                 }
             }
-            Completed::Taken { position, result } => {
+            Completed::Taken { position, beginning, result } => {
                 self.taking = false;
                 result?;
-                let now = self.now();
-                self.downlink.on_stored(position, now);
+                // A position from before is of what may be another log.
+                if beginning == self.beginnings {
+                    let now = self.now();
+                    self.downlink.on_stored(position, now);
+                }
             }
             Completed::Saved(result) => {
                 self.saving = false;

@@ -301,6 +301,7 @@ impl Driver {
         if begins_elsewhere {
             self.store_all_done().await?;
             self.inbox.reset();
+            self.beginnings += 1;
             self.queued = welcome.begin.cursor;
         }
         if let Some(reason) = resumed.reset {
