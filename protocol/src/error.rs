@@ -36,7 +36,7 @@ open_enum! {
         WindowExceeded = 205 => "windowExceeded",
         /// A command number was used again with another nonce: two outboxes claim to be this device.
         OutboxConflict = 206 => "outboxConflict",
-        /// The user has as many devices as are allowed.
+        /// As many devices of the user as are allowed are connected at this moment.
         TooManyDevices = 207 => "tooManyDevices",
 
         /// A kind of command, query or content that this server does not know.

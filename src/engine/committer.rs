@@ -5,10 +5,11 @@ use super::hub::{Attempt, End, Hub, NewSession, SessionHandle};
 use super::queue::{Bounds, FairQueue};
 use super::receipts::Cursors;
 use super::wall_clock;
-use crate::store::{Record, Store, StoreError, Transaction, UserNo};
-use std::collections::HashMap;
+use crate::store::{DeviceKey, Record, Store, StoreError, Transaction, UserNo};
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use whimbrel_protocol::frame::{Command, Error};
@@ -45,8 +46,27 @@ enum Decided {
     Delivered,
 }
 
+/// Whether commits go through, as far as the last one told.
+#[derive(Default)]
+pub(super) struct Health {
+    failing: AtomicBool,
+}
+
+impl Health {
+    pub(super) fn failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note(&self, failing: bool) {
+        if self.failing.swap(failing, Ordering::Relaxed) && !failing {
+            tracing::info!("commits go through again");
+        }
+    }
+}
+
 pub(super) struct Committer {
     pub store: Arc<dyn Store>,
+    pub health: Arc<Health>,
     pub hub: Arc<Hub>,
     pub queue: Arc<FairQueue<Work>>,
     pub cursors: Arc<Cursors>,
@@ -71,6 +91,7 @@ impl Committer {
         loop {
             match self.try_commit(&batch) {
                 Ok((decided, heads)) => {
+                    self.health.note(false);
                     self.publish(batch, decided, heads);
                     if tries > 0 {
                         // What had been committed after all was not decided again, so nobody was woken for it.
@@ -81,6 +102,7 @@ impl Committer {
                 // What was committed after all is found applied when it is decided again.
                 Err(StoreError::Unknown(why)) if tries < UNKNOWN_TRIES => {
                     tracing::warn!(why, "the outcome of a commit is unknown; deciding again");
+                    self.health.note(true);
                     tries += 1;
                     std::thread::sleep(self.unknown_pause);
                 }
@@ -94,9 +116,12 @@ impl Committer {
         let now = wall_clock();
         let mut decided = Vec::with_capacity(batch.len());
         let mut heads = HashMap::new();
+        // Devices that come in this batch are here, too: their sessions are entered once it is committed.
+        let mut coming: HashSet<DeviceKey> = HashSet::new();
         let mut work = |tx: &mut dyn Transaction| {
             decided.clear();
             heads.clear();
+            coming.clear();
             let mut tx = Noting { tx, heads: &mut heads };
             for work in batch {
                 decided.push(match work {
@@ -104,7 +129,10 @@ impl Committer {
                     Work::Command { session, command } => Decided::Command(decide::command(&mut tx, now, session.device, command)?),
                     Work::Hello { user, device, attempt, .. } if self.is_late(&mut tx, user, device, *attempt)? => Decided::Late,
                     Work::Hello { user, device, incarnation, .. } => {
-                        Decided::Hello(decide::arrive(&mut tx, now, user, device, *incarnation)?)
+                        let here = |key| coming.contains(&key) || self.hub.is_here(key);
+                        let arrival = decide::arrive(&mut tx, now, user, device, *incarnation, &here)?;
+                        coming.extend(arrival.as_ref().map(|arrival| arrival.device));
+                        Decided::Hello(arrival)
                     }
                     Work::Delivered { user, marks } => {
                         for (conversation, seq) in marks {
@@ -153,7 +181,8 @@ impl Committer {
 
     fn enter(&self, user: UserId, attempt: Attempt, arrival: Option<Arrival>) -> Result<Arrived, Error> {
         let Some(arrival) = arrival else {
-            let message = format!("{user} has as many devices as are allowed ({})", crate::store::DEVICES_MAX);
+            let most = crate::store::DEVICES_MAX;
+            let message = format!("{user} has {most} devices connected, as many as are allowed: disconnect one first");
             return Err(Error { code: ErrorCode::TooManyDevices, message, retry_after_ms: 0 });
         };
         let new = NewSession {
@@ -174,6 +203,7 @@ impl Committer {
     /// Ends the sessions concerned: their clients keep what was not applied and send it again when they come back.
     fn give_up(&self, batch: Vec<Work>, why: &str) {
         tracing::error!(why, "the store failed; ending the sessions that wait for it");
+        self.health.note(true);
         let error =
             Error { code: ErrorCode::StoreUnavailable, message: "the server cannot write to its store".into(), retry_after_ms: 1000 };
         for work in batch {
@@ -251,7 +281,7 @@ impl Transaction for Noting<'_> {
     fn devices(&mut self, user: UserNo) -> Result<Vec<Arc<crate::store::Device>>, StoreError> {
         self.tx.devices(user)
     }
-    fn device(&mut self, key: crate::store::DeviceKey) -> Result<Option<Arc<crate::store::Device>>, StoreError> {
+    fn device(&mut self, key: DeviceKey) -> Result<Option<Arc<crate::store::Device>>, StoreError> {
         self.tx.device(key)
     }
     fn conversation(&mut self, id: ConversationId) -> Result<Option<Arc<crate::store::Conversation>>, StoreError> {

@@ -1,6 +1,6 @@
 //! The rules: what a command does, given what the store says. Nothing in here waits, reads a clock, or knows a connection.
 
-use crate::store::{Conversation, DEVICES_MAX, Device, DeviceKey, NONCES_MAX, Origin, RecordBody, StoreError, Transaction, UserNo};
+use crate::store::{Conversation, DEVICES_MAX, Device, DeviceKey, NONCES_MAX, Origin, Pos, RecordBody, StoreError, Transaction, UserNo};
 use std::sync::Arc;
 use whimbrel_protocol::codec::MAX_TEXT;
 use whimbrel_protocol::frame::{Command, CommandBody, Content, ContentKind, ConversationKind, MarkRead, Send, Target};
@@ -27,20 +27,18 @@ pub enum Outcome {
 /// # Errors
 /// If the store fails.
 pub fn command(tx: &mut dyn Transaction, now: Time, device: DeviceKey, command: &Command) -> Result<Outcome, StoreError> {
-    let known = tx.device(device)?.ok_or_else(|| StoreError::Damaged(format!("device {device:?} has a session but no entry")))?;
-    if command.incarnation != known.incarnation {
-        return Ok(Outcome::Stale);
+    let known = known(tx, device)?;
+    if let Some(outcome) = not_next(&known, command) {
+        return Ok(outcome);
     }
-    if command.cseq <= known.applied {
-        return Ok(if used_with_another_nonce(&known, command) { Outcome::Conflict } else { Outcome::Applied(known.applied) });
-    }
-    if command.cseq != known.applied.next() {
-        return Ok(Outcome::Gap);
-    }
-    let origin = Origin { device, incarnation: command.incarnation, cseq: command.cseq, nonce: command.nonce };
-    let earlier = known.recent.iter().rev().find(|recent| recent.nonce == command.nonce).map(|recent| recent.pos);
+    let origin = origin(device, command);
+    let mut earlier = remembered(&known, command.nonce);
     // With its last commands it is large, and appending changes it: without a copy only if nobody else holds it.
     drop(known);
+    // A device that came back after another took its place sends again what was on its way then, first of all.
+    if earlier.is_none() && command.cseq.0 <= u64::from(super::WINDOW) {
+        earlier = tx.devices(device.user)?.iter().find_map(|other| remembered(other, command.nonce));
+    }
     if let Some(earlier) = earlier {
         repeat(tx, now, origin, earlier)?;
     } else if let Err(refusal) = execute(tx, now, origin, &command.body)? {
@@ -54,14 +52,37 @@ pub fn command(tx: &mut dyn Transaction, now: Time, device: DeviceKey, command: 
 /// # Errors
 /// If the store fails.
 pub fn refuse(tx: &mut dyn Transaction, now: Time, device: DeviceKey, command: &Command) -> Result<Outcome, StoreError> {
-    let origin = Origin { device, incarnation: command.incarnation, cseq: command.cseq, nonce: command.nonce };
-    reject(
-        tx,
-        now,
-        origin,
-        Refusal { code: ErrorCode::Failed, message: "this command made the server fail and was not carried out".into() },
-    )?;
+    let known = known(tx, device)?;
+    if let Some(outcome) = not_next(&known, command) {
+        return Ok(outcome);
+    }
+    drop(known);
+    let message = "this command made the server fail and was not carried out";
+    reject(tx, now, origin(device, command), Refusal::new(ErrorCode::Failed, message))?;
     Ok(Outcome::Applied(command.cseq))
+}
+
+fn known(tx: &mut dyn Transaction, device: DeviceKey) -> Result<Arc<Device>, StoreError> {
+    tx.device(device)?.ok_or_else(|| StoreError::Damaged(format!("device {device:?} has a session but no entry")))
+}
+
+fn origin(device: DeviceKey, command: &Command) -> Origin {
+    Origin { device, incarnation: command.incarnation, cseq: command.cseq, nonce: command.nonce }
+}
+
+/// What becomes of a command that is not the next one of the device's outbox; `None` if it is.
+fn not_next(known: &Device, command: &Command) -> Option<Outcome> {
+    if command.incarnation != known.incarnation {
+        return Some(Outcome::Stale);
+    }
+    if command.cseq <= known.applied {
+        return Some(if used_with_another_nonce(known, command) { Outcome::Conflict } else { Outcome::Applied(known.applied) });
+    }
+    (command.cseq != known.applied.next()).then_some(Outcome::Gap)
+}
+
+fn remembered(device: &Device, nonce: Nonce) -> Option<Pos> {
+    device.recent.iter().rev().find(|recent| recent.nonce == nonce).map(|recent| recent.pos)
 }
 
 /// Why a command is refused.
@@ -255,7 +276,10 @@ pub struct Arrival {
 }
 
 /// A device says hello: it is entered if it is new, and gets a new outbox if it asks for one or names one that is not its newest.
-/// `None` if the user has as many devices as are allowed.
+///
+/// A new device takes a free slot, or the place of the one that has been away longest: the one with the lowest cursor of those that are
+/// not `here`. What that one had sent stays remembered in the slot, so if it ever comes back, nothing is done twice. `None` if the user
+/// has as many devices as are allowed, and all are here.
 ///
 /// # Errors
 /// If the store fails.
@@ -265,6 +289,7 @@ pub fn arrive(
     user: &UserId,
     name: &DeviceId,
     said: Incarnation,
+    here: &dyn Fn(DeviceKey) -> bool,
 ) -> Result<Option<Arrival>, StoreError> {
     let user = tx.user(user)?;
     let devices = tx.devices(user)?;
@@ -278,21 +303,24 @@ pub fn arrive(
             cursor: known.cursor,
         }));
     }
-    let device = match known {
+    let place = match known {
         Some(known) => known.key,
         None => {
             let free = (0..DEVICES_MAX as u8).find(|slot| devices.iter().all(|device| device.key.slot != *slot));
-            let Some(slot) = free else { return Ok(None) };
-            DeviceKey { user, slot }
+            let away = devices.iter().filter(|device| !here(device.key)).min_by_key(|device| device.cursor).map(|device| device.key);
+            let Some(place) = free.map(|slot| DeviceKey { user, slot }).or(away) else { return Ok(None) };
+            place
         }
     };
-    let newest = known.map_or(Incarnation(0), |known| known.incarnation);
+    let newest = devices.iter().find(|device| device.key == place).map_or(Incarnation(0), |device| device.incarnation);
+    let cursor = known.map_or_else(Default::default, |known| known.cursor);
+    // They are about to be changed.
+    drop(devices);
     // A restored store counts from behind: what the device says may be ahead, and the new outbox must be newer than both.
     let believed = if said.0 <= newest.0.saturating_add(INCARNATION_LEAP_MAX) { said.max(newest) } else { newest };
     let incarnation = believed.next();
-    tx.append(now, RecordBody::Outbox { device, name: name.clone(), incarnation }, &[])?;
-    let cursor = known.map_or_else(Default::default, |known| known.cursor);
-    Ok(Some(Arrival { device, incarnation, applied: CommandSeq(0), applied_nonce: Nonce::default(), cursor }))
+    tx.append(now, RecordBody::Outbox { device: place, name: name.clone(), incarnation }, &[])?;
+    Ok(Some(Arrival { device: place, incarnation, applied: CommandSeq(0), applied_nonce: Nonce::default(), cursor }))
 }
 
 // A repeat is found among the remembered nonces, so an honest device must never have more on the way than are remembered.

@@ -193,6 +193,12 @@ impl Hub {
         sessions.iter().any(|session| session.device == device && attempt.is_before(session.attempt))
     }
 
+    /// Whether a device has a session.
+    pub(super) fn is_here(&self, device: DeviceKey) -> bool {
+        let state = lock(&self.state);
+        state.users.get(&device.user).is_some_and(|here| here.sessions.iter().any(|session| session.device == device))
+    }
+
     /// Enters a session; an older one of the same device is told that it was replaced, and may no longer write.
     pub(super) fn enter(&self, new: NewSession, now_ms: u64) -> Arc<SessionHandle> {
         let mut state = lock(&self.state);

@@ -12,6 +12,8 @@ mod receipts;
 mod snapshot;
 #[cfg(test)]
 mod stepped;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use hub::{End, Hub, SessionHandle};
@@ -19,7 +21,7 @@ pub use snapshot::{SnapshotCursor, SnapshotPage};
 pub use view::Viewer;
 
 use crate::store::{MailboxBounds, Retention, Store, StoreError, UserNo};
-use committer::{Arrived, Committer, Work};
+use committer::{Arrived, Committer, Health, Work};
 use queue::{Bounds, FairQueue, Full, Lane};
 use receipts::Cursors;
 use std::collections::HashMap;
@@ -72,6 +74,7 @@ pub struct Engine {
     hub: Arc<Hub>,
     queue: Arc<FairQueue<Work>>,
     cursors: Arc<Cursors>,
+    health: Arc<Health>,
     /// Hellos so far.
     hellos: AtomicU64,
     reads: Arc<Semaphore>,
@@ -118,6 +121,7 @@ impl Engine {
             hub: Arc::new(Hub::new(config.presence_grace)),
             queue: Arc::new(FairQueue::new(QUEUE)),
             cursors: Arc::new(Cursors::new()),
+            health: Arc::default(),
             hellos: AtomicU64::new(0),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             names: Mutex::default(),
@@ -129,6 +133,7 @@ impl Engine {
     fn committer(&self, unknown_pause: Duration) -> Committer {
         Committer {
             store: self.store.clone(),
+            health: self.health.clone(),
             hub: self.hub.clone(),
             queue: self.queue.clone(),
             cursors: self.cursors.clone(),
@@ -392,12 +397,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the store answers.
+    /// Whether the store can be read, and written: if the last commit failed, it is tried again here, since nobody else may come any more
+    /// to a server that is not ready.
     ///
     /// # Errors
     /// Why it does not.
     pub async fn ready(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.read(|engine| engine.store.mailbox(UserNo(0)).map(drop)).await
+        self.read(Self::probe).await
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        if self.health.failing() {
+            self.store.probe()?;
+            self.health.note(false);
+        }
+        self.store.mailbox(UserNo(0)).map(drop)
     }
 
     /// The epoch of the log.

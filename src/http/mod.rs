@@ -155,7 +155,7 @@ async fn ready(State(http): State<Arc<Http>>) -> Response {
     }
     match http.engine.ready().await {
         Ok(()) => "ready\n".into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("the store cannot be used: {why}\n")).into_response(),
     }
 }
 

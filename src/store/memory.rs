@@ -21,6 +21,8 @@ pub enum FailPoint {
     AfterCommit,
     /// [`StoreError::Unknown`], and it is not committed.
     UnknownNotCommitted,
+    /// A panic, and it is not committed: as if deciding had met a fault of the program.
+    Panic,
 }
 
 /// A store in memory. Reads do not wait for a transaction under way, as in the other stores.
@@ -183,6 +185,8 @@ impl Store for MemoryStore {
         match fail {
             Some(FailPoint::BeforeCommit) => return Err(StoreError::Unavailable("as the test asked".to_owned())),
             Some(FailPoint::UnknownNotCommitted) => return Err(StoreError::Unknown("as the test asked".to_owned())),
+            #[expect(clippy::panic, reason = "that is what was asked for")]
+            Some(FailPoint::Panic) => panic!("as the test asked"),
             Some(FailPoint::AfterCommit) | None => {}
         }
         state.next = next;
@@ -289,6 +293,10 @@ impl Store for MemoryStore {
             }
         }
         Ok(removed)
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.transact(&mut |_| Ok(()))
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -268,6 +268,16 @@ impl Store for SqliteStore {
         self.trim_mailboxes(keep, now)
     }
 
+    fn probe(&self) -> Result<(), StoreError> {
+        // As much as a long message, so that the last few bytes of a full disk do not count as room.
+        let write =
+            "INSERT INTO meta (name, value) VALUES ('probe', zeroblob(65536)) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        for sql in [write, "DELETE FROM meta WHERE name = 'probe'"] {
+            self.writer().change(&self.shared, |published, _| rows::run(published.connection, sql, []))?;
+        }
+        Ok(())
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         let upto = self.writer().begin_flush(&self.shared)?;
         if let Some(upto) = upto {

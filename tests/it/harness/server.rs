@@ -37,7 +37,9 @@ impl ServerProcess {
     /// Starts again with the same folder, on the same ports.
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "it is running");
-        let mut command = Command::new(binary());
+        let mut command = Command::new("sh");
+        // Writing beyond a limit of file sizes shall be an error, as on a full disk, and no signal.
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(binary());
         command.arg("serve").args(["--http", &self.http.to_string(), "--secure", &self.secure.to_string()]);
         command.arg("--data").arg(self.data()).arg("--certs").arg(self.certs()).args(&self.flags);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -68,6 +70,14 @@ impl ServerProcess {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Lets no file grow beyond so many bytes, as if the disk were full; `None` lifts that again.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let soft = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let mut command = Command::new("prlimit");
+        let limited = command.args(["--pid", &self.pid().to_string(), &format!("--fsize={soft}:")]).status().unwrap();
+        assert!(limited.success(), "prlimit (of util-linux) refused");
     }
 
     /// `SIGTERM`; returns how it ended.

@@ -1,0 +1,182 @@
+//! The engine's dealings with a store that fails, commands that fail, and devices that are too many; without threads.
+
+use super::decide::Outcome;
+use super::*;
+use crate::store::{DEVICES_MAX, FailPoint, MemoryStore};
+use whimbrel_protocol::frame::{Content, ContentKind, EventBody, Send};
+use whimbrel_protocol::{CommandSeq, DeviceId, Incarnation, Nonce, VERSION_MAX, VERSION_MIN};
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+fn hello(device: &str, incarnation: Incarnation) -> Hello {
+    Hello {
+        min_version: VERSION_MIN,
+        max_version: VERSION_MAX,
+        user: user("ann"),
+        device: DeviceId::new(device).unwrap(),
+        token: String::new(),
+        agent: String::new(),
+        instance: Nonce::default(),
+        attempt: 0,
+        incarnation,
+        position: None,
+        origin: Origin::Now,
+        extensions: Vec::new(),
+    }
+}
+
+fn enter(engine: &Arc<Engine>, device: &str, incarnation: Incarnation) -> Entered {
+    engine.step_hello(&user("ann"), &hello(device, incarnation)).unwrap()
+}
+
+fn send(entered: &Entered, cseq: u64, nonce: u64, text: &str) -> Command {
+    let content = Content { kind: ContentKind::Text, text: text.to_owned() };
+    let body = Send { to: Target::User(user("bob")), content }.into();
+    Command { incarnation: entered.arrival.incarnation, cseq: CommandSeq(cseq), nonce: Nonce(nonce.to_le_bytes()), body }
+}
+
+/// Submits and commits; returns what is applied then.
+fn apply(engine: &Arc<Engine>, entered: &Entered, command: Command) -> u64 {
+    engine.submit(&entered.session, command).unwrap();
+    while engine.step_commit(usize::MAX) {}
+    entered.session.applied().0
+}
+
+/// Texts in Bob's mailbox.
+fn received(engine: &Arc<Engine>) -> Vec<String> {
+    let Some(number) = engine.store.user(&user("bob")).unwrap() else { return Vec::new() };
+    let device = crate::store::DeviceKey { user: number, slot: 99 };
+    let viewer = Viewer { device, user: user("bob"), incarnation: Incarnation(0), full_names: true };
+    let events = engine.step_events(&viewer, MailboxSeq(0), usize::MAX).into_iter();
+    let texts = events.filter_map(|event| match event.body {
+        EventBody::Message(message) => Some(message.content.text),
+        _ => None,
+    });
+    texts.collect()
+}
+
+#[test]
+fn a_server_whose_commits_fail_is_not_ready_until_one_goes_through() {
+    let store = Arc::new(MemoryStore::new());
+    let engine = Engine::stepped(store.clone());
+    let ann = enter(&engine, "phone", Incarnation(0));
+    assert!(engine.probe().is_ok());
+    store.fail_next(FailPoint::BeforeCommit);
+    assert_eq!(apply(&engine, &ann, send(&ann, 1, 1, "lost on the way")), 0);
+    assert!(matches!(ann.session.end(), Some(End::Error(error)) if error.code == ErrorCode::StoreUnavailable));
+    store.fail_next(FailPoint::BeforeCommit);
+    assert!(engine.probe().is_err(), "it was tried again, and failed again");
+    assert!(engine.probe().is_ok(), "then it went through");
+    let ann = enter(&engine, "phone", ann.arrival.incarnation);
+    store.fail_next(FailPoint::BeforeCommit);
+    apply(&engine, &ann, send(&ann, 1, 1, "lost again"));
+    let ann = enter(&engine, "phone", ann.arrival.incarnation);
+    assert_eq!(apply(&engine, &ann, send(&ann, 1, 1, "there")), 1);
+    store.fail_next(FailPoint::BeforeCommit);
+    assert!(engine.probe().is_ok(), "a commit of anybody's says it too: nothing has to be tried");
+    assert_eq!(received(&engine), ["there"]);
+}
+
+#[test]
+fn a_panic_while_deciding_costs_the_culprit_and_nobody_else() {
+    let store = Arc::new(MemoryStore::new());
+    let engine = Engine::stepped(store.clone());
+    let ann = enter(&engine, "phone", Incarnation(0));
+    engine.submit(&ann.session, send(&ann, 1, 1, "a fault")).unwrap();
+    engine.submit(&ann.session, send(&ann, 2, 2, "fine")).unwrap();
+    // The two together, then the first alone.
+    store.fail_next(FailPoint::Panic);
+    store.fail_next(FailPoint::Panic);
+    while engine.step_commit(usize::MAX) {}
+    assert_eq!((ann.session.applied(), ann.session.end().is_none()), (CommandSeq(2), true));
+    assert_eq!(received(&engine), ["fine"]);
+    let viewer = Viewer { device: ann.session.device, user: user("ann"), incarnation: ann.arrival.incarnation, full_names: true };
+    let events = engine.step_events(&viewer, MailboxSeq(0), usize::MAX);
+    let rejected = events.iter().filter_map(|event| match &event.body {
+        EventBody::Rejected(rejected) => Some((rejected.cseq.0, rejected.code)),
+        _ => None,
+    });
+    assert_eq!(rejected.collect::<Vec<_>>(), [(1, ErrorCode::Failed)], "its number is used up, and the device is told");
+    assert!(engine.probe().is_ok());
+}
+
+#[test]
+fn a_refusal_is_for_the_next_command_only() {
+    let store = MemoryStore::new();
+    let engine = Engine::stepped(Arc::new(store));
+    let ann = enter(&engine, "phone", Incarnation(0));
+    assert_eq!(apply(&engine, &ann, send(&ann, 1, 1, "one")), 1);
+    let refuse = |command: Command| {
+        let mut outcome = None;
+        let mut work = |tx: &mut dyn crate::store::Transaction| {
+            outcome = Some(decide::refuse(tx, Time(1), ann.session.device, &command)?);
+            Ok(())
+        };
+        engine.store.transact(&mut work).unwrap();
+        outcome.unwrap()
+    };
+    assert_eq!(refuse(send(&ann, 1, 1, "one")), Outcome::Applied(CommandSeq(1)), "it was carried out before");
+    assert_eq!(refuse(send(&ann, 1, 9, "another")), Outcome::Conflict);
+    assert_eq!(refuse(send(&ann, 3, 3, "three")), Outcome::Gap);
+    assert_eq!(refuse(Command { incarnation: Incarnation(99), ..send(&ann, 2, 2, "two") }), Outcome::Stale);
+    assert_eq!(refuse(send(&ann, 2, 2, "two")), Outcome::Applied(CommandSeq(2)));
+}
+
+#[test]
+fn a_device_too_many_takes_the_place_of_the_one_away_longest() {
+    let store = Arc::new(MemoryStore::new());
+    let engine = Engine::stepped(store.clone());
+    let name = |number: usize| format!("device-{number}");
+    let mut all: Vec<Entered> = (0..DEVICES_MAX).map(|number| enter(&engine, &name(number), Incarnation(0))).collect();
+    let refused = engine.step_hello(&user("ann"), &hello("one more", Incarnation(0))).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::TooManyDevices, "all of them are here");
+
+    // One sent something, and never heard that it got through; another has been away longer than it.
+    let lost = all.remove(7);
+    assert_eq!(apply(&engine, &lost, send(&lost, 1, 77, "said once")), 1);
+    let away = all.remove(3);
+    let head = store.mailbox(lost.session.user).unwrap().head;
+    store.save_cursors(&[(lost.session.device, MailboxSeq(1))]).unwrap();
+    assert!(head > MailboxSeq(1));
+    engine.leave(&lost.session);
+    engine.leave(&away.session);
+    let first = enter(&engine, "one more", Incarnation(0));
+    assert_eq!(first.session.device, away.session.device);
+    let second = enter(&engine, "and another", Incarnation(0));
+    assert_eq!(second.session.device, lost.session.device);
+    assert!(second.arrival.incarnation > lost.arrival.incarnation, "outboxes of a slot are told apart");
+    assert!(all.iter().chain([&first]).all(|entered| entered.session.end().is_none()), "nobody who is here was disturbed");
+
+    // It comes back: it finds a new outbox, numbers anew what it has not heard of, and it is not said twice.
+    engine.leave(&first.session);
+    let back = enter(&engine, &name(7), lost.arrival.incarnation);
+    assert_eq!(back.session.device, first.session.device);
+    assert_ne!(back.arrival.incarnation, lost.arrival.incarnation);
+    assert_eq!(apply(&engine, &back, send(&back, 1, 77, "said once")), 1);
+    assert_eq!(apply(&engine, &back, send(&back, 2, 78, "said later")), 2);
+    assert_eq!(received(&engine), ["said once", "said later"]);
+}
+
+#[test]
+fn devices_that_come_at_once_get_places_of_their_own() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    for number in 0..DEVICES_MAX {
+        let entered = enter(&engine, &format!("device-{number}"), Incarnation(0));
+        engine.leave(&entered.session);
+    }
+    let mut answers = Vec::new();
+    for (lane, device) in ["new-1", "new-2", "device-0"].into_iter().enumerate() {
+        let (answer, answered) = oneshot::channel();
+        let said = hello(device, Incarnation(1));
+        let work =
+            Work::Hello { user: user("ann"), device: said.device.clone(), incarnation: said.incarnation, attempt: attempt(&said), answer };
+        assert!(engine.queue.push(Lane::Hello(lane as u64), 0, work).is_ok());
+        answers.push(answered);
+    }
+    while engine.step_commit(usize::MAX) {}
+    let places: std::collections::HashSet<_> =
+        answers.iter_mut().map(|answered| answered.try_recv().unwrap().ok().unwrap().session.device).collect();
+    assert_eq!(places.len(), 3);
+}
