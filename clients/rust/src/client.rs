@@ -2,6 +2,7 @@
 
 use crate::builder::Builder;
 use crate::driver::{Request, SendRequest, ToSend};
+use crate::reading::Reading;
 use crate::state::Keeper;
 use crate::{
     Connection, LocalConversation, LocalMessage, OUTBOX_MAX, OutcomeError, QueryError, SendError, StateError, TransportKind, Waiting,
@@ -28,6 +29,7 @@ struct Inner {
     sends: mpsc::Sender<SendRequest>,
     connection: watch::Receiver<Connection>,
     keeper: Keeper,
+    reading: Reading,
 }
 
 impl std::fmt::Debug for Client {
@@ -51,7 +53,7 @@ impl Client {
         connection: watch::Receiver<Connection>,
         keeper: Keeper,
     ) -> Self {
-        Self { inner: Arc::new(Inner { user, device, requests, sends, connection, keeper }) }
+        Self { inner: Arc::new(Inner { user, device, requests, sends, connection, keeper, reading: Reading::default() }) }
     }
 
     /// Begins to describe a client of `user` for the server at `url`, such as `https://chat.example.org:8443` or
@@ -107,11 +109,13 @@ impl Client {
         Ok(tickets)
     }
 
-    /// Says that the user has read a conversation up to and including `seq`. Returns once that is stored on this device.
+    /// Says that the user has read a conversation up to and including `seq`. Returns once that is stored on this device, or another call
+    /// is about to store it: within a second of the last mark of a conversation calls wait, and are made one.
     ///
     /// # Errors
     /// If it could not be stored.
     pub async fn mark_read(&self, conversation: ConversationId, seq: ConversationSeq) -> Result<(), SendError> {
+        let Some(seq) = self.inner.reading.turn(conversation, seq).await else { return Ok(()) };
         let body = CommandBody::MarkRead(MarkRead { conversation, seq });
         self.enqueue(vec![ToSend { nonce: Nonce(rand::random()), body, ticket: None }]).await
     }

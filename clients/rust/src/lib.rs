@@ -54,6 +54,7 @@ mod events;
 pub mod frames;
 mod inbox;
 mod link;
+mod reading;
 mod state;
 #[cfg(test)]
 mod tests;

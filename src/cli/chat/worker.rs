@@ -3,6 +3,7 @@
 use super::app::{Action, Done, Input, Page, Stored, Told, Unsent};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use whimbrel_client::protocol::frame::{CommandBody, ConversationState, Direction, StoredMessage, Target, Watch};
 use whimbrel_client::protocol::{ConversationId, ConversationSeq};
 use whimbrel_client::{Client, Incoming, LocalMessage, Outcome, OutcomeError, StateError, text};
@@ -98,22 +99,28 @@ impl Worker {
 
 /// Stores commands, one after the other: messages keep their order.
 async fn command(client: Client, mut queue: mpsc::Receiver<Command>, done: mpsc::Sender<Done>) {
+    // One a conversation at most: the client makes one of several.
+    let mut marks = JoinSet::new();
     while let Some(command) = queue.recv().await {
-        let told = match command {
+        match command {
             Command::Send { local, to, text: words } => {
                 let stored = client.send(to, text(words)).await;
-                Some(Done::Stored(local, stored.map(|ticket| ticket.nonce()).map_err(|why| why.to_string())))
+                let told = Done::Stored(local, stored.map(|ticket| ticket.nonce()).map_err(|why| why.to_string()));
+                // What was begun is stored even if the application is gone.
+                let _ = done.send(told).await;
             }
             Command::MarkRead(id, seq) => {
-                let stored = client.mark_read(id, seq).await;
-                stored.err().map(|why| Done::Unread(id, why.to_string()))
+                while marks.try_join_next().is_some() {}
+                let (client, done) = (client.clone(), done.clone());
+                marks.spawn(async move {
+                    if let Err(why) = client.mark_read(id, seq).await {
+                        let _ = done.send(Done::Unread(id, why.to_string())).await;
+                    }
+                });
             }
-        };
-        if let Some(told) = told {
-            // What was begun is stored even if the application is gone.
-            let _ = done.send(told).await;
         }
     }
+    while marks.join_next().await.is_some() {}
 }
 
 /// `None` while this device has not been told who wrote it: the server knows, and is asked for it as for any gap.
