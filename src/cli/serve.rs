@@ -21,6 +21,10 @@ pub(super) fn flags_from_environment() -> Flags {
 
 pub(super) fn run(flags: &Flags) -> ExitCode {
     init_logs();
+    // Each connection is a file, and the usual soft limit of 1,024 is there for old programs only.
+    if let Err(why) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%why, "cannot raise the number of files that may be open, and with it of connections (`ulimit -n`)");
+    }
     let config = match Config::load(flags, std::env::var("PORT").ok().as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(&error.into()),

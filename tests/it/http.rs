@@ -42,6 +42,19 @@ fn the_faces_of_http() {
 }
 
 #[test]
+fn the_server_may_open_as_many_files_as_the_system_allows() {
+    let limits = |pid: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap().to_owned();
+        let mut words = line.split_whitespace().map(str::to_owned);
+        (words.next().unwrap(), words.next().unwrap())
+    };
+    let (_, hard) = limits("self");
+    let server = ServerProcess::start();
+    assert_eq!(limits(&server.pid().to_string()), (hard.clone(), hard));
+}
+
+#[test]
 fn a_term_signal_drains_and_ends_well() {
     run(async {
         let mut server = ServerProcess::start();

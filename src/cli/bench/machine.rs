@@ -39,20 +39,8 @@ fn quietly(command: &mut Command) -> bool {
 
 /// How many connections this process may open, after asking the system for as many as it allows at most.
 pub(super) fn connections_max() -> usize {
-    let limits = || {
-        let text = std::fs::read_to_string("/proc/self/limits").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(u64::MAX));
-        Some((numbers.next()?, numbers.next()?))
-    };
-    if let Some((soft, hard)) = limits()
-        && soft < hard
-    {
-        // The limit of a process can only be set through a system call, which is unsafe here; this program makes it for us.
-        let limit = format!("--nofile={hard}:{hard}");
-        quietly(Command::new("prlimit").args(["--pid", &std::process::id().to_string(), &limit]));
-    }
-    limits().map_or(256, |(soft, _)| usize::try_from(soft.saturating_sub(FILES_SPARE)).unwrap_or(usize::MAX))
+    let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(256);
+    usize::try_from(limit.saturating_sub(FILES_SPARE)).unwrap_or(usize::MAX)
 }
 
 /// Resident memory of a process, in KiB.

@@ -38,8 +38,8 @@ impl ServerProcess {
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "it is running");
         let mut command = Command::new("sh");
-        // Writing beyond a limit of file sizes shall be an error, as on a full disk, and no signal.
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(binary());
+        // Writing beyond a limit of file sizes shall be an error, as on a full disk, and no signal. And few files, to begin with.
+        command.args(["-c", "trap '' XFSZ; ulimit -Sn 128; exec \"$0\" \"$@\""]).arg(binary());
         command.arg("serve").args(["--http", &self.http.to_string(), "--secure", &self.secure.to_string()]);
         command.arg("--data").arg(self.data()).arg("--certs").arg(self.certs()).args(&self.flags);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
