@@ -9,7 +9,7 @@ use crate::store::{DeviceKey, Record, Store, StoreError, Transaction, UserNo};
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use whimbrel_protocol::frame::{Command, Error};
@@ -22,6 +22,9 @@ const BATCH: Bounds = Bounds { pieces: 2048, bytes: 4 << 20 };
 pub(super) const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 /// How often a commit of unknown outcome is tried again before the sessions are ended.
 const UNKNOWN_TRIES: u32 = 20;
+
+/// What a record takes on disk beside its content, roughly.
+const RECORD_BYTES: usize = 128;
 
 /// What can wait to be committed.
 pub(super) enum Work {
@@ -46,19 +49,27 @@ enum Decided {
     Delivered,
 }
 
-/// Whether commits go through, as far as the last one told.
+/// Whether commits go through.
 #[derive(Default)]
 pub(super) struct Health {
-    failing: AtomicBool,
+    /// Bytes of the largest transaction that failed since one of that size went through; 0 while all do.
+    failed: AtomicUsize,
 }
 
 impl Health {
-    pub(super) fn failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+    /// How large a transaction has to be that shows that commits go through again; `None` if they do.
+    pub(super) fn failing(&self) -> Option<usize> {
+        Some(self.failed.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
-    pub(super) fn note(&self, failing: bool) {
-        if self.failing.swap(failing, Ordering::Relaxed) && !failing {
+    pub(super) fn failed(&self, bytes: usize) {
+        self.failed.fetch_max(bytes.max(1), Ordering::Relaxed);
+    }
+
+    /// So many bytes were written. What wrote nothing, or less than what failed, shows nothing: the last room on a disk is for the short.
+    pub(super) fn passed(&self, bytes: usize) {
+        let clear = |failed| (failed > 0 && bytes >= failed).then_some(0);
+        if self.failed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, clear).is_ok() {
             tracing::info!("commits go through again");
         }
     }
@@ -89,10 +100,11 @@ impl Committer {
     pub fn commit(&self, batch: Vec<Work>) {
         let mut tries = 0;
         loop {
-            match self.try_commit(&batch) {
-                Ok((decided, heads)) => {
-                    self.health.note(false);
-                    self.publish(batch, decided, heads);
+            let mut noted = Noted::default();
+            match self.try_commit(&batch, &mut noted) {
+                Ok(decided) => {
+                    self.health.passed(noted.written);
+                    self.publish(batch, decided, noted.heads);
                     if tries > 0 {
                         // What had been committed after all was not decided again, so nobody was woken for it.
                         self.hub.wake_all(&*self.store);
@@ -102,27 +114,28 @@ impl Committer {
                 // What was committed after all is found applied when it is decided again.
                 Err(StoreError::Unknown(why)) if tries < UNKNOWN_TRIES => {
                     tracing::warn!(why, "the outcome of a commit is unknown; deciding again");
-                    self.health.note(true);
+                    self.health.failed(noted.written);
                     tries += 1;
                     std::thread::sleep(self.unknown_pause);
                 }
-                Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => return self.give_up(batch, &why),
+                Err(StoreError::Unavailable(why) | StoreError::Unknown(why)) => {
+                    self.health.failed(noted.written);
+                    return self.give_up(batch, &why);
+                }
                 Err(StoreError::Refused(why) | StoreError::Damaged(why)) => return self.bisect(batch, &why),
             }
         }
     }
 
-    fn try_commit(&self, batch: &[Work]) -> Result<(Vec<Decided>, HashMap<UserNo, MailboxSeq>), StoreError> {
+    fn try_commit(&self, batch: &[Work], noted: &mut Noted) -> Result<Vec<Decided>, StoreError> {
         let now = wall_clock();
         let mut decided = Vec::with_capacity(batch.len());
-        let mut heads = HashMap::new();
         // Devices that come in this batch are here, too: their sessions are entered once it is committed.
         let mut coming: HashSet<DeviceKey> = HashSet::new();
         let mut work = |tx: &mut dyn Transaction| {
             decided.clear();
-            heads.clear();
             coming.clear();
-            let mut tx = Noting { tx, heads: &mut heads };
+            let mut tx = Noting::new(tx, noted);
             for work in batch {
                 decided.push(match work {
                     Work::Command { session, .. } if session.is_replaced() => Decided::Command(Outcome::Stale),
@@ -148,7 +161,7 @@ impl Committer {
         // keeps nothing of a transaction that panicked.
         let committed = catch_unwind(AssertUnwindSafe(|| self.store.transact(&mut work)));
         committed.unwrap_or_else(|_| Err(StoreError::Refused("a panic while deciding".into())))?;
-        Ok((decided, heads))
+        Ok(decided)
     }
 
     fn publish(&self, batch: Vec<Work>, decided: Vec<Decided>, heads: HashMap<UserNo, MailboxSeq>) {
@@ -203,7 +216,6 @@ impl Committer {
     /// Ends the sessions concerned: their clients keep what was not applied and send it again when they come back.
     fn give_up(&self, batch: Vec<Work>, why: &str) {
         tracing::error!(why, "the store failed; ending the sessions that wait for it");
-        self.health.note(true);
         let error =
             Error { code: ErrorCode::StoreUnavailable, message: "the server cannot write to its store".into(), retry_after_ms: 1000 };
         for work in batch {
@@ -229,18 +241,20 @@ impl Committer {
         tracing::error!(why, "a command could not be carried out");
         metrics::counter!("whimbrel_commands_failed_total").increment(1);
         let Work::Command { session, command } = &work else { return self.give_up(vec![work], why) };
-        let mut heads = HashMap::new();
+        let mut noted = Noted::default();
         let refused = self.store.transact(&mut |tx| {
-            heads.clear();
-            let mut tx = Noting { tx, heads: &mut heads };
+            let mut tx = Noting::new(tx, &mut noted);
             decide::refuse(&mut tx, wall_clock(), session.device, command).map(drop)
         });
         match refused {
             Ok(()) => {
                 let outcome = Outcome::Applied(command.cseq);
-                self.publish(vec![work], vec![Decided::Command(outcome)], heads);
+                self.publish(vec![work], vec![Decided::Command(outcome)], noted.heads);
             }
-            Err(error) => self.give_up(vec![work], &error.to_string()),
+            Err(error) => {
+                self.health.failed(noted.written);
+                self.give_up(vec![work], &error.to_string());
+            }
         }
     }
 }
@@ -268,10 +282,27 @@ fn answer(session: &SessionHandle, outcome: Outcome) {
     }
 }
 
-/// A transaction that notes which mailboxes grew.
+/// What a transaction did.
+#[derive(Default)]
+struct Noted {
+    /// Mailboxes that grew, and to where.
+    heads: HashMap<UserNo, MailboxSeq>,
+    /// Bytes that it has to write, roughly.
+    written: usize,
+}
+
+/// A transaction that notes what it does.
 struct Noting<'a> {
     tx: &'a mut dyn Transaction,
-    heads: &'a mut HashMap<UserNo, MailboxSeq>,
+    noted: &'a mut Noted,
+}
+
+impl<'a> Noting<'a> {
+    /// What was noted of an earlier run of the same transaction is forgotten.
+    fn new(tx: &'a mut dyn Transaction, noted: &'a mut Noted) -> Self {
+        *noted = Noted::default();
+        Self { tx, noted }
+    }
 }
 
 impl Transaction for Noting<'_> {
@@ -304,8 +335,9 @@ impl Transaction for Noting<'_> {
     ) -> Result<Arc<Record>, StoreError> {
         let record = self.tx.append(time, body, recipients)?;
         for (user, seq) in &record.recipients {
-            self.heads.insert(*user, *seq);
+            self.noted.heads.insert(*user, *seq);
         }
+        self.noted.written += RECORD_BYTES + record.content_bytes();
         Ok(record)
     }
 }

@@ -407,9 +407,9 @@ impl Engine {
     }
 
     fn probe(&self) -> Result<(), StoreError> {
-        if self.health.failing() {
-            self.store.probe()?;
-            self.health.note(false);
+        if let Some(bytes) = self.health.failing() {
+            self.store.probe(bytes)?;
+            self.health.passed(bytes);
         }
         self.store.mailbox(UserNo(0)).map(drop)
     }

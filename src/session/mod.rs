@@ -199,6 +199,8 @@ struct Pump {
     session: Arc<SessionHandle>,
     viewer: Viewer,
     commands: Commands,
+    /// Where the events begin: who acknowledges this has the snapshot before it, if there was one.
+    begin: MailboxSeq,
     /// Highest event handed to the sink.
     sent: MailboxSeq,
     /// Highest `Applied` handed to the sink.
@@ -229,6 +231,7 @@ impl Pump {
             engine,
             viewer,
             commands: Commands::new(session.incarnation, entered.arrival.applied),
+            begin: entered.begin.cursor,
             sent: entered.begin.cursor,
             answered: entered.arrival.applied,
             snapshot: entered.snapshot,
@@ -401,7 +404,7 @@ impl Pump {
             ClientFrame::Ack(ack) => {
                 // Nobody has taken what was not sent.
                 self.engine.ack(&self.session, ack.seq.min(self.sent));
-                if self.snapshot.is_none() && !self.holds.is_empty() {
+                if self.snapshot.is_none() && ack.seq >= self.begin && !self.holds.is_empty() {
                     self.engine.took_snapshot(&self.session, std::mem::take(&mut self.holds));
                 }
                 Ok(())

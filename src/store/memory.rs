@@ -295,7 +295,7 @@ impl Store for MemoryStore {
         Ok(removed)
     }
 
-    fn probe(&self) -> Result<(), StoreError> {
+    fn probe(&self, _bytes: usize) -> Result<(), StoreError> {
         self.transact(&mut |_| Ok(()))
     }
 

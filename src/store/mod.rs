@@ -136,11 +136,11 @@ pub trait Store: Send + Sync + 'static {
     /// If the store cannot be written; what was removed until then stays removed.
     fn trim(&self, keep: Retention, now: Time) -> Result<u64, StoreError>;
 
-    /// Commits something of the size of a long message, as durably as a transaction, and takes it away again: whether commits go through.
+    /// Commits so many bytes that mean nothing, as durably as a transaction, and takes them away again: whether commits go through.
     ///
     /// # Errors
     /// What a transaction would say.
-    fn probe(&self) -> Result<(), StoreError>;
+    fn probe(&self, bytes: usize) -> Result<(), StoreError>;
 
     /// Writes what may be written late, so that the next start is quick. Called before trimming and at the end.
     ///

@@ -65,6 +65,12 @@ fn a_full_disk_loses_nothing_and_shows() {
         assert!(applied < CommandSeq(100), "the disk was not full");
         let why = becomes(&server, 503).await;
         assert!(why.contains("store"), "{why}");
+        // Whoever comes back meanwhile needs nothing written, and shows nothing.
+        for _ in 0..5 {
+            let back = Hello { incarnation: ann.welcome.incarnation, ..hello("ann", "phone") };
+            Frames::enter_with(server.http, Form::Postcard, back).await;
+            assert_eq!(readiness(&server).await.0, 503, "the disk is as full as before");
+        }
         assert_eq!(http_get(server.http, "/healthz", &[]).await.status(), 200, "it lives");
 
         // Room again: ready without anybody's doing, and what was not applied is sent again.

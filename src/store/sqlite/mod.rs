@@ -56,6 +56,8 @@ use whimbrel_protocol::frame::Direction;
 use whimbrel_protocol::{ConversationId, ConversationSeq, LogEpoch, MailboxSeq, Time, UserId};
 use writer::Writer;
 
+/// The least that a probe writes.
+const PROBE_MIN: usize = 64 * 1024;
 /// How many keys a flush writes before it lets others at the store.
 const FLUSH_KEYS: usize = 1024;
 
@@ -268,14 +270,13 @@ impl Store for SqliteStore {
         self.trim_mailboxes(keep, now)
     }
 
-    fn probe(&self) -> Result<(), StoreError> {
-        // As much as a long message, so that the last few bytes of a full disk do not count as room.
-        let write =
-            "INSERT INTO meta (name, value) VALUES ('probe', zeroblob(65536)) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-        for sql in [write, "DELETE FROM meta WHERE name = 'probe'"] {
-            self.writer().change(&self.shared, |published, _| rows::run(published.connection, sql, []))?;
-        }
-        Ok(())
+    fn probe(&self, bytes: usize) -> Result<(), StoreError> {
+        // At least a long message, so that the last few bytes of a full disk do not count as room.
+        let bytes = i64::try_from(bytes.max(PROBE_MIN)).unwrap_or(i64::MAX);
+        let write = "INSERT INTO meta (name, value) VALUES ('probe', zeroblob(?1)) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        self.writer().change(&self.shared, |published, _| rows::run(published.connection, write, [bytes]))?;
+        let remove = "DELETE FROM meta WHERE name = 'probe'";
+        self.writer().change(&self.shared, |published, _| rows::run(published.connection, remove, [])).map(drop)
     }
 
     fn flush(&self) -> Result<(), StoreError> {
