@@ -1,7 +1,7 @@
 //! Who is here: sessions by user and device, and the hints that wake them. Nothing in here is the truth: a lost hint costs time, a
 //! doubled one nothing.
 
-use crate::store::{DeviceKey, Store, UserNo};
+use crate::store::{DEVICES_MAX, DeviceKey, Store, UserNo};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,6 +16,8 @@ const SIGNALS_MAX: usize = 64;
 const WATCHED_MAX: usize = 256;
 /// The most changes of presence told in one signal.
 const CHANGES_MAX: usize = 256;
+/// How many such signals at most say who is here when a session begins to watch everyone. More are what the query `online` is for.
+const PRESENT_SIGNALS_MAX: usize = SIGNALS_MAX / 2;
 
 /// One device's stay, as the rest of the server sees it.
 #[derive(Debug)]
@@ -159,8 +161,12 @@ struct State {
     /// Users without a session, and until when they still count as online.
     leaving: VecDeque<(Instant, UserNo)>,
     watchers: HashMap<DeviceKey, (Arc<SessionHandle>, Watching)>,
+    /// Who watches a user by name.
+    watched: HashMap<UserId, HashSet<DeviceKey>>,
     /// Changes of presence since they were last told.
     changed: HashMap<UserId, PresenceState>,
+    /// Those that wait for their turn to be told to who watches everyone.
+    untold: HashMap<UserId, PresenceState>,
     epochs: HashMap<DeviceKey, SessionEpoch>,
     draining: bool,
 }
@@ -179,6 +185,21 @@ enum Watching {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing under these locks panics between two consistent states, so a poisoned lock holds good data.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// A device's session watches nobody any more.
+    fn unwatch(&mut self, device: DeviceKey) {
+        let Some((_, Watching::Users(users))) = self.watchers.remove(&device) else { return };
+        for user in users {
+            if let Some(devices) = self.watched.get_mut(&user) {
+                devices.remove(&device);
+                if devices.is_empty() {
+                    self.watched.remove(&user);
+                }
+            }
+        }
+    }
 }
 
 impl Hub {
@@ -252,7 +273,7 @@ impl Hub {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
         let mut state = lock(&self.state);
         if state.watchers.get(&session.device).is_some_and(|(watcher, _)| Arc::ptr_eq(watcher, session)) {
-            state.watchers.remove(&session.device);
+            state.unwatch(session.device);
         }
         let until = Instant::now() + self.grace;
         let Some(here) = state.users.get_mut(&session.user) else { return };
@@ -298,19 +319,28 @@ impl Hub {
         let mut state = lock(&self.state);
         let watching =
             if watch.everyone { Watching::Everyone } else { Watching::Users(watch.users.into_iter().take(WATCHED_MAX).collect()) };
-        let present: Vec<Presence> = match &watching {
+        state.unwatch(session.device);
+        let present: Vec<Vec<Presence>> = match &watching {
             Watching::Everyone => {
-                let online = state.online.keys().take(CHANGES_MAX);
-                online.map(|user| Presence { user: user.clone(), state: PresenceState::Online }).collect()
+                let online: Vec<&UserId> = state.online.keys().take(CHANGES_MAX * PRESENT_SIGNALS_MAX).collect();
+                let of = |user: &&UserId| Presence { user: (*user).clone(), state: PresenceState::Online };
+                online.chunks(CHANGES_MAX).map(|users| users.iter().map(of).collect()).collect()
             }
             Watching::Users(users) => {
                 let of = |user: &UserId| if state.online.contains_key(user) { PresenceState::Online } else { PresenceState::Offline };
-                users.iter().map(|user| Presence { user: user.clone(), state: of(user) }).collect()
+                vec![users.iter().map(|user| Presence { user: user.clone(), state: of(user) }).collect()]
             }
         };
+        if let Watching::Users(users) = &watching {
+            for user in users {
+                state.watched.entry(user.clone()).or_default().insert(session.device);
+            }
+        }
         state.watchers.insert(session.device, (session.clone(), watching));
         drop(state);
-        session.signal(ServerSignal::Presence(present));
+        for presence in present {
+            session.signal(ServerSignal::Presence(presence));
+        }
     }
 
     /// Once a second: users whose grace is over go offline, and what changed is told to those who watch.
@@ -328,26 +358,35 @@ impl Hub {
                     state.online.remove(&here.id);
                     state.changed.insert(here.id, PresenceState::Offline);
                 }
-                state.epochs.retain(|device, _| device.user != user);
+                for slot in 0..DEVICES_MAX as u8 {
+                    state.epochs.remove(&DeviceKey { user, slot });
+                }
             }
         }
-        if state.changed.is_empty() {
+        let state = &mut *state;
+        // Who watches by name hears of all of them …
+        let mut told: HashMap<DeviceKey, Vec<Presence>> = HashMap::new();
+        for (user, presence) in state.changed.drain() {
+            for device in state.watched.get(&user).into_iter().flatten() {
+                told.entry(*device).or_default().push(Presence { user: user.clone(), state: presence });
+            }
+            state.untold.insert(user, presence);
+        }
+        for (device, presence) in told {
+            if let Some((session, _)) = state.watchers.get(&device) {
+                session.signal(ServerSignal::Presence(presence));
+            }
+        }
+        // … who watches everyone of so many a second: the newest state of each, so that none is lost.
+        let turn: Vec<UserId> = state.untold.keys().take(CHANGES_MAX).cloned().collect();
+        let changes = turn.into_iter().filter_map(|user| state.untold.remove(&user).map(|state| Presence { user, state }));
+        let changes: Vec<Presence> = changes.collect();
+        if changes.is_empty() {
             return;
         }
-        let mut told: Vec<Presence> = Vec::new();
-        let keys: Vec<UserId> = state.changed.keys().take(CHANGES_MAX).cloned().collect();
-        for user in keys {
-            if let Some(presence) = state.changed.remove(&user) {
-                told.push(Presence { user, state: presence });
-            }
-        }
         for (session, watching) in state.watchers.values() {
-            let theirs: Vec<Presence> = match watching {
-                Watching::Everyone => told.clone(),
-                Watching::Users(users) => told.iter().filter(|presence| users.contains(&presence.user)).cloned().collect(),
-            };
-            if !theirs.is_empty() {
-                session.signal(ServerSignal::Presence(theirs));
+            if matches!(watching, Watching::Everyone) {
+                session.signal(ServerSignal::Presence(changes.clone()));
             }
         }
     }
@@ -386,70 +425,4 @@ fn going_away(retry_after_ms: u32) -> End {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn new(user: u32, name: &str, slot: u8) -> NewSession {
-        let user = UserNo(user);
-        NewSession {
-            user,
-            user_id: UserId::new(name).unwrap(),
-            device: DeviceKey { user, slot },
-            incarnation: Incarnation(1),
-            applied: CommandSeq(0),
-            attempt: Attempt { instance: Nonce::default(), number: 0 },
-        }
-    }
-
-    fn presence_of(session: &SessionHandle) -> Vec<(String, PresenceState)> {
-        let mut all = Vec::new();
-        while let Some(signal) = session.take_signal() {
-            if let ServerSignal::Presence(list) = signal {
-                all.extend(list.into_iter().map(|presence| (presence.user.to_string(), presence.state)));
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn a_newer_session_of_a_device_replaces_the_older_and_only_that() {
-        let hub = Hub::new(Duration::ZERO);
-        let phone = hub.enter(new(1, "ann", 0), 7);
-        let laptop = hub.enter(new(1, "ann", 1), 7);
-        let phone_again = hub.enter(new(1, "ann", 0), 7);
-        assert!(phone.is_replaced() && !laptop.is_replaced() && !phone_again.is_replaced());
-        assert!(phone_again.epoch > phone.epoch);
-        assert!(matches!(phone.end(), Some(End::Error(error)) if error.code == ErrorCode::Replaced));
-    }
-
-    #[test]
-    fn who_comes_back_within_the_grace_was_never_away() {
-        let hub = Hub::new(Duration::from_secs(3600));
-        let watcher = hub.enter(new(1, "ann", 0), 0);
-        hub.watch(&watcher, Watch { users: vec![UserId::new("bob").unwrap()], everyone: false });
-        assert_eq!(presence_of(&watcher), [("bob".into(), PresenceState::Offline)]);
-        let bob = hub.enter(new(2, "bob", 0), 0);
-        hub.tell_presence();
-        assert_eq!(presence_of(&watcher), [("bob".into(), PresenceState::Online)]);
-        hub.leave(&bob);
-        hub.tell_presence();
-        let _bob = hub.enter(new(2, "bob", 0), 0);
-        hub.tell_presence();
-        assert_eq!(presence_of(&watcher), []);
-        assert_eq!(hub.online("", 10).0.len(), 2);
-    }
-
-    #[test]
-    fn who_stays_away_goes_offline() {
-        let hub = Hub::new(Duration::ZERO);
-        let watcher = hub.enter(new(1, "ann", 0), 0);
-        hub.watch(&watcher, Watch { users: Vec::new(), everyone: true });
-        let bob = hub.enter(new(2, "bob", 0), 0);
-        hub.tell_presence();
-        hub.leave(&bob);
-        hub.tell_presence();
-        let seen = presence_of(&watcher);
-        assert_eq!(seen.last(), Some(&("bob".into(), PresenceState::Offline)), "{seen:?}");
-        assert_eq!(hub.online("", 10).0, [UserId::new("ann").unwrap()]);
-    }
-}
+mod tests;
