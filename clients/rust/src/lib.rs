@@ -67,6 +67,7 @@ pub use error::{BadName, ConnectError, EndReason, OutcomeError, QueryError, Send
 pub use events::{Events, Incoming, Outcome};
 pub use inbox::EVENTS_MAX;
 pub use state::{LocalConversation, LocalMessage, StateError, Waiting};
-pub use transport::{Transport, TransportKind, UnknownTransport};
+pub use transport::{Transport, UnknownTransport};
 /// The wire's own types, as they appear in this crate's interface.
 pub use whimbrel_protocol as protocol;
+pub use whimbrel_protocol::TransportKind;
