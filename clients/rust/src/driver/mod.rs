@@ -14,7 +14,7 @@ mod session;
 pub(crate) use queries::Reply;
 
 use crate::client::Sent;
-use crate::inbox::Inbox;
+use crate::inbox::{Done, Inbox, Item};
 use crate::link::{Address, Endpoints, Trust};
 use crate::state::{Keeper, Loaded};
 use crate::{Connection, EndReason, Liveness, OutcomeError, QueryError, SendError, StateError, Transport, TransportKind};
@@ -95,7 +95,7 @@ enum Completed {
         result: Result<(), StateError>,
     },
     Taken {
-        position: Position,
+        position: Option<Position>,
         result: Result<(), StateError>,
     },
     Saved(Result<(), StateError>),
@@ -158,6 +158,10 @@ impl Driver {
     pub fn new(config: Config, loaded: Loaded, favourite: TransportKind, keeper: Keeper, queues: Queues) -> Self {
         let Queues { inbox, requests, sends, connection } = queues;
         let now = Instant::now();
+        if let Some(reason) = loaded.reset {
+            // An earlier run ended before the application had taken note of it.
+            inbox.push(Item::Reset(reason));
+        }
         Self {
             downlink: Downlink::restore(DownlinkState { position: loaded.position }),
             queued: loaded.position.map_or(MailboxSeq(0), |position| position.cursor),
@@ -290,13 +294,29 @@ impl Driver {
         if self.taking {
             return;
         }
-        let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) else { return };
+        let done = self.inbox.take_done(TAKE_MAX);
+        if done.is_nothing() {
+            return;
+        }
         self.taking = true;
-        // The transaction carries the outbox's state along.
-        self.unsaved = None;
-        let (me, outbox) = (self.config.user.clone(), self.outbox.state());
-        let taken = self.keeper.call(move |store| store.take(&me, &events, position, outbox));
+        let position = done.position;
+        let taken = self.store(done);
         self.jobs.push(Box::pin(async move { Completed::Taken { position, result: taken.await } }));
+    }
+
+    /// Hands to the store what the application is done with.
+    fn store(&mut self, done: Done) -> impl Future<Output = Result<(), StateError>> + Send + 'static {
+        let (me, outbox) = (self.config.user.clone(), self.outbox.state());
+        if done.position.is_some() {
+            // The transaction carries the outbox's state along.
+            self.unsaved = None;
+        }
+        self.keeper.call(move |store| {
+            if let Some(position) = done.position {
+                store.take(&me, &done.events, position, outbox)?;
+            }
+            if done.reset_told { store.reset_told() } else { Ok(()) }
+        })
     }
 
     fn save_applied(&mut self) {
@@ -332,7 +352,9 @@ impl Driver {
                 self.taking = false;
                 result?;
                 let now = self.now();
-                self.downlink.on_stored(position, now);
+                if let Some(position) = position {
+                    self.downlink.on_stored(position, now);
+                }
             }
             Completed::Saved(result) => {
                 self.saving = false;
@@ -374,11 +396,9 @@ impl Driver {
         self.requests.close();
         self.sends.close();
         // What is done is stored even if the server will not hear of it any more.
-        while let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) {
-            let (me, outbox) = (self.config.user.clone(), self.outbox.state());
-            if self.keeper.call(move |store| store.take(&me, &events, position, outbox)).await.is_err() {
-                break;
-            }
+        let done = self.inbox.take_done(usize::MAX);
+        if !done.is_nothing() && self.store(done).await.is_err() {
+            tracing::debug!("what was done could not be stored: it comes again");
         }
         if let Some(session) = self.take_session() {
             session.leave().await;

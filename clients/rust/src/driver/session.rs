@@ -1,7 +1,7 @@
 //! One session: its frames, in and out.
 
+use super::Driver;
 use super::phase::{Phase, Retry, Stop};
-use super::{Driver, TAKE_MAX};
 use crate::inbox::Item;
 use crate::link::{Link, QUEUED_MAX, STEP_TIMEOUT, Sink, Source};
 use crate::{Connection, EndReason, Incoming, TransportKind};
@@ -299,15 +299,14 @@ impl Driver {
         session.seen = welcome.begin.cursor;
         let begins_elsewhere = resumed.reset.is_some() || resumed.position.is_some() || welcome.begin.snapshot;
         if begins_elsewhere {
-            self.store_all_done().await?;
-            self.inbox.reset();
+            let done = self.inbox.reset();
+            if !done.is_nothing() {
+                self.store(done).await.map_err(state)?;
+            }
             self.queued = welcome.begin.cursor;
         }
-        if let Some(reason) = resumed.reset {
-            if reason == ResetReason::OtherLog {
-                self.directory.clear();
-            }
-            self.inbox.push(Item::Notice(Incoming::Reset { reason }));
+        if resumed.reset == Some(ResetReason::OtherLog) {
+            self.directory.clear();
         }
         // Everything applied by now has its outcome in the log up to the head.
         let forget_outcomes = begins_elsewhere && welcome.begin.cursor >= welcome.head;
@@ -317,6 +316,7 @@ impl Driver {
             let outcomes = if forget_outcomes { self.outbox.untold() } else { Vec::new() };
             let unknown: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.nonce).collect();
             self.keeper.call(move |store| store.restart(position, resumed.reset, &unknown)).await.map_err(state)?;
+            self.tell_reset(resumed.reset);
             outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
         }
         session.greeted = Some(Instant::now());
@@ -362,12 +362,11 @@ impl Driver {
         Ok(Stop::lost(format!("this device needs a new outbox: {why}"), retry))
     }
 
-    async fn store_all_done(&mut self) -> Result<(), Stop> {
-        while let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) {
-            let (me, outbox) = (self.config.user.clone(), self.outbox.state());
-            self.keeper.call(move |store| store.take(&me, &events, position, outbox)).await.map_err(state)?;
+    /// Tells the application of a reset that the store has gone through with. Until it has taken note the store remembers to tell it.
+    fn tell_reset(&self, reset: Option<ResetReason>) {
+        if let Some(reason) = reset {
+            self.inbox.push(Item::Reset(reason));
         }
-        Ok(())
     }
 
     async fn on_snapshot(&mut self, session: &mut Session, page: Snapshot) -> Result<(), Stop> {
@@ -386,6 +385,7 @@ impl Driver {
         let unknown: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.nonce).collect();
         // Nothing is read meanwhile, so no event comes before its time.
         self.keeper.call(move |store| store.apply_snapshot(position, pages.reset, &unknown)).await.map_err(state)?;
+        self.tell_reset(pages.reset);
         self.inbox.push(Item::Notice(Incoming::Snapshot { conversations: pages.conversations }));
         outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
         Ok(())
