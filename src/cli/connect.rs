@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use whimbrel_client::protocol::frame::Origin;
-use whimbrel_client::{Builder, Client, ConnectError, Events, Liveness, StartError, State, StateError, Transport};
+use whimbrel_client::{Builder, Client, ConnectError, Events, StartError, State, StateError, Transport};
 
 /// How many processes of one command may run at once for one user: each is a device of its own.
 const SLOTS: u32 = 8;
@@ -72,10 +72,10 @@ impl Connect {
     }
 
     /// As [`open_any`](Self::open_any), without waiting for a connection: what this device knows is there at once.
-    pub async fn start_any(&self, device: &str, origin: Origin, liveness: Liveness) -> Result<(Client, Events), StartError> {
+    pub async fn start_any(&self, device: &str, origin: Origin) -> Result<(Client, Events), StartError> {
         let (mut slot, mut patience) = (1, LEAVING);
         loop {
-            match self.builder(&slot_name(device, slot), origin).liveness(liveness).start().await {
+            match self.builder(&slot_name(device, slot), origin).start().await {
                 Err(StartError::State(StateError::Locked { .. })) if !patience.is_zero() => {
                     patience = patience.saturating_sub(LEAVING_STEP);
                     tokio::time::sleep(LEAVING_STEP).await;

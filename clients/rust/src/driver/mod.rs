@@ -6,6 +6,7 @@
 
 mod deliver;
 mod directory;
+mod liveness;
 mod outbox;
 mod phase;
 mod queries;
@@ -21,6 +22,7 @@ use crate::{Connection, EndReason, Liveness, OutcomeError, QueryError, SendError
 use directory::Directory;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use liveness::Watchfulness;
 use outbox::Outbox;
 use phase::{Backoff, Phase, Retry};
 use queries::Queries;
@@ -85,6 +87,7 @@ pub(crate) struct Queues {
     pub inbox: Arc<Inbox>,
     pub requests: mpsc::Receiver<Request>,
     pub sends: mpsc::Receiver<SendRequest>,
+    pub active: watch::Receiver<bool>,
     pub connection: watch::Sender<Connection>,
 }
 
@@ -115,6 +118,8 @@ pub(crate) struct Driver {
     inbox: Arc<Inbox>,
     requests: mpsc::Receiver<Request>,
     sends: mpsc::Receiver<SendRequest>,
+    /// Whether somebody looks.
+    active: watch::Receiver<bool>,
     /// A request that does not fit into the outbox yet.
     held: Option<SendRequest>,
     connection: watch::Sender<Connection>,
@@ -144,6 +149,7 @@ pub(crate) struct Driver {
     attempt: u32,
     phase: Phase,
     backoff: Backoff,
+    watchfulness: Watchfulness,
     /// Where the server is, as it said; asked again after a failure.
     endpoints: Option<Endpoints>,
     favourite: TransportKind,
@@ -156,7 +162,7 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub fn new(config: Config, loaded: Loaded, favourite: TransportKind, keeper: Keeper, queues: Queues) -> Self {
-        let Queues { inbox, requests, sends, connection } = queues;
+        let Queues { inbox, requests, sends, active, connection } = queues;
         let now = Instant::now();
         if let Some(reason) = loaded.reset {
             // An earlier run ended before the application had taken note of it.
@@ -167,11 +173,13 @@ impl Driver {
             queued: loaded.position.map_or(MailboxSeq(0), |position| position.cursor),
             directory: Directory::new(config.user.clone(), loaded.directory),
             outbox: Outbox::restore(loaded.outbox, loaded.pending, loaded.awaiting),
+            watchfulness: Watchfulness::new(config.liveness, now),
             config,
             keeper,
             inbox,
             requests,
             sends,
+            active,
             held: None,
             connection,
             parked: VecDeque::new(),
@@ -220,6 +228,11 @@ impl Driver {
                     None => self.close(),
                 },
                 Some(request) = self.sends.recv(), if room => self.on_sends(request),
+                // Fails once the last handle is gone, of which the requests tell.
+                Ok(()) = self.active.changed(), if open => {
+                    let active = *self.active.borrow_and_update();
+                    self.watchfulness.on_active(active);
+                }
                 () = self.inbox.finished() => {}
                 Some(completed) = self.jobs.next(), if !self.jobs.is_empty() => self.on_completed(completed)?,
                 () = sleep_until(wake) => {}
@@ -234,6 +247,7 @@ impl Driver {
     }
 
     fn on_request(&mut self, request: Request) {
+        self.watchfulness.on_wish(Instant::now());
         match request {
             Request::Query { body, reply } => self.queries.open(body, reply),
             Request::Signal(signal) => {
@@ -268,6 +282,7 @@ impl Driver {
 
     /// Numbers what is to be sent, and whatever else waits to be, and has it stored together.
     fn on_sends(&mut self, first: SendRequest) {
+        self.watchfulness.on_wish(Instant::now());
         let mut requests = Vec::new();
         let mut commands = Vec::new();
         let mut next = Some(first);
