@@ -2,9 +2,11 @@
 
 use super::exit;
 use clap::Args;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::time::Instant;
 use whimbrel_client::protocol::frame::Origin;
 use whimbrel_client::{Builder, Client, ConnectError, Events, StartError, State, StateError, Transport};
 
@@ -83,6 +85,16 @@ impl Connect {
                 Err(StartError::State(StateError::Locked { .. })) if slot < SLOTS => slot += 1,
                 started => return started,
             }
+        }
+    }
+
+    /// Waits for a connection that is being opened, until a deadline.
+    pub async fn by<T>(deadline: Option<Instant>, opening: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+        match deadline {
+            None => opening.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, opening)
+                .await
+                .unwrap_or_else(|_| Err(ConnectError::Unreachable("there was no connection before the time was up (--timeout)".into()))),
         }
     }
 
