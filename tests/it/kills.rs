@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use whimbrel_client::protocol::frame::{EventBody, Origin, Target};
-use whimbrel_client::{Builder, Client, Events, Incoming, State, Transport, text};
+use whimbrel_client::{Builder, Client, Connection, Events, Incoming, Liveness, State, Transport, text};
 
 const SENDERS: [(&str, Transport); 3] =
     [("ann", Transport::WebTransport), ("abe", Transport::WebSocket), ("ada", Transport::WebSocketJson)];
@@ -263,6 +263,39 @@ fn a_listener_that_is_killed_prints_every_message_and_in_order() {
             next = next.max(number + 1);
         }
         assert_eq!(next, MESSAGES);
+    });
+}
+
+#[test]
+fn a_server_that_falls_silent_is_noticed_over_every_transport() {
+    run(async {
+        let server = ServerProcess::start();
+        // Silence alone would be a reason to ask in an hour: it is the send without an answer that is.
+        let hour = Duration::from_secs(3_600);
+        let liveness = Liveness { active: hour, idle: hour, give_up_after: Duration::from_millis(500) };
+        let mut clients = Vec::new();
+        for (user, transport) in SENDERS {
+            let opened = client(&server, user, "phone", transport).liveness(liveness).connect().await.unwrap();
+            clients.push((transport, opened));
+        }
+        // Stopped, it says nothing more, not even that it is gone; what is sent to it goes nowhere.
+        server.signal("STOP");
+        for (transport, (client, _events)) in &clients {
+            let ticket = client.send(Target::User("bob".parse().unwrap()), text("are you there?")).await.unwrap();
+            let mut connection = client.connection();
+            let noticed = connection.wait_for(|state| !matches!(state, Connection::Connected { .. }));
+            let noticed = tokio::time::timeout(PATIENCE, noticed).await;
+            assert!(noticed.is_ok(), "{transport:?}: it still shows as connected");
+            drop(ticket);
+        }
+        server.signal("CONT");
+        for (_, (client, _events)) in &clients {
+            let connected = async {
+                let mut connection = client.connection();
+                connection.wait_for(|state| matches!(state, Connection::Connected { .. })).await.map(drop)
+            };
+            tokio::time::timeout(PATIENCE, connected).await.expect("it does not come back").unwrap();
+        }
     });
 }
 
