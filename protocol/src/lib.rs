@@ -26,6 +26,7 @@ mod downlink;
 pub mod error;
 pub mod frame;
 pub mod id;
+mod transport;
 mod uplink;
 
 pub use downlink::{ACK_DELAY, ACK_EVENTS, Downlink, DownlinkState, EARLY_MAX, Resumed, Taken};
@@ -33,6 +34,7 @@ pub use error::ErrorCode;
 pub use id::{
     CommandSeq, ConversationId, ConversationSeq, DeviceId, Incarnation, LogEpoch, MailboxSeq, Nonce, QueryId, SessionEpoch, Time, UserId,
 };
+pub use transport::TransportKind;
 pub use uplink::{Agreement, Disagreement, OutboxState, Uplink};
 
 /// The lowest version of the protocol that this crate speaks.

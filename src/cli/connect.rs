@@ -2,11 +2,13 @@
 
 use super::exit;
 use clap::Args;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::time::Instant;
 use whimbrel_client::protocol::frame::Origin;
-use whimbrel_client::{Builder, Client, ConnectError, Events, Liveness, StartError, State, StateError, Transport};
+use whimbrel_client::{Builder, Client, ConnectError, Events, StartError, State, StateError, Transport};
 
 /// How many processes of one command may run at once for one user: each is a device of its own.
 const SLOTS: u32 = 8;
@@ -72,10 +74,10 @@ impl Connect {
     }
 
     /// As [`open_any`](Self::open_any), without waiting for a connection: what this device knows is there at once.
-    pub async fn start_any(&self, device: &str, origin: Origin, liveness: Liveness) -> Result<(Client, Events), StartError> {
+    pub async fn start_any(&self, device: &str, origin: Origin) -> Result<(Client, Events), StartError> {
         let (mut slot, mut patience) = (1, LEAVING);
         loop {
-            match self.builder(&slot_name(device, slot), origin).liveness(liveness).start().await {
+            match self.builder(&slot_name(device, slot), origin).start().await {
                 Err(StartError::State(StateError::Locked { .. })) if !patience.is_zero() => {
                     patience = patience.saturating_sub(LEAVING_STEP);
                     tokio::time::sleep(LEAVING_STEP).await;
@@ -83,6 +85,16 @@ impl Connect {
                 Err(StartError::State(StateError::Locked { .. })) if slot < SLOTS => slot += 1,
                 started => return started,
             }
+        }
+    }
+
+    /// Waits for a connection that is being opened, until a deadline.
+    pub async fn by<T>(deadline: Option<Instant>, opening: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+        match deadline {
+            None => opening.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, opening)
+                .await
+                .unwrap_or_else(|_| Err(ConnectError::Unreachable("there was no connection before the time was up (--timeout)".into()))),
         }
     }
 

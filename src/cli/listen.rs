@@ -22,7 +22,7 @@ pub(super) struct Listen {
     /// End after this many messages.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// End after this many seconds.
+    /// End this many seconds after the start, connecting included.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Print every other event too.
@@ -32,11 +32,11 @@ pub(super) struct Listen {
 
 pub(super) async fn run(arguments: Listen) -> ExitCode {
     let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("listen"));
-    let (client, mut events) = match arguments.connect.open(&device, Origin::Oldest).await {
+    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let (client, mut events) = match Connect::by(deadline, arguments.connect.open(&device, Origin::Oldest)).await {
         Ok(opened) => opened,
         Err(error) => return failed(&error),
     };
-    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let code = tokio::select! {
         printed = print(&mut events, &arguments) => match printed {

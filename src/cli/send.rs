@@ -29,7 +29,7 @@ pub(super) struct Send {
     /// To whom.
     #[arg(long, value_name = "USER")]
     to: String,
-    /// Give up after this many seconds; what was not sent by then is sent by the next run.
+    /// Give up this many seconds after the start, connecting included; what was stored and not sent by then is sent by the next run.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// The words; `-` alone reads lines from standard input, each a message.
@@ -45,12 +45,12 @@ pub(super) async fn run(arguments: Send) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    let (client, events) = match arguments.connect.open_any("send", Origin::Now).await {
+    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let (client, events) = match Connect::by(deadline, arguments.connect.open_any("send", Origin::Now)).await {
         Ok(opened) => opened,
         Err(error) => return failed(&error),
     };
     let lines = if arguments.text == ["-"] { standard_input() } else { one(arguments.text.join(" ")).await };
-    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut sending = Sending { client: client.clone(), to, waiting: HashSet::new(), refused: false };
     let code = sending.run(events, lines, deadline).await;
     client.close().await;

@@ -5,7 +5,7 @@ pub mod listener;
 use crate::engine::Engine;
 use crate::session::{self, Context};
 use crate::tls::Keys;
-use crate::transport::websocket::{self, SUBPROTOCOLS};
+use crate::transport::websocket;
 use crate::transport::{Pages, TransportKind};
 use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
@@ -132,11 +132,11 @@ async fn web_socket(
     if http.draining.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the server is going down\n").into_response();
     }
-    let upgrade = upgrade.protocols(SUBPROTOCOLS.map(|(name, _)| name));
+    let upgrade = upgrade.protocols(websocket::subprotocols());
     let chosen = upgrade.selected_protocol().and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let kind = SUBPROTOCOLS.iter().find(|(name, _)| Some(*name) == chosen.as_deref()).map(|(_, kind)| *kind);
+    let kind = TransportKind::ALL.into_iter().find(|kind| chosen.is_some() && kind.subprotocol() == chosen.as_deref());
     let Some(kind) = kind else {
-        let names = SUBPROTOCOLS.map(|(name, _)| name).join(" or ");
+        let names = websocket::subprotocols().collect::<Vec<_>>().join(" or ");
         return (StatusCode::BAD_REQUEST, format!("/ws speaks the subprotocols {names}: ask for one of them\n")).into_response();
     };
     serve(upgrade, http.context.clone(), kind, remote)

@@ -4,48 +4,10 @@
 pub mod websocket;
 pub mod webtransport;
 
-use std::fmt;
 use std::future::Future;
-use whimbrel_protocol::codec::{CodecError, Form};
+pub use whimbrel_protocol::TransportKind;
+use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
-
-/// Which adapter a session came over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TransportKind {
-    /// WebTransport: one bidirectional stream, postcard.
-    WebTransport,
-    /// WebSocket, subprotocol `whimbrel.v1.postcard`.
-    WebSocket,
-    /// WebSocket, subprotocol `whimbrel.v1.json`.
-    WebSocketJson,
-}
-
-impl TransportKind {
-    /// The name, as flags, logs and metrics have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::WebTransport => "webtransport",
-            Self::WebSocket => "websocket",
-            Self::WebSocketJson => "websocket-json",
-        }
-    }
-
-    /// The form of its frames.
-    #[must_use]
-    pub const fn form(self) -> Form {
-        match self {
-            Self::WebTransport | Self::WebSocket => Form::Postcard,
-            Self::WebSocketJson => Form::Json,
-        }
-    }
-}
-
-impl fmt::Display for TransportKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Which pages may connect, by the `Origin` that browsers send for them. Programs send none, and are not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,9 +12,10 @@ use std::time::Duration;
 use whimbrel_protocol::codec::{CodecError, Form};
 use whimbrel_protocol::frame::{ClientFrame, Ping, ServerFrame};
 
-/// The subprotocols, best first.
-pub const SUBPROTOCOLS: [(&str, TransportKind); 2] =
-    [("whimbrel.v1.postcard", TransportKind::WebSocket), ("whimbrel.v1.json", TransportKind::WebSocketJson)];
+/// The subprotocols that are spoken, best first.
+pub fn subprotocols() -> impl Iterator<Item = &'static str> {
+    TransportKind::ALL.into_iter().filter_map(TransportKind::subprotocol)
+}
 
 /// Buffers for chat, not for downloads: most of what an idle connection costs.
 const BUFFER_BYTES: usize = 4 * 1024;

@@ -1,13 +1,14 @@
 //! Bad input: each gets a clear error or works; the server and other users never notice.
 
-use crate::harness::{Frames, Link, PATIENCE, ServerProcess, hello, run, within};
+use crate::harness::{Frames, Link, PATIENCE, ServerProcess, hello, run, webtransport, within};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;
-use whimbrel_protocol::ErrorCode;
 use whimbrel_protocol::codec::{Form, MAX_FRAME, MAX_JSON_FRAME, MAX_TEXT};
 use whimbrel_protocol::frame::{ClientFrame, EventBody, Hello};
+use whimbrel_protocol::{ErrorCode, TransportKind};
 
-const FORMS: [Form; 2] = [Form::Postcard, Form::Json];
+/// Each case runs over every transport.
+const ALL: [TransportKind; 3] = TransportKind::ALL;
 
 /// Others talk on, whatever was done to the server.
 async fn others_talk(server: &ServerProcess) {
@@ -22,8 +23,8 @@ async fn others_talk(server: &ServerProcess) {
 fn what_is_no_frame_is_told_and_ends_only_that_session() {
     run(async {
         let server = ServerProcess::start();
-        for form in FORMS {
-            let max = if form == Form::Json { MAX_JSON_FRAME } else { MAX_FRAME };
+        for kind in ALL {
+            let max = if kind.form() == Form::Json { MAX_JSON_FRAME } else { MAX_FRAME };
             let cases: [(&str, Vec<u8>, ErrorCode); 4] = [
                 ("nothing", Vec::new(), ErrorCode::Malformed),
                 ("garbage", vec![0x7f; 100], ErrorCode::Malformed),
@@ -31,12 +32,12 @@ fn what_is_no_frame_is_told_and_ends_only_that_session() {
                 ("a byte too long", vec![b' '; max + 1], ErrorCode::FrameTooLong),
             ];
             for (what, bytes, code) in cases {
-                let mut link = Link::open(server.http, form).await;
+                let mut link = Link::over(server.http, kind).await;
                 link.send_bytes(bytes.clone()).await;
-                assert_eq!(link.error().await.code, code, "{form:?}, first: {what}");
-                let mut ann = Frames::enter(server.http, form, "mallory", "phone").await;
+                assert_eq!(link.error().await.code, code, "{kind}, first: {what}");
+                let mut ann = Frames::over(server.http, kind, "mallory", "phone").await;
                 ann.link.send_bytes(bytes).await;
-                assert_eq!(ann.link.error().await.code, code, "{form:?}, later: {what}");
+                assert_eq!(ann.link.error().await.code, code, "{kind}, later: {what}");
             }
         }
         others_talk(&server).await;
@@ -47,10 +48,12 @@ fn what_is_no_frame_is_told_and_ends_only_that_session() {
 fn a_frame_far_too_long_ends_the_connection() {
     run(async {
         let server = ServerProcess::start();
-        let mut link = Link::open(server.http, Form::Postcard).await;
-        // The server stops reading and closes; how much of this gets out is the network's business.
-        if link.send_message(Message::binary(vec![0; 8 << 20])).await.is_ok() {
-            while link.next().await.is_some() {}
+        for kind in ALL {
+            let mut link = Link::over(server.http, kind).await;
+            // The server stops reading and closes; how much of this gets out is the network's business.
+            if within("the end of it", link.try_send_bytes(vec![b' '; 8 << 20])).await {
+                while link.next().await.is_some() {}
+            }
         }
         others_talk(&server).await;
     });
@@ -61,10 +64,10 @@ fn the_wrong_sort_of_message_is_told() {
     run(async {
         let server = ServerProcess::start();
         let mut link = Link::open(server.http, Form::Postcard).await;
-        link.send_message(Message::text("{}")).await.unwrap();
+        link.send_message(Message::text("{}")).await;
         assert_eq!(link.error().await.code, ErrorCode::Malformed);
         let mut link = Link::open(server.http, Form::Json).await;
-        link.send_message(Message::binary(vec![0])).await.unwrap();
+        link.send_message(Message::binary(vec![0])).await;
         assert_eq!(link.error().await.code, ErrorCode::Malformed);
     });
 }
@@ -73,11 +76,11 @@ fn the_wrong_sort_of_message_is_told() {
 fn the_first_frame_is_hello_and_there_is_only_one() {
     run(async {
         let server = ServerProcess::start();
-        for form in FORMS {
-            let mut link = Link::open(server.http, form).await;
+        for kind in ALL {
+            let mut link = Link::over(server.http, kind).await;
             link.send(&ClientFrame::Ping(whimbrel_protocol::frame::Ping { id: 1 })).await;
             assert_eq!(link.error().await.code, ErrorCode::Malformed);
-            let mut ann = Frames::enter(server.http, form, "ann", "phone").await;
+            let mut ann = Frames::over(server.http, kind, "ann", "phone").await;
             ann.link.send(&ClientFrame::Hello(hello("bob", "phone"))).await;
             assert_eq!(ann.link.error().await.code, ErrorCode::Malformed);
         }
@@ -88,11 +91,13 @@ fn the_first_frame_is_hello_and_there_is_only_one() {
 fn an_unknown_version_is_told_with_those_that_are_known() {
     run(async {
         let server = ServerProcess::start();
-        let mut link = Link::open(server.http, Form::Json).await;
-        link.send(&ClientFrame::Hello(Hello { min_version: 7, max_version: 9, ..hello("ann", "phone") })).await;
-        let error = link.error().await;
-        assert_eq!(error.code, ErrorCode::UnsupportedVersion);
-        assert!(error.message.contains("1 to 1") && error.message.contains("7 to 9"), "{}", error.message);
+        for kind in ALL {
+            let mut link = Link::over(server.http, kind).await;
+            link.send(&ClientFrame::Hello(Hello { min_version: 7, max_version: 9, ..hello("ann", "phone") })).await;
+            let error = link.error().await;
+            assert_eq!(error.code, ErrorCode::UnsupportedVersion, "{kind}");
+            assert!(error.message.contains("1 to 1") && error.message.contains("7 to 9"), "{}", error.message);
+        }
     });
 }
 
@@ -100,17 +105,27 @@ fn an_unknown_version_is_told_with_those_that_are_known() {
 fn an_unknown_kind_of_command_uses_its_number_and_is_rejected() {
     run(async {
         let server = ServerProcess::start();
-        let mut ann = Frames::enter(server.http, Form::Json, "ann", "phone").await;
-        let (incarnation, nonce) = (ann.welcome.incarnation, "00000000000000ff");
-        let command =
-            format!(r#"{{"command":{{"incarnation":"{incarnation}","cseq":"1","nonce":"{nonce}","kind":"dance","body":{{"a":1}}}}}}"#);
-        ann.link.send_bytes(command.into_bytes()).await;
-        let rejected = ann.event_of(|body| if let EventBody::Rejected(rejected) = body { Some(rejected.clone()) } else { None }).await;
-        assert_eq!((rejected.code, rejected.cseq.0), (ErrorCode::Unsupported, 1));
-        assert!(rejected.message.contains("dance"), "{}", rejected.message);
-        ann.cseq = rejected.cseq;
-        let next = ann.say("bob", "and on").await;
-        ann.applied(next).await;
+        for kind in ALL {
+            let mut ann = Frames::over(server.http, kind, "ann", kind.name()).await;
+            let incarnation = ann.welcome.incarnation;
+            let (command, name) = if kind.form() == Form::Json {
+                let text = format!(
+                    r#"{{"command":{{"incarnation":"{incarnation}","cseq":"1","nonce":"00000000000000ff","kind":"dance","body":{{"a":1}}}}}}"#
+                );
+                (text.into_bytes(), "dance")
+            } else {
+                // Tag, incarnation and number; the nonce; kind 99 with a body of one byte.
+                let head = [1, u8::try_from(incarnation.0).unwrap(), 1];
+                ([&head[..], &[0xff; 8], &[99, 1, 0]].concat(), "99")
+            };
+            ann.link.send_bytes(command).await;
+            let rejected = ann.event_of(|body| if let EventBody::Rejected(rejected) = body { Some(rejected.clone()) } else { None }).await;
+            assert_eq!((rejected.code, rejected.cseq.0), (ErrorCode::Unsupported, 1), "{kind}");
+            assert!(rejected.message.contains(name), "{}", rejected.message);
+            ann.cseq = rejected.cseq;
+            let next = ann.say("bob", "and on").await;
+            ann.applied(next).await;
+        }
     });
 }
 
@@ -127,14 +142,15 @@ fn texts_of_every_sort_arrive_as_they_were() {
             "x".repeat(MAX_TEXT),
             "\0".repeat(MAX_TEXT),
         ];
-        for (form, other) in [(Form::Postcard, Form::Json), (Form::Json, Form::Postcard)] {
-            let (from, to) = (format!("ann-{form:?}"), format!("bob-{form:?}"));
-            let mut ann = Frames::enter(server.http, form, &from, "phone").await;
-            let mut bob = Frames::enter(server.http, other, &to, "phone").await;
+        for (at, kind) in ALL.into_iter().enumerate() {
+            let other = ALL[(at + 1) % ALL.len()];
+            let (from, to) = (format!("ann-{kind}"), format!("bob-{kind}"));
+            let mut ann = Frames::over(server.http, kind, &from, "phone").await;
+            let mut bob = Frames::over(server.http, other, &to, "phone").await;
             for text in &texts {
                 ann.say(&to, text).await;
                 let said = bob.message().await;
-                assert!(said == *text, "{form:?}: a text of {} bytes came as one of {}", text.len(), said.len());
+                assert!(said == *text, "{kind}: a text of {} bytes came as one of {}", text.len(), said.len());
             }
         }
     });
@@ -144,8 +160,8 @@ fn texts_of_every_sort_arrive_as_they_were() {
 fn a_text_one_byte_too_long_or_empty_is_rejected_and_the_session_goes_on() {
     run(async {
         let server = ServerProcess::start();
-        for form in FORMS {
-            let mut ann = Frames::enter(server.http, form, &format!("ann-{form:?}"), "phone").await;
+        for kind in ALL {
+            let mut ann = Frames::over(server.http, kind, &format!("ann-{kind}"), "phone").await;
             for (text, code) in [("x".repeat(MAX_TEXT + 1), ErrorCode::TooLong), (String::new(), ErrorCode::Empty)] {
                 ann.say("bob", &text).await;
                 let rejected =
@@ -162,17 +178,19 @@ fn a_text_one_byte_too_long_or_empty_is_rejected_and_the_session_goes_on() {
 fn gaps_and_conflicts_of_command_numbers_are_told() {
     run(async {
         let server = ServerProcess::start();
-        let mut ann = Frames::enter(server.http, Form::Postcard, "ann", "phone").await;
-        ann.cseq = whimbrel_protocol::CommandSeq(5);
-        ann.say("bob", "six without one to five").await;
-        assert_eq!(ann.link.error().await.code, ErrorCode::WindowExceeded);
+        for kind in ALL {
+            let mut ann = Frames::over(server.http, kind, "ann", kind.name()).await;
+            ann.cseq = whimbrel_protocol::CommandSeq(5);
+            ann.say("bob", "six without one to five").await;
+            assert_eq!(ann.link.error().await.code, ErrorCode::WindowExceeded, "{kind}");
 
-        let mut ann = Frames::enter(server.http, Form::Postcard, "ann", "phone").await;
-        let first = ann.say("bob", "one").await;
-        ann.applied(first).await;
-        ann.cseq = whimbrel_protocol::CommandSeq(0);
-        ann.say("bob", "another one").await;
-        assert_eq!(ann.link.error().await.code, ErrorCode::OutboxConflict);
+            let mut ann = Frames::over(server.http, kind, "ann", kind.name()).await;
+            let first = ann.say("bob", "one").await;
+            ann.applied(first).await;
+            ann.cseq = whimbrel_protocol::CommandSeq(0);
+            ann.say("bob", "another one").await;
+            assert_eq!(ann.link.error().await.code, ErrorCode::OutboxConflict, "{kind}");
+        }
     });
 }
 
@@ -180,14 +198,21 @@ fn gaps_and_conflicts_of_command_numbers_are_told() {
 fn connections_that_say_nothing_do_not_stay_for_ever() {
     run(async {
         let server = ServerProcess::start();
-        // A WebSocket without a Hello.
-        let mut silent = Link::open(server.http, Form::Postcard).await;
+        // A Hello is missing, over WebTransport even the stream for it.
+        let mut silent = Vec::new();
+        for kind in ALL {
+            silent.push((kind, Link::over(server.http, kind).await));
+        }
+        let (without_stream, _endpoint) = webtransport(server.http).await;
         // A TCP connection without a request, and one with half of one.
         let nothing = tokio::net::TcpStream::connect(server.http).await.unwrap();
         let mut half = tokio::net::TcpStream::connect(server.http).await.unwrap();
         half.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\n").await.unwrap();
         let tls = tokio::net::TcpStream::connect(server.secure).await.unwrap();
-        assert_eq!(silent.error().await.code, ErrorCode::HelloTimeout);
+        for (kind, mut link) in silent {
+            assert_eq!(link.error().await.code, ErrorCode::HelloTimeout, "{kind}");
+        }
+        within("a session without a stream", without_stream.closed()).await;
         for (what, stream) in [("silent", nothing), ("half", half), ("TLS", tls)] {
             within(what, closed(stream)).await;
         }
@@ -199,19 +224,36 @@ fn a_client_that_is_gone_without_a_word_is_noticed() {
     run(async {
         use crate::harness::http_get;
         let server = ServerProcess::start_with(&["--presence-grace", "0"]);
-        // It neither reads nor answers from here on, as a phone that lost its network: the connection stays half open.
-        let _gone = Frames::enter(server.http, Form::Postcard, "bob", "phone").await;
-        let online = async || String::from_utf8(http_get(server.http, "/api/online-users", &[]).await.body().to_vec()).unwrap();
-        assert!(online().await.contains("bob"));
-        // Asked after 30 seconds of silence, given up 20 seconds later.
+        let gone = ALL.map(|kind| vanish(server.http, kind));
+        let online = async || {
+            let page = http_get(server.http, "/api/online-users", &[]).await;
+            let page = String::from_utf8(page.body().to_vec()).unwrap();
+            ALL.into_iter().filter(|kind| page.contains(&format!("\"gone over {kind}\""))).count()
+        };
+        assert_eq!(online().await, ALL.len());
+        // Asked after 30 seconds of silence, given up 20 seconds later; QUIC gives up after 45.
         let noticed = async {
-            while online().await.contains("bob") {
+            while online().await > 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(500)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(50) + PATIENCE, noticed).await.expect("it still counts as online");
+        tokio::time::timeout(std::time::Duration::from_secs(50) + PATIENCE, noticed).await.expect("one still counts as online");
         others_talk(&server).await;
+        for (client, runtime) in gone {
+            drop(client);
+            runtime.shutdown_background();
+        }
     });
+}
+
+/// A client that says hello and then neither reads nor answers, as a phone that lost its network: nobody drives its runtime any more, so
+/// that not even QUIC acknowledges for it. The connection stays half open.
+fn vanish(address: std::net::SocketAddr, kind: TransportKind) -> (Frames, tokio::runtime::Runtime) {
+    let entering = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        (runtime.block_on(Frames::over(address, kind, &format!("gone over {kind}"), "phone")), runtime)
+    });
+    entering.join().unwrap()
 }
 
 async fn closed(mut stream: tokio::net::TcpStream) {
@@ -222,13 +264,19 @@ async fn closed(mut stream: tokio::net::TcpStream) {
 
 #[test]
 fn clients_that_never_read_cost_a_bounded_amount_and_catch_up() {
+    for kind in [TransportKind::WebSocket, TransportKind::WebTransport] {
+        never_read(kind);
+    }
+}
+
+fn never_read(kind: TransportKind) {
     run(async {
         const DEAF: u64 = 20;
         const MESSAGES: u64 = 400;
         let server = ServerProcess::start();
         let mut deaf = Vec::new();
         for number in 0..DEAF {
-            deaf.push(Frames::enter(server.http, Form::Postcard, "bob", &format!("deaf {number}")).await);
+            deaf.push(Frames::over(server.http, kind, "bob", &format!("deaf {number}")).await);
         }
         let mut ann = Frames::enter(server.http, Form::Postcard, "ann", "phone").await;
         let before = resident_bytes(&server);
@@ -240,7 +288,7 @@ fn clients_that_never_read_cost_a_bounded_amount_and_catch_up() {
         // Queues without a bound would hold some 470 MiB. The cache of recent records may have its 32 MiB, for all of them together.
         let grown = resident_bytes(&server).saturating_sub(before);
         let unbounded = DEAF * MESSAGES * MAX_TEXT as u64;
-        assert!(grown < unbounded / 4, "the server grew by {} MiB, {} MiB were sent", grown >> 20, unbounded >> 20);
+        assert!(grown < unbounded / 4, "{kind}: the server grew by {} MiB, {} MiB were sent", grown >> 20, unbounded >> 20);
         others_talk(&server).await;
         for mut bob in deaf {
             for _ in 0..MESSAGES {

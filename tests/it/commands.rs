@@ -58,7 +58,7 @@ fn send_and_listen_over_every_transport_and_url() {
         assert_eq!(texts, expected);
         assert!(heard.iter().all(|line| line["from"] == "ann" && line["transport"] == transport));
         // Nothing is heard twice: the device's cursor was kept.
-        let again = whimbrel(&server, &["listen", "--as", "bob", "--device", device, "--url", &secure, "--count", "1", "--timeout", "1"]);
+        let again = whimbrel(&server, &["listen", "--as", "bob", "--device", device, "--url", &secure, "--count", "1", "--timeout", "3"]);
         assert_eq!((again.status.code(), again.stdout.len()), (Some(4), 0));
     }
 }
@@ -96,9 +96,28 @@ fn exit_codes_say_what_went_wrong() {
     assert_eq!(code(&["send", "--as", "ann", "--to", "", "--url", &url, "hi"]), Some(2), "no recipient");
     assert_eq!(code(&["send", "--as", "ann", "--to", "bob", "--url", &url, "--transport", "pigeon", "hi"]), Some(2), "no transport");
     assert_eq!(code(&["send", "--as", "ann", "--to", "bob", "--url", &url, ""]), Some(1), "an empty message is refused");
-    assert_eq!(code(&["listen", "--as", "bob", "--url", &url, "--timeout", "0"]), Some(0), "time was all that was asked for");
-    assert_eq!(code(&["listen", "--as", "bob", "--url", &url, "--count", "1", "--timeout", "0"]), Some(4));
+    assert_eq!(code(&["listen", "--as", "bob", "--url", &url, "--timeout", "3"]), Some(0), "time was all that was asked for");
+    assert_eq!(code(&["listen", "--as", "bob", "--url", &url, "--count", "1", "--timeout", "3"]), Some(4));
     assert_eq!(code(&["serve", "--http", "0.0.0.0:0"]), Some(2), "open beyond loopback");
+}
+
+#[test]
+fn the_time_counts_from_the_start() {
+    let server = ServerProcess::start();
+    // Takes connections, and says nothing on them.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", mute.local_addr().unwrap());
+    for arguments in [
+        &["listen", "--as", "bob", "--url", &url, "--timeout", "1"][..],
+        &["listen", "--as", "bob", "--url", &url, "--timeout", "1", "--count", "1"],
+        &["send", "--as", "ann", "--to", "bob", "--url", &url, "--timeout", "1", "hi"],
+    ] {
+        let output = whimbrel(&server, arguments);
+        // Without a deadline of its own it would say that the server does not answer, after 10 seconds.
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("before the time was up"), "{arguments:?}: {told}");
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: nobody was reached");
+    }
 }
 
 #[test]

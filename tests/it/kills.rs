@@ -1,7 +1,7 @@
 //! Durable means it: `kill -9` at random moments under load, and every message that anybody saw acknowledged is there, once, in order,
 //! on every device.
 
-use crate::checker::{Got, Sent, check};
+use crate::checker::{Fault, Got, Sent, check};
 use crate::harness::{PATIENCE, ServerProcess, binary, run};
 use rand::RngExt;
 use std::io::BufRead;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use whimbrel_client::protocol::frame::{EventBody, Origin, Target};
-use whimbrel_client::{Builder, Client, Events, Incoming, State, Transport, text};
+use whimbrel_client::{Builder, Client, Connection, Events, Incoming, Liveness, State, Transport, text};
 
 const SENDERS: [(&str, Transport); 3] =
     [("ann", Transport::WebTransport), ("abe", Transport::WebSocket), ("ada", Transport::WebSocketJson)];
@@ -29,74 +29,137 @@ fn client(server: &ServerProcess, user: &str, device: &str, transport: Transport
     Client::builder(server.url(), user).device(device).transport(transport).origin(Origin::Oldest)
 }
 
+/// A device of a recipient, what its application took, and the fault that was planted there.
+struct Device {
+    user: &'static str,
+    name: &'static str,
+    plant: Option<Plant>,
+    /// Lines that came.
+    lines: usize,
+    got: Vec<Got>,
+}
+
+/// A fault between the client and the checker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plant {
+    /// The third line is dropped.
+    Drop,
+    /// The third line comes a second time after the next.
+    Double,
+    /// The third line and the one after it change places.
+    Swap,
+    /// The last line before the first farewell comes a second time after it: at a moment when all that is expected is there.
+    DoubleLast,
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     run(async {
-        let mut server = ServerProcess::start();
-        let states = tempfile::tempdir().unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let acknowledged = Arc::new(AtomicU64::new(0));
-
-        let mut senders = JoinSet::new();
-        for (user, transport) in SENDERS {
-            let state = State::Folder(states.path().join(user));
-            let (client, events) = client(&server, user, "phone", transport).state(state).connect().await.unwrap();
-            events.store_only();
-            senders.spawn(talk(client, user, stop.clone(), acknowledged.clone()));
+        let kills = kills();
+        let (sent, devices) = run_with_kills(kills, [None; 4]).await;
+        for device in devices {
+            assert_eq!(check(device.user, &sent, &device.got), Ok(()), "{}'s {}", device.user, device.name);
         }
-        let mut devices = Vec::new();
-        for user in RECIPIENTS {
-            for (device, transport) in DEVICES {
-                let state = State::Folder(states.path().join(format!("{user}-{device}")));
-                let (client, events) = client(&server, user, device, transport).state(state).connect().await.unwrap();
-                devices.push((user, device, tokio::spawn(take(client, events))));
-            }
-        }
-
-        for _ in 0..kills() {
-            // Under load: something got through since the last time.
-            let before = acknowledged.load(Ordering::Relaxed);
-            let progress = async {
-                while acknowledged.load(Ordering::Relaxed) == before {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, progress).await.expect("nothing gets through any more");
-            let moment = rand::rng().random_range(0..100);
-            tokio::time::sleep(Duration::from_millis(moment)).await;
-            server.kill();
-            server.restart();
-        }
-
-        stop.store(true, Ordering::Relaxed);
-        let mut sent = Vec::new();
-        while let Some(messages) = senders.join_next().await {
-            sent.extend(messages.unwrap());
-        }
-        assert!(sent.iter().all(|message| message.place.is_some()), "every message has an outcome in the end");
-        let count = |user: &str| sent.iter().filter(|message| message.to == user).count();
-        // A device that was never here reads what the store really holds.
-        for user in RECIPIENTS {
-            let (client, events) = client(&server, user, "new", Transport::WebSocket).connect().await.unwrap();
-            devices.push((user, "new", tokio::spawn(take(client, events))));
-        }
-        for (user, device, taking) in devices {
-            let got = finish(taking, count(user)).await;
-            assert_eq!(check(user, &sent, &got), Ok(()), "{user}'s {device}");
-        }
-        assert!(sent.len() as u64 >= u64::from(kills()), "{} messages are no load", sent.len());
+        assert!(sent.len() as u64 >= u64::from(kills), "{} messages are no load", sent.len());
     });
 }
 
-/// Sends until told to stop, then waits for every outcome.
+#[test]
+fn a_fault_planted_into_a_run_with_kills_is_found() {
+    run(async {
+        let plants = [Plant::Drop, Plant::Double, Plant::Swap, Plant::DoubleLast].map(Some);
+        let (sent, devices) = run_with_kills(2, plants).await;
+        for Device { user, name, plant, got, .. } in devices {
+            let found = check(user, &sent, &got);
+            let as_planted = match plant {
+                None => found.is_ok(),
+                Some(Plant::Drop) => matches!(found, Err(Fault::Lost(_))),
+                Some(Plant::Double | Plant::DoubleLast) => matches!(found, Err(Fault::Doubled(_))),
+                Some(Plant::Swap) => matches!(found, Err(Fault::MailboxBackwards { .. })),
+            };
+            assert!(as_planted, "{user}'s {name} with {plant:?}: {found:?}");
+        }
+    });
+}
+
+/// Talks while the server is killed again and again. Returns what was sent, each sender's farewells at the end, and what every device took:
+/// those that were there all the time, with faults planted, and one of each recipient that was never there before.
+async fn run_with_kills(kills: u32, plants: [Option<Plant>; 4]) -> (Vec<Sent>, Vec<Device>) {
+    let mut server = ServerProcess::start();
+    let states = tempfile::tempdir().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+
+    let mut senders = JoinSet::new();
+    for (user, transport) in SENDERS {
+        let state = State::Folder(states.path().join(user));
+        let (client, events) = client(&server, user, "phone", transport).state(state).connect().await.unwrap();
+        events.store_only();
+        senders.spawn(talk(client, user, stop.clone(), acknowledged.clone()));
+    }
+    let mut devices = Vec::new();
+    let mut plants = plants.into_iter();
+    for user in RECIPIENTS {
+        for (name, transport) in DEVICES {
+            let state = State::Folder(states.path().join(format!("{user}-{name}")));
+            let opened = client(&server, user, name, transport).state(state).connect().await.unwrap();
+            let device = Device { user, name, plant: plants.next().flatten(), lines: 0, got: Vec::new() };
+            devices.push(tokio::spawn(take(opened, device)));
+        }
+    }
+
+    for _ in 0..kills {
+        // Under load: something got through since the last time.
+        let before = acknowledged.load(Ordering::Relaxed);
+        let progress = async {
+            while acknowledged.load(Ordering::Relaxed) == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, progress).await.expect("nothing gets through any more");
+        let moment = rand::rng().random_range(0..100);
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        server.kill();
+        server.restart();
+    }
+
+    stop.store(true, Ordering::Relaxed);
+    let mut sent = Vec::new();
+    while let Some(messages) = senders.join_next().await {
+        sent.extend(messages.unwrap());
+    }
+    assert!(sent.iter().all(|message| message.place.is_some()), "every message has an outcome in the end");
+    // A device that was never here reads what the store really holds.
+    for user in RECIPIENTS {
+        let opened = client(&server, user, "new", Transport::WebSocket).connect().await.unwrap();
+        let device = Device { user, name: "new", plant: None, lines: 0, got: Vec::new() };
+        devices.push(tokio::spawn(take(opened, device)));
+    }
+    let mut taken = Vec::new();
+    for device in devices {
+        taken.push(device.await.unwrap());
+    }
+    (sent, taken)
+}
+
+/// What a sender says last to each recipient, once everything else has its outcome.
+const FAREWELL: &str = "farewell of";
+
+/// Sends until told to stop, waits for every outcome, and says farewell.
 async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> Vec<Sent> {
     let mut sent = Vec::new();
     let mut waiting = std::collections::VecDeque::new();
+    let mut farewells = RECIPIENTS.iter();
     loop {
-        let stopping = stop.load(Ordering::Relaxed);
-        if !stopping && waiting.len() < UNDER_WAY {
-            let to = RECIPIENTS[sent.len() % RECIPIENTS.len()];
-            let words = format!("{user} {}", sent.len());
+        let talking = !stop.load(Ordering::Relaxed);
+        let next = if talking && waiting.len() < UNDER_WAY {
+            Some((RECIPIENTS[sent.len() % RECIPIENTS.len()], format!("{user} {}", sent.len())))
+        } else if !talking && waiting.is_empty() {
+            farewells.next().map(|to| (*to, format!("{FAREWELL} {user} to {to}")))
+        } else {
+            None
+        };
+        if let Some((to, words)) = next {
             let ticket = client.send(Target::User(to.parse().unwrap()), text(words.clone())).await.unwrap();
             waiting.push_back((sent.len(), ticket));
             sent.push(Sent { from: user.into(), to: to.into(), text: words, place: None });
@@ -111,40 +174,42 @@ async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowl
     sent
 }
 
-type Taken = Arc<std::sync::Mutex<Vec<Got>>>;
-
-/// Takes messages for as long as it is let.
-async fn take(client: Client, mut events: Events) -> (Client, Events, Taken) {
-    let taken = Taken::default();
-    // One after the other until `finish` has them all; the events stay with the device.
-    while let Ok(Some(incoming)) = tokio::time::timeout(Duration::from_secs(3), events.next()).await {
-        note(&taken, incoming);
-    }
-    (client, events, taken)
-}
-
-fn note(taken: &Taken, incoming: Incoming) {
-    if let Incoming::Event { event, .. } = incoming
-        && let EventBody::Message(message) = event.body
-    {
-        let from = message.from.expect("the client knows who").to_string();
-        let place = (message.conversation.0, message.seq.0);
-        taken.lock().unwrap().push(Got { mailbox: event.seq.0, place, from, text: message.content.text });
-    }
-}
-
-async fn finish(taking: tokio::task::JoinHandle<(Client, Events, Taken)>, count: usize) -> Vec<Got> {
-    let (client, mut events, taken) = taking.await.unwrap();
-    while taken.lock().unwrap().len() < count {
-        match tokio::time::timeout(PATIENCE, events.next()).await {
-            Ok(Some(incoming)) => note(&taken, incoming),
-            // Let the checker say what is missing.
-            Ok(None) | Err(_) => break,
+/// Takes messages until every sender has said farewell: whatever was doubled or late has come before that, in the same conversation.
+async fn take((client, mut events): (Client, Events), mut device: Device) -> Device {
+    let mut farewells = 0;
+    while farewells < SENDERS.len() {
+        // Let the checker say what is missing, if nothing comes any more.
+        let Ok(Some(incoming)) = tokio::time::timeout(PATIENCE, events.next()).await else { break };
+        if let Incoming::Event { event, .. } = incoming
+            && let EventBody::Message(message) = event.body
+        {
+            let from = message.from.expect("the client knows who").to_string();
+            let place = (message.conversation.0, message.seq.0);
+            farewells += usize::from(message.content.text.starts_with(FAREWELL));
+            device.note(Got { mailbox: event.seq.0, place, from, text: message.content.text });
         }
     }
     events.done();
     client.close().await;
-    std::mem::take(&mut *taken.lock().unwrap())
+    device
+}
+
+impl Device {
+    /// Notes a line for the checker, or what the planted fault makes of it.
+    fn note(&mut self, line: Got) {
+        let is_farewell = |line: &Got| line.text.starts_with(FAREWELL);
+        let first_farewell = is_farewell(&line) && !self.got.iter().any(is_farewell);
+        self.lines += 1;
+        self.got.push(line);
+        let last = self.got.len() - 1;
+        match (self.plant, self.lines) {
+            (Some(Plant::Drop), 3) => drop(self.got.pop()),
+            (Some(Plant::Double), 4) => self.got.push(self.got[last - 1].clone()),
+            (Some(Plant::Swap), 4) => self.got.swap(last - 1, last),
+            (Some(Plant::DoubleLast), _) if first_farewell => self.got.push(self.got[last - 1].clone()),
+            _ => {}
+        }
+    }
 }
 
 #[test]
@@ -198,6 +263,39 @@ fn a_listener_that_is_killed_prints_every_message_and_in_order() {
             next = next.max(number + 1);
         }
         assert_eq!(next, MESSAGES);
+    });
+}
+
+#[test]
+fn a_server_that_falls_silent_is_noticed_over_every_transport() {
+    run(async {
+        let server = ServerProcess::start();
+        // Silence alone would be a reason to ask in an hour: it is the send without an answer that is.
+        let hour = Duration::from_secs(3_600);
+        let liveness = Liveness { active: hour, idle: hour, give_up_after: Duration::from_millis(500) };
+        let mut clients = Vec::new();
+        for (user, transport) in SENDERS {
+            let opened = client(&server, user, "phone", transport).liveness(liveness).connect().await.unwrap();
+            clients.push((transport, opened));
+        }
+        // Stopped, it says nothing more, not even that it is gone; what is sent to it goes nowhere.
+        server.signal("STOP");
+        for (transport, (client, _events)) in &clients {
+            let ticket = client.send(Target::User("bob".parse().unwrap()), text("are you there?")).await.unwrap();
+            let mut connection = client.connection();
+            let noticed = connection.wait_for(|state| !matches!(state, Connection::Connected { .. }));
+            let noticed = tokio::time::timeout(PATIENCE, noticed).await;
+            assert!(noticed.is_ok(), "{transport:?}: it still shows as connected");
+            drop(ticket);
+        }
+        server.signal("CONT");
+        for (_, (client, _events)) in &clients {
+            let connected = async {
+                let mut connection = client.connection();
+                connection.wait_for(|state| matches!(state, Connection::Connected { .. })).await.map(drop)
+            };
+            tokio::time::timeout(PATIENCE, connected).await.expect("it does not come back").unwrap();
+        }
     });
 }
 

@@ -25,11 +25,17 @@ pub struct Client {
 struct Inner {
     user: UserId,
     device: DeviceId,
-    requests: mpsc::Sender<Request>,
-    sends: mpsc::Sender<SendRequest>,
-    connection: watch::Receiver<Connection>,
-    keeper: Keeper,
+    handles: Handles,
     reading: Reading,
+}
+
+/// The ends of everything that ties a client to its driver and its store.
+pub(crate) struct Handles {
+    pub requests: mpsc::Sender<Request>,
+    pub sends: mpsc::Sender<SendRequest>,
+    pub active: watch::Sender<bool>,
+    pub connection: watch::Receiver<Connection>,
+    pub keeper: Keeper,
 }
 
 impl std::fmt::Debug for Client {
@@ -45,15 +51,8 @@ pub fn text(text: impl Into<String>) -> Content {
 }
 
 impl Client {
-    pub(crate) fn new(
-        user: UserId,
-        device: DeviceId,
-        requests: mpsc::Sender<Request>,
-        sends: mpsc::Sender<SendRequest>,
-        connection: watch::Receiver<Connection>,
-        keeper: Keeper,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { user, device, requests, sends, connection, keeper, reading: Reading::default() }) }
+    pub(crate) fn new(user: UserId, device: DeviceId, handles: Handles) -> Self {
+        Self { inner: Arc::new(Inner { user, device, handles, reading: Reading::default() }) }
     }
 
     /// Begins to describe a client of `user` for the server at `url`, such as `https://chat.example.org:8443` or
@@ -77,7 +76,7 @@ impl Client {
     /// The state of the connection, to look at or to wait for.
     #[must_use]
     pub fn connection(&self) -> watch::Receiver<Connection> {
-        self.inner.connection.clone()
+        self.inner.handles.connection.clone()
     }
 
     /// Sends a message. Returns once it is stored on this device; waits while the outbox is full ([`OUTBOX_MAX`]).
@@ -125,7 +124,7 @@ impl Client {
             return Err(SendError::TooMany { count: commands.len(), max: OUTBOX_MAX });
         }
         let (stored, result) = oneshot::channel();
-        self.inner.sends.send(SendRequest { commands, stored }).await.map_err(|_| SendError::Ended)?;
+        self.inner.handles.sends.send(SendRequest { commands, stored }).await.map_err(|_| SendError::Ended)?;
         result.await.unwrap_or(Err(SendError::Ended))
     }
 
@@ -153,13 +152,13 @@ impl Client {
     }
 
     async fn request(&self, request: Request) -> Result<(), QueryError> {
-        self.inner.requests.send(request).await.map_err(|_| QueryError::Ended)
+        self.inner.handles.requests.send(request).await.map_err(|_| QueryError::Ended)
     }
 
     /// Tells whoever is in the conversation that the user types, or has stopped. Fleeting: lost while there is no connection.
     pub fn typing(&self, to: Target, active: bool) {
         // Dropped when the queue is full: that is what a signal is.
-        let _ = self.inner.requests.try_send(Request::Signal(Signal::Typing(Typing { to, active })));
+        let _ = self.inner.handles.requests.try_send(Request::Signal(Signal::Typing(Typing { to, active })));
     }
 
     /// Says whose presence this device wants to hear of, instead of what was said before. Said again in each session.
@@ -175,7 +174,7 @@ impl Client {
     /// # Errors
     /// If the state cannot be read.
     pub async fn conversations(&self) -> Result<Vec<LocalConversation>, StateError> {
-        self.inner.keeper.read(|store| store.conversations()).await
+        self.inner.handles.keeper.read(|store| store.conversations()).await
     }
 
     /// The newest `limit` messages of a conversation before `before` that this device has, in rising order. Older ones than the newest
@@ -189,7 +188,7 @@ impl Client {
         before: Option<ConversationSeq>,
         limit: usize,
     ) -> Result<Vec<LocalMessage>, StateError> {
-        self.inner.keeper.read(move |store| store.messages(conversation, before, limit)).await
+        self.inner.handles.keeper.read(move |store| store.messages(conversation, before, limit)).await
     }
 
     /// What is in the outbox: commands whose outcome was not taken yet, in order.
@@ -197,20 +196,26 @@ impl Client {
     /// # Errors
     /// If the state cannot be read.
     pub async fn outbox(&self) -> Result<Vec<Waiting>, StateError> {
-        self.inner.keeper.read(|store| store.waiting()).await
+        self.inner.handles.keeper.read(|store| store.waiting()).await
+    }
+
+    /// Says whether somebody looks at what this client shows, such as its connection's state. While somebody does, a connection that died
+    /// without a word is noticed within seconds ([`Liveness::active`](crate::Liveness::active)), else more cheaply. Nobody, unless said.
+    pub fn active(&self, active: bool) {
+        self.inner.handles.active.send_if_modified(|before| std::mem::replace(before, active) != active);
     }
 
     /// Says that the network is another one now: connects again at once, without waiting for the old connection to be found dead.
     pub fn network_changed(&self) {
         // If the queue is full the driver is busy with requests, and its own probes find a dead connection.
-        let _ = self.inner.requests.try_send(Request::NetworkChanged);
+        let _ = self.inner.handles.requests.try_send(Request::NetworkChanged);
     }
 
     /// Ends the client: stores and acknowledges what is done, says goodbye to the server, and lets go of the state folder. Returns when
     /// that is so. What is in the outbox stays there.
     pub async fn close(&self) {
         let (closed, wait) = oneshot::channel();
-        if self.inner.requests.send(Request::Close(closed)).await.is_ok() {
+        if self.inner.handles.requests.send(Request::Close(closed)).await.is_ok() {
             // Dropped without an answer says the same.
             let _ = wait.await;
         }

@@ -21,7 +21,9 @@ pub enum Incoming {
     /// What became of a command of this device, of this run or of one before.
     Outcome(Outcome),
     /// The mailbox could not be continued from where this device was: what it was told before may have gaps, or is gone
-    /// ([`ResetReason::OtherLog`]). A snapshot may follow.
+    /// ([`ResetReason::OtherLog`]). What this device keeps is right again already, the snapshot included if there was one: read
+    /// [`Client::conversations`](crate::Client::conversations) anew. Done when it is done, as an event is: a process that dies before
+    /// is told again.
     Reset {
         /// Why.
         reason: ResetReason,

@@ -1,11 +1,12 @@
 //! The queue between the driver and the application: what came, what is in the application's hand, what is done.
 
 use crate::Incoming;
+use crate::state::graver;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use whimbrel_protocol::frame::{Event, EventBody, Position, ServerSignal};
+use whimbrel_protocol::frame::{Event, EventBody, Position, ResetReason, ServerSignal};
 
 /// Events that wait for the application, at most.
 pub const EVENTS_MAX: usize = 1_024;
@@ -13,7 +14,7 @@ pub const EVENTS_MAX: usize = 1_024;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Signals that wait; the oldest go.
 const SIGNALS_MAX: usize = 64;
-/// Other things that wait, such as resets: there is at most a few a session. Further ones are dropped, and logged.
+/// Other things that wait, such as that a snapshot is there: there is at most a few a session. Further ones are dropped, and logged.
 const NOTICES_MAX: usize = 256;
 
 /// Something on its way to the application.
@@ -21,17 +22,34 @@ const NOTICES_MAX: usize = 256;
 pub(crate) enum Item {
     /// An event: stored with its position once it is done. Without anything to show it is done when its turn comes.
     Event { event: Event, position: Position, shown: Option<Incoming> },
+    /// The mailbox could not be continued: remembered by the store until it is done. At most one waits.
+    Reset(ResetReason),
     /// Anything else that has its place in the order.
     Notice(Incoming),
 }
 
-impl Item {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Event { event: Event { body: EventBody::Message(message), .. }, .. } => message.content.text.len(),
-            Self::Event { event: Event { body: EventBody::Rejected(rejected), .. }, .. } => rejected.message.len(),
-            Self::Event { .. } | Self::Notice(_) => 0,
-        }
+fn text_bytes(event: &Event) -> usize {
+    match &event.body {
+        EventBody::Message(message) => message.content.text.len(),
+        EventBody::Rejected(rejected) => rejected.message.len(),
+        _ => 0,
+    }
+}
+
+/// What the application is done with, to be stored in one transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    /// In order.
+    pub events: Vec<Event>,
+    /// Of the last of them.
+    pub position: Option<Position>,
+    /// The application has taken note of every reset.
+    pub reset_told: bool,
+}
+
+impl Done {
+    pub fn is_nothing(&self) -> bool {
+        self.position.is_none() && !self.reset_told
     }
 }
 
@@ -84,6 +102,11 @@ impl Inbox {
                     inner.done.push(item);
                     self.finished.notify_one();
                 }
+                Item::Reset(reason) => {
+                    let reason = *reason;
+                    inner.in_hand = Some(item);
+                    return Some(Some(Incoming::Reset { reason }));
+                }
                 Item::Notice(_) => {
                     inner.notices = inner.notices.saturating_sub(1);
                     let Item::Notice(notice) = item else { continue };
@@ -111,7 +134,7 @@ impl Inbox {
         inner.signals.clear();
         inner.notices = 0;
         let (hand, waiting) = (inner.in_hand.take(), std::mem::take(&mut inner.waiting));
-        inner.done.extend(hand.into_iter().chain(waiting).filter(|item| matches!(item, Item::Event { .. })));
+        inner.done.extend(hand.into_iter().chain(waiting).filter(|item| !matches!(item, Item::Notice(_))));
         self.finished.notify_one();
     }
 
@@ -133,17 +156,29 @@ impl Inbox {
         inner.events <= EVENTS_MAX / 2 && inner.bytes <= BYTES_MAX / 2
     }
 
-    pub fn push(&self, item: Item) {
+    pub fn push(&self, mut item: Item) {
         let mut inner = self.lock();
-        match &item {
-            Item::Event { .. } => {
+        match &mut item {
+            Item::Event { event, .. } => {
                 inner.events += 1;
-                inner.bytes += item.bytes();
+                inner.bytes += text_bytes(event);
                 if inner.store_only {
                     inner.done.push(item);
                     self.finished.notify_one();
                     return;
                 }
+            }
+            Item::Reset(_) if inner.store_only => {
+                inner.done.push(item);
+                self.finished.notify_one();
+                return;
+            }
+            Item::Reset(reason) => {
+                // One that still waits is told together with this one.
+                let waits = |item: &Item| if let Item::Reset(reason) = item { Some(*reason) } else { None };
+                let before = inner.waiting.iter().find_map(waits);
+                *reason = graver(before, Some(*reason)).unwrap_or(*reason);
+                inner.waiting.retain(|item| waits(item).is_none());
             }
             Item::Notice(notice) => {
                 if inner.store_only {
@@ -172,34 +207,25 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
-    /// Takes what is done, up to the first `limit` events, in order, with the position of the last.
-    pub fn take_done(&self, limit: usize) -> (Vec<Event>, Option<Position>) {
+    /// Takes what is done, up to the first `limit` things, in order.
+    pub fn take_done(&self, limit: usize) -> Done {
         let mut inner = self.lock();
-        let count = inner.done.len().min(limit);
-        let mut events = Vec::with_capacity(count);
-        let mut last = None;
-        let items: Vec<Item> = inner.done.drain(..count).collect();
-        for item in items {
-            inner.events = inner.events.saturating_sub(1);
-            inner.bytes = inner.bytes.saturating_sub(item.bytes());
-            if let Item::Event { event, position, .. } = item {
-                events.push(event);
-                last = Some(position);
-            }
-        }
+        let done = inner.take_done(limit);
         if !inner.done.is_empty() {
             self.finished.notify_one();
         }
-        (events, last)
+        done
     }
 
-    /// Forgets every event that is not done: the log they came from is no longer the one to continue. Notices stay.
-    pub fn reset(&self) {
+    /// Forgets every event that is not done: the log they came from is no longer the one to continue. Takes those that are done: it is
+    /// the last moment at which they can be stored. Notices and resets stay.
+    pub fn reset(&self) -> Done {
         let mut inner = self.lock();
-        inner.waiting.retain(|item| matches!(item, Item::Notice(_)));
-        inner.in_hand = None;
-        let kept: (usize, usize) = inner.done.iter().fold((0, 0), |(count, bytes), item| (count + 1, bytes + item.bytes()));
-        (inner.events, inner.bytes) = kept;
+        let done = inner.take_done(usize::MAX);
+        inner.waiting.retain(|item| !matches!(item, Item::Event { .. }));
+        inner.in_hand.take_if(|item| matches!(item, Item::Event { .. }));
+        (inner.events, inner.bytes) = (0, 0);
+        done
     }
 
     /// Nothing comes any more; what waits is not handed out, as it could no longer be stored.
@@ -209,5 +235,29 @@ impl Inbox {
         inner.waiting.retain(|item| matches!(item, Item::Notice(_)));
         inner.signals.clear();
         self.arrived.notify_one();
+    }
+}
+
+impl Inner {
+    fn take_done(&mut self, limit: usize) -> Done {
+        let count = self.done.len().min(limit);
+        let mut done = Done::default();
+        let items: Vec<Item> = self.done.drain(..count).collect();
+        for item in items {
+            match item {
+                Item::Event { event, position, .. } => {
+                    self.events = self.events.saturating_sub(1);
+                    self.bytes = self.bytes.saturating_sub(text_bytes(&event));
+                    done.events.push(event);
+                    done.position = Some(position);
+                }
+                Item::Reset(_) => done.reset_told = true,
+                Item::Notice(_) => {}
+            }
+        }
+        // A later one is still to be told: then the store goes on remembering.
+        let mut left = self.waiting.iter().chain(&self.in_hand).chain(&self.done);
+        done.reset_told &= !left.any(|item| matches!(item, Item::Reset(_)));
+        done
     }
 }

@@ -37,6 +37,7 @@
 //!   if the process dies before it was sent. Its outcome comes on its [`Ticket`], and always as an [`Incoming::Outcome`].
 //! - An event that [`Events::next`] returned is stored and acknowledged when `next` is called again, or [`Events::done`]. A process that
 //!   dies in between sees it again: at least once for the application, exactly once in the store.
+//! - A reset ([`Incoming::Reset`]) is told once the store has gone through with it, and told again until it is done.
 //! - Events, once they fill the queue ([`EVENTS_MAX`]), are not read any further until the application takes some. An application that
 //!   only sends calls [`Events::store_only`].
 //! - Everything is bounded: the outbox by [`OUTBOX_MAX`] commands, the events by [`EVENTS_MAX`], signals are dropped when full.
@@ -68,6 +69,7 @@ pub use error::{BadName, ConnectError, EndReason, OutcomeError, QueryError, Send
 pub use events::{Events, Incoming, Outcome};
 pub use inbox::EVENTS_MAX;
 pub use state::{LocalConversation, LocalMessage, StateError, Waiting};
-pub use transport::{Transport, TransportKind, UnknownTransport};
+pub use transport::{Transport, UnknownTransport};
 /// The wire's own types, as they appear in this crate's interface.
 pub use whimbrel_protocol as protocol;
+pub use whimbrel_protocol::TransportKind;

@@ -1,45 +1,7 @@
-//! Which transports there are, and which a client may use.
+//! Which transport a client may use.
 
-use std::fmt;
 use std::str::FromStr;
-use whimbrel_protocol::codec::Form;
-
-/// What carries a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TransportKind {
-    /// WebTransport: one bidirectional stream over QUIC.
-    WebTransport,
-    /// WebSocket, frames in postcard.
-    WebSocket,
-    /// WebSocket, frames in JSON.
-    WebSocketJson,
-}
-
-impl TransportKind {
-    /// The name, as flags and logs have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::WebTransport => "webtransport",
-            Self::WebSocket => "websocket",
-            Self::WebSocketJson => "websocket-json",
-        }
-    }
-
-    /// The form of its frames.
-    pub(crate) const fn form(self) -> Form {
-        match self {
-            Self::WebTransport | Self::WebSocket => Form::Postcard,
-            Self::WebSocketJson => Form::Json,
-        }
-    }
-}
-
-impl fmt::Display for TransportKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+use whimbrel_protocol::TransportKind;
 
 /// Which transport a client uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -64,12 +26,35 @@ impl FromStr for Transport {
     type Err = UnknownTransport;
 
     fn from_str(name: &str) -> Result<Self, UnknownTransport> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "webtransport" => Ok(Self::WebTransport),
-            "websocket" => Ok(Self::WebSocket),
-            "websocket-json" => Ok(Self::WebSocketJson),
-            other => Err(UnknownTransport(other.into())),
+        if name == "auto" {
+            return Ok(Self::Auto);
         }
+        let kind = TransportKind::ALL.into_iter().find(|kind| kind.name() == name);
+        kind.map(Self::from).ok_or_else(|| UnknownTransport(name.into()))
+    }
+}
+
+impl From<TransportKind> for Transport {
+    fn from(kind: TransportKind) -> Self {
+        match kind {
+            TransportKind::WebTransport => Self::WebTransport,
+            TransportKind::WebSocket => Self::WebSocket,
+            TransportKind::WebSocketJson => Self::WebSocketJson,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_transport_can_be_chosen_by_its_name() {
+        for kind in TransportKind::ALL {
+            assert_eq!(kind.name().parse(), Ok(Transport::from(kind)));
+            assert!(UnknownTransport(String::new()).to_string().contains(kind.name()), "the advice names {kind}");
+        }
+        assert_eq!("auto".parse(), Ok(Transport::Auto));
+        assert_eq!("pigeon".parse::<Transport>(), Err(UnknownTransport("pigeon".into())));
     }
 }

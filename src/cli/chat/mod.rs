@@ -23,19 +23,16 @@ use crossterm::event::{Event as TerminalEvent, EventStream};
 use futures_util::StreamExt;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use terminal::{Screen, Taken};
 use tokio::sync::mpsc;
 use whimbrel_client::protocol::UserId;
 use whimbrel_client::protocol::frame::Origin;
-use whimbrel_client::{Client, ConnectError, Events, Liveness};
+use whimbrel_client::{Client, ConnectError, Events};
 use worker::Worker;
 
 /// What is taken in before the screen is drawn again, at most, so that a flood is not drawn message by message.
 const BATCH_MAX: usize = 256;
-
-/// Somebody looks at the connection's state: it is to be true within seconds.
-const LIVENESS: Liveness = Liveness { probe_after: Duration::from_secs(4), give_up_after: Duration::from_secs(3) };
 
 /// Keys that wait; when there are more, the terminal keeps them.
 const KEYS_MAX: usize = 256;
@@ -84,7 +81,7 @@ pub(super) fn run(arguments: &Chat) -> ExitCode {
 
 async fn chat(arguments: &Chat, to: Option<UserId>, zone: Zone) -> ExitCode {
     let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("chat"));
-    let (client, events) = match arguments.connect.start_any(&device, Origin::Snapshot, LIVENESS).await {
+    let (client, events) = match arguments.connect.start_any(&device, Origin::Snapshot).await {
         Ok(started) => started,
         Err(why) => return failed(&ConnectError::Start(why)),
     };
@@ -141,6 +138,7 @@ async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Sc
     let mut keys = keyboard();
     let mut stop = std::pin::pin!(stop_signal());
     while !app.is_leaving() && app.ended().is_none() {
+        client.active(app.is_focused());
         perform(app, &worker);
         screen.draw(|frame| draw::draw(app, &theme, frame))?;
         let wake = app.wake();

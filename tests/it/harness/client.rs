@@ -1,82 +1,14 @@
-//! A client of bare frames over WebSocket: it does what a test says, right or wrong.
+//! A client of bare frames: it does what a test says, right or wrong.
 
-use super::within;
-use futures_util::{SinkExt, StreamExt};
+use super::Link;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::{Error, Message};
 use whimbrel_protocol::codec::Form;
 use whimbrel_protocol::frame::{
-    Ack, ClientFrame, Command, CommandBody, Content, ContentKind, Error as ErrorFrame, Event, EventBody, Hello, Origin, Position, Send,
-    ServerFrame, Target, Welcome,
+    Ack, ClientFrame, Command, CommandBody, Content, ContentKind, Event, EventBody, Hello, Origin, Position, Send, ServerFrame, Target,
+    Welcome,
 };
-use whimbrel_protocol::{CommandSeq, DeviceId, Incarnation, MailboxSeq, Nonce, UserId, VERSION_MAX, VERSION_MIN};
-
-/// A WebSocket on which frames go.
-pub struct Link {
-    socket: WebSocketStream<TcpStream>,
-    form: Form,
-}
-
-impl Link {
-    pub async fn open(address: SocketAddr, form: Form) -> Self {
-        let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
-        let name = match form {
-            Form::Postcard => "whimbrel.v1.postcard",
-            Form::Json => "whimbrel.v1.json",
-        };
-        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(name));
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let (socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
-        Self { socket, form }
-    }
-
-    pub async fn send(&mut self, frame: &ClientFrame) {
-        self.send_bytes(self.form.encode(frame).unwrap()).await;
-    }
-
-    pub async fn send_bytes(&mut self, bytes: Vec<u8>) {
-        let message = match self.form {
-            Form::Postcard => Message::binary(bytes),
-            Form::Json => Message::text(String::from_utf8(bytes).unwrap()),
-        };
-        self.send_message(message).await.unwrap();
-    }
-
-    pub async fn send_message(&mut self, message: Message) -> Result<(), Error> {
-        self.socket.send(message).await
-    }
-
-    /// The next frame; `None` once the server closed or the connection broke.
-    pub async fn next(&mut self) -> Option<ServerFrame> {
-        loop {
-            return match within("a frame", self.socket.next()).await? {
-                Ok(Message::Binary(bytes)) => Some(self.form.decode(&bytes).expect("the server sent something else than a frame")),
-                Ok(Message::Text(text)) => Some(self.form.decode(text.as_bytes()).expect("the server sent something else than a frame")),
-                Ok(Message::Close(_)) | Err(_) => None,
-                Ok(_) => continue,
-            };
-        }
-    }
-
-    /// The error that must come, and the end that must follow.
-    pub async fn error(&mut self) -> ErrorFrame {
-        loop {
-            match self.next().await.expect("the server closed without an error") {
-                ServerFrame::Error(error) => {
-                    while self.next().await.is_some() {}
-                    return error;
-                }
-                _ => continue,
-            }
-        }
-    }
-}
+use whimbrel_protocol::{CommandSeq, DeviceId, Incarnation, MailboxSeq, Nonce, TransportKind, UserId, VERSION_MAX, VERSION_MIN};
 
 /// A device with a session: numbers its commands, keeps its cursor.
 pub struct Frames {
@@ -116,7 +48,15 @@ impl Frames {
     }
 
     pub async fn enter_with(address: SocketAddr, form: Form, hello: Hello) -> Self {
-        let mut link = Link::open(address, form).await;
+        Self::begin(Link::open(address, form).await, hello).await
+    }
+
+    /// The same as [`enter`](Self::enter), over any transport.
+    pub async fn over(address: SocketAddr, kind: TransportKind, user: &str, device: &str) -> Self {
+        Self::begin(Link::over(address, kind).await, hello(user, device)).await
+    }
+
+    async fn begin(mut link: Link, hello: Hello) -> Self {
         link.send(&ClientFrame::Hello(hello)).await;
         match link.next().await {
             Some(ServerFrame::Welcome(welcome)) => {

@@ -1,9 +1,11 @@
 //! What every test needs: a server process, and a client of bare frames.
 
 mod client;
+mod link;
 mod server;
 
-pub use client::{Frames, Link, hello, text};
+pub use client::{Frames, hello, text};
+pub use link::{Link, webtransport};
 pub use server::{ServerProcess, binary, http_get};
 
 use std::future::Future;

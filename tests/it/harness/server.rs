@@ -83,9 +83,13 @@ impl ServerProcess {
     /// `SIGTERM`; returns how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it is not running");
-        let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+        signal(&child, "TERM");
         child.wait().unwrap()
+    }
+
+    /// Sends a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.as_ref().expect("it is not running"), name);
     }
 
     pub fn url(&self) -> String {
@@ -113,6 +117,11 @@ impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 /// The program under test.

@@ -6,6 +6,7 @@
 
 mod deliver;
 mod directory;
+mod liveness;
 mod outbox;
 mod phase;
 mod queries;
@@ -14,13 +15,14 @@ mod session;
 pub(crate) use queries::Reply;
 
 use crate::client::Sent;
-use crate::inbox::Inbox;
+use crate::inbox::{Done, Inbox, Item};
 use crate::link::{Address, Endpoints, Trust};
 use crate::state::{Keeper, Loaded};
 use crate::{Connection, EndReason, Liveness, OutcomeError, QueryError, SendError, StateError, Transport, TransportKind};
 use directory::Directory;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use liveness::Watchfulness;
 use outbox::Outbox;
 use phase::{Backoff, Phase, Retry};
 use queries::Queries;
@@ -85,6 +87,7 @@ pub(crate) struct Queues {
     pub inbox: Arc<Inbox>,
     pub requests: mpsc::Receiver<Request>,
     pub sends: mpsc::Receiver<SendRequest>,
+    pub active: watch::Receiver<bool>,
     pub connection: watch::Sender<Connection>,
 }
 
@@ -95,7 +98,7 @@ enum Completed {
         result: Result<(), StateError>,
     },
     Taken {
-        position: Position,
+        position: Option<Position>,
         /// As [`Driver::beginnings`] when it was asked for.
         beginning: u64,
         result: Result<(), StateError>,
@@ -117,6 +120,8 @@ pub(crate) struct Driver {
     inbox: Arc<Inbox>,
     requests: mpsc::Receiver<Request>,
     sends: mpsc::Receiver<SendRequest>,
+    /// Whether somebody looks.
+    active: watch::Receiver<bool>,
     /// A request that does not fit into the outbox yet.
     held: Option<SendRequest>,
     connection: watch::Sender<Connection>,
@@ -148,6 +153,7 @@ pub(crate) struct Driver {
     attempt: u32,
     phase: Phase,
     backoff: Backoff,
+    watchfulness: Watchfulness,
     /// Where the server is, as it said; asked again after a failure.
     endpoints: Option<Endpoints>,
     favourite: TransportKind,
@@ -160,19 +166,25 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub fn new(config: Config, loaded: Loaded, favourite: TransportKind, keeper: Keeper, queues: Queues) -> Self {
-        let Queues { inbox, requests, sends, connection } = queues;
+        let Queues { inbox, requests, sends, active, connection } = queues;
         let now = Instant::now();
+        if let Some(reason) = loaded.reset {
+            // An earlier run ended before the application had taken note of it.
+            inbox.push(Item::Reset(reason));
+        }
         Self {
             downlink: Downlink::restore(DownlinkState { position: loaded.position }),
             queued: loaded.position.map_or(MailboxSeq(0), |position| position.cursor),
             beginnings: 0,
             directory: Directory::new(config.user.clone(), loaded.directory),
             outbox: Outbox::restore(loaded.outbox, loaded.pending, loaded.awaiting),
+            watchfulness: Watchfulness::new(config.liveness, now),
             config,
             keeper,
             inbox,
             requests,
             sends,
+            active,
             held: None,
             connection,
             parked: VecDeque::new(),
@@ -221,6 +233,11 @@ impl Driver {
                     None => self.close(),
                 },
                 Some(request) = self.sends.recv(), if room => self.on_sends(request),
+                // Fails once the last handle is gone, of which the requests tell.
+                Ok(()) = self.active.changed(), if open => {
+                    let active = *self.active.borrow_and_update();
+                    self.watchfulness.on_active(active);
+                }
                 () = self.inbox.finished() => {}
                 Some(completed) = self.jobs.next(), if !self.jobs.is_empty() => self.on_completed(completed)?,
                 () = sleep_until(wake) => {}
@@ -235,6 +252,7 @@ impl Driver {
     }
 
     fn on_request(&mut self, request: Request) {
+        self.watchfulness.on_wish(Instant::now());
         match request {
             Request::Query { body, reply } => self.queries.open(body, reply),
             Request::Signal(signal) => {
@@ -269,6 +287,7 @@ impl Driver {
 
     /// Numbers what is to be sent, and whatever else waits to be, and has it stored together.
     fn on_sends(&mut self, first: SendRequest) {
+        self.watchfulness.on_wish(Instant::now());
         let mut requests = Vec::new();
         let mut commands = Vec::new();
         let mut next = Some(first);
@@ -295,14 +314,29 @@ impl Driver {
         if self.taking {
             return;
         }
-        let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) else { return };
+        let done = self.inbox.take_done(TAKE_MAX);
+        if done.is_nothing() {
+            return;
+        }
         self.taking = true;
-        // The transaction carries the outbox's state along.
-        self.unsaved = None;
-        let (me, outbox) = (self.config.user.clone(), self.outbox.state());
-        let taken = self.keeper.call(move |store| store.take(&me, &events, position, outbox));
-        let beginning = self.beginnings;
+        let (position, beginning) = (done.position, self.beginnings);
+        let taken = self.store(done);
         self.jobs.push(Box::pin(async move { Completed::Taken { position, beginning, result: taken.await } }));
+    }
+
+    /// Hands to the store what the application is done with.
+    fn store(&mut self, done: Done) -> impl Future<Output = Result<(), StateError>> + Send + 'static {
+        let (me, outbox) = (self.config.user.clone(), self.outbox.state());
+        if done.position.is_some() {
+            // The transaction carries the outbox's state along.
+            self.unsaved = None;
+        }
+        self.keeper.call(move |store| {
+            if let Some(position) = done.position {
+                store.take(&me, &done.events, position, outbox)?;
+            }
+            if done.reset_told { store.reset_told() } else { Ok(()) }
+        })
     }
 
     fn save_applied(&mut self) {
@@ -338,7 +372,7 @@ impl Driver {
                 self.taking = false;
                 result?;
                 // A position from before is of what may be another log.
-                if beginning == self.beginnings {
+                if let Some(position) = position.filter(|_| beginning == self.beginnings) {
                     let now = self.now();
                     self.downlink.on_stored(position, now);
                 }
@@ -383,11 +417,9 @@ impl Driver {
         self.requests.close();
         self.sends.close();
         // What is done is stored even if the server will not hear of it any more.
-        while let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) {
-            let (me, outbox) = (self.config.user.clone(), self.outbox.state());
-            if self.keeper.call(move |store| store.take(&me, &events, position, outbox)).await.is_err() {
-                break;
-            }
+        let done = self.inbox.take_done(usize::MAX);
+        if !done.is_nothing() && self.store(done).await.is_err() {
+            tracing::debug!("what was done could not be stored: it comes again");
         }
         if let Some(session) = self.take_session() {
             session.leave().await;

@@ -62,6 +62,11 @@ impl Outbox {
         if self.bytes >= BYTES_MAX { 0 } else { OUTBOX_MAX.saturating_sub(self.uplink.waiting() + self.awaiting.len()) }
     }
 
+    /// Whether there are commands that are not known to be applied.
+    pub fn is_waiting(&self) -> bool {
+        self.uplink.waiting() > 0
+    }
+
     /// Whether somebody in this process waits for an outcome.
     pub fn has_tickets(&self) -> bool {
         !self.tickets.is_empty()

@@ -1,7 +1,8 @@
 //! One session: its frames, in and out.
 
+use super::Driver;
+use super::liveness::{Pulse, Verdict};
 use super::phase::{Phase, Retry, Stop};
-use super::{Driver, TAKE_MAX};
 use crate::inbox::Item;
 use crate::link::{Link, QUEUED_MAX, STEP_TIMEOUT, Sink, Source};
 use crate::{Connection, EndReason, Incoming, TransportKind};
@@ -19,10 +20,10 @@ pub(super) struct Session {
     begun: Instant,
     /// Since when the server has welcomed us.
     pub greeted: Option<Instant>,
-    /// When something came last, or was last expected to.
-    heard: Instant,
-    /// When the server was asked whether it is there.
-    probed: Option<Instant>,
+    /// Whether anything ever came.
+    heard: bool,
+    /// What is heard of the server.
+    pulse: Pulse,
     /// Highest event that came in this session: what is acknowledged is at most this.
     seen: MailboxSeq,
     /// Whether the server knows whom to watch.
@@ -53,8 +54,8 @@ impl Session {
             transport,
             begun: now,
             greeted: None,
-            heard: now,
-            probed: None,
+            heard: false,
+            pulse: Pulse::new(now, Duration::ZERO),
             seen: MailboxSeq(0),
             watched: false,
             snapshot: None,
@@ -72,7 +73,7 @@ impl Session {
 
     /// Whether nothing ever came.
     pub fn is_mute(&self) -> bool {
-        self.heard == self.begun
+        !self.heard
     }
 
     /// Sends a signal, if that is possible at once.
@@ -160,11 +161,13 @@ impl Driver {
         while session.sink.queued() < QUEUED_MAX {
             let Some(query) = self.queries.poll_transmit() else { break };
             session.push(&ClientFrame::Query(query))?;
+            session.pulse.on_owing(Instant::now());
         }
         // While a command is being stored none may leave: the outbox does not say which of them are durable.
         while !self.storing && session.sink.queued() < QUEUED_MAX {
             let Some(command) = self.outbox.poll_transmit(now) else { break };
             session.push(&ClientFrame::Command(command.clone()))?;
+            session.pulse.on_owing(Instant::now());
         }
         if session.overflow && self.parked.is_empty() && self.inbox.is_half_empty() {
             return Err(Stop::lost("events came faster than they were taken; now there is room again", Retry::Now));
@@ -172,7 +175,7 @@ impl Driver {
         Ok(false)
     }
 
-    fn check_liveness(&self, session: &mut Session) -> Result<(), Stop> {
+    fn check_liveness(&mut self, session: &mut Session) -> Result<(), Stop> {
         let now = Instant::now();
         if session.greeted.is_none() {
             if now >= session.begun + STEP_TIMEOUT {
@@ -181,24 +184,17 @@ impl Driver {
             return Ok(());
         }
         if !self.may_read() {
-            // Nothing can be heard where nobody listens.
-            session.heard = now;
-            session.probed = None;
+            session.pulse.on_deaf(now);
             return Ok(());
         }
-        let liveness = self.config.liveness;
-        match session.probed {
-            Some(asked) if now >= asked + liveness.give_up_after => {
-                let silence = now.duration_since(session.heard).as_secs_f64();
-                return Err(Stop::lost(format!("nothing was heard from the server for {silence:.1} s"), Retry::Now));
+        match session.pulse.check(now, &mut self.watchfulness) {
+            Verdict::Fine => Ok(()),
+            Verdict::Probe => Ok(session.push(&ClientFrame::Ping(Ping { id: rand::random() }))?),
+            Verdict::Dead(silence) => {
+                let why = format!("nothing was heard from the server for {:.1} s", silence.as_secs_f64());
+                Err(Stop::lost(why, Retry::Now))
             }
-            None if now >= session.heard + liveness.probe_after => {
-                session.probed = Some(now);
-                session.push(&ClientFrame::Ping(Ping { id: rand::random() }))?;
-            }
-            _ => {}
         }
-        Ok(())
     }
 
     /// When the loop is worth another turn although nothing happened.
@@ -215,11 +211,7 @@ impl Driver {
             at(Some(session.begun + STEP_TIMEOUT));
             return wake;
         }
-        let liveness = self.config.liveness;
-        at(Some(match session.probed {
-            Some(asked) => asked + liveness.give_up_after,
-            None => session.heard + liveness.probe_after,
-        }));
+        at(Some(session.pulse.due(&self.watchfulness)));
         if !self.storing && session.sink.queued() < QUEUED_MAX {
             at(self.outbox.poll_timeout().map(|time| self.epoch + time));
         }
@@ -230,15 +222,27 @@ impl Driver {
     }
 
     pub(super) async fn on_frame(&mut self, session: &mut Session, frame: ServerFrame) -> Result<(), Stop> {
-        session.heard = Instant::now();
-        session.probed = None;
+        session.heard = true;
+        let now = Instant::now();
+        if matches!(frame, ServerFrame::Pong(_)) {
+            session.pulse.on_pong(now, &mut self.watchfulness);
+            return Ok(());
+        }
+        session.pulse.on_heard(now);
+        let result = self.take_frame(session, frame).await;
+        if self.outbox.is_waiting() || self.queries.is_waiting() {
+            session.pulse.on_owing(now);
+        }
+        result
+    }
+
+    async fn take_frame(&mut self, session: &mut Session, frame: ServerFrame) -> Result<(), Stop> {
         match (frame, session.greeted) {
             (ServerFrame::Error(error), _) => Err(on_error(error)),
             (ServerFrame::GoAway(GoAway { retry_after_ms, message }), _) => {
                 Err(Stop::lost(format!("the server is going away: {message}"), asked_for(retry_after_ms)))
             }
             (ServerFrame::Ping(ping), _) => session.push(&ClientFrame::Pong(ping)),
-            (ServerFrame::Pong(_), _) => Ok(()),
             (ServerFrame::Welcome(welcome), None) => self.on_welcome(session, welcome).await,
             (ServerFrame::Welcome(_), Some(_)) => Err(out_of_place("a second Welcome")),
             (_, None) => Err(out_of_place("something before Welcome")),
@@ -261,6 +265,8 @@ impl Driver {
                 self.inbox.push_signal(signal);
                 Ok(())
             }
+            // Heard, which is all there is to it.
+            (ServerFrame::Pong(_), _) => Ok(()),
         }
     }
 
@@ -299,16 +305,15 @@ impl Driver {
         session.seen = welcome.begin.cursor;
         let begins_elsewhere = resumed.reset.is_some() || resumed.position.is_some() || welcome.begin.snapshot;
         if begins_elsewhere {
-            self.store_all_done().await?;
-            self.inbox.reset();
+            let done = self.inbox.reset();
+            if !done.is_nothing() {
+                self.store(done).await.map_err(state)?;
+            }
             self.beginnings += 1;
             self.queued = welcome.begin.cursor;
         }
-        if let Some(reason) = resumed.reset {
-            if reason == ResetReason::OtherLog {
-                self.directory.clear();
-            }
-            self.inbox.push(Item::Notice(Incoming::Reset { reason }));
+        if resumed.reset == Some(ResetReason::OtherLog) {
+            self.directory.clear();
         }
         // Everything applied by now has its outcome in the log up to the head.
         let forget_outcomes = begins_elsewhere && welcome.begin.cursor >= welcome.head;
@@ -318,9 +323,12 @@ impl Driver {
             let outcomes = if forget_outcomes { self.outbox.untold() } else { Vec::new() };
             let unknown: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.nonce).collect();
             self.keeper.call(move |store| store.restart(position, resumed.reset, &unknown)).await.map_err(state)?;
+            self.tell_reset(resumed.reset);
             outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
         }
-        session.greeted = Some(Instant::now());
+        let now = Instant::now();
+        session.greeted = Some(now);
+        session.pulse = Pulse::new(now, session.begun.elapsed());
         self.backoff.why = None;
         self.remember(session.transport);
         tracing::debug!(transport = %session.transport, session = %welcome.session_epoch, "connected");
@@ -363,12 +371,11 @@ impl Driver {
         Ok(Stop::lost(format!("this device needs a new outbox: {why}"), retry))
     }
 
-    async fn store_all_done(&mut self) -> Result<(), Stop> {
-        while let (events, Some(position)) = self.inbox.take_done(TAKE_MAX) {
-            let (me, outbox) = (self.config.user.clone(), self.outbox.state());
-            self.keeper.call(move |store| store.take(&me, &events, position, outbox)).await.map_err(state)?;
+    /// Tells the application of a reset that the store has gone through with. Until it has taken note the store remembers to tell it.
+    fn tell_reset(&self, reset: Option<ResetReason>) {
+        if let Some(reason) = reset {
+            self.inbox.push(Item::Reset(reason));
         }
-        Ok(())
     }
 
     async fn on_snapshot(&mut self, session: &mut Session, page: Snapshot) -> Result<(), Stop> {
@@ -387,6 +394,7 @@ impl Driver {
         let unknown: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.nonce).collect();
         // Nothing is read meanwhile, so no event comes before its time.
         self.keeper.call(move |store| store.apply_snapshot(position, pages.reset, &unknown)).await.map_err(state)?;
+        self.tell_reset(pages.reset);
         self.inbox.push(Item::Notice(Incoming::Snapshot { conversations: pages.conversations }));
         outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
         Ok(())

@@ -31,10 +31,7 @@ pub(crate) async fn connect(address: &Address, trust: &Trust, transport: Transpo
     let stream = dial(address, trust).await?;
     let failed = |why: &dyn std::fmt::Display| LinkError::Unreachable(format!("WebSocket with {}: {why}", address.authority()));
     let form = transport.form();
-    let protocol = match form {
-        Form::Postcard => "whimbrel.v1.postcard",
-        Form::Json => "whimbrel.v1.json",
-    };
+    let protocol = transport.subprotocol().ok_or_else(|| failed(&format_args!("{transport} is none")))?;
     let mut request = address.url("wss", "ws").into_client_request().map_err(|why| failed(&why))?;
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     // Small buffers: this is a chat, not a download. The limits keep a faulty server from filling our memory.

@@ -1,6 +1,6 @@
 //! The store for clients whose state may go with the process.
 
-use super::{CommandNumber, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Waiting};
+use super::{CommandNumber, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Waiting, graver};
 use std::collections::{BTreeMap, HashMap};
 use whimbrel_protocol::frame::{
     Command, CommandBody, Content, ConversationKind, Event, EventBody, MemberState, Position, ResetReason, Snapshot,
@@ -13,6 +13,7 @@ pub(crate) struct MemoryStore {
     outbox: OutboxState,
     rows: BTreeMap<CommandNumber, OutboxRow>,
     position: Option<Position>,
+    reset: Option<ResetReason>,
     conversations: BTreeMap<ConversationId, Conversation>,
     staged: Vec<Snapshot>,
     notes: HashMap<String, String>,
@@ -95,7 +96,7 @@ impl Store for MemoryStore {
         let directory =
             |(id, conversation): (&ConversationId, &Conversation)| (*id, conversation.kind, conversation.members.keys().cloned().collect());
         let directory = self.conversations.iter().map(directory).collect();
-        Ok(Loaded { outbox: self.outbox, pending, awaiting, position: self.position, directory })
+        Ok(Loaded { outbox: self.outbox, pending, awaiting, position: self.position, reset: self.reset, directory })
     }
 
     fn enqueue(&mut self, commands: &[Command]) -> Result<(), StateError> {
@@ -160,6 +161,7 @@ impl Store for MemoryStore {
         }
         self.forget_rows(unknown);
         self.position = Some(position);
+        self.reset = graver(self.reset, reset);
         Ok(())
     }
 
@@ -183,6 +185,11 @@ impl Store for MemoryStore {
                 conversation.add(state.conversation, message.seq, Some(&message.from), message.time, &message.content);
             }
         }
+        Ok(())
+    }
+
+    fn reset_told(&mut self) -> Result<(), StateError> {
+        self.reset = None;
         Ok(())
     }
 

@@ -90,15 +90,20 @@ pub(crate) trait Store: Send {
     /// them are removed; a message of this device gets its text from there.
     fn take(&mut self, me: &UserId, events: &[Event], position: Position, outbox: OutboxState) -> Result<(), StateError>;
 
-    /// The device continues at another position, without a snapshot. If the log is another one, what came from the old goes.
+    /// The device continues at another position, without a snapshot. If the log is another one, what came from the old goes. A reset is
+    /// remembered until [`reset_told`](Self::reset_told).
     fn restart(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError>;
 
     /// Keeps a page of a snapshot aside; `first` forgets what was kept of an earlier one.
     fn stage(&mut self, page: &Snapshot, first: bool) -> Result<(), StateError>;
 
     /// The snapshot is complete: the pages become what the device knows (instead of it, if the log is another one), and the position
-    /// is this one. Rows of `unknown` are removed: their outcome will not be told.
+    /// is this one. Rows of `unknown` are removed: their outcome will not be told. A reset is remembered as in
+    /// [`restart`](Self::restart).
     fn apply_snapshot(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError>;
+
+    /// The application has taken note of every reset until now.
+    fn reset_told(&mut self) -> Result<(), StateError>;
 
     /// Conversations, the one with the newest message first.
     fn conversations(&mut self) -> Result<Vec<LocalConversation>, StateError>;
@@ -138,6 +143,11 @@ pub(crate) trait Store: Send {
 
     /// Undoes everything since [`begin`](Self::begin).
     fn rollback(&mut self) {}
+}
+
+/// Of two resets that the application is to hear of, the one that says more.
+pub(crate) fn graver(one: Option<ResetReason>, other: Option<ResetReason>) -> Option<ResetReason> {
+    if one == Some(ResetReason::OtherLog) { one } else { other.or(one) }
 }
 
 /// A command's number within its outbox, and the outbox.

@@ -1,6 +1,6 @@
 //! The shapes of what is stored.
 
-use whimbrel_protocol::frame::{Command, CommandBody, Content, ConversationKind, MemberState, Position};
+use whimbrel_protocol::frame::{Command, CommandBody, Content, ConversationKind, MemberState, Position, ResetReason};
 use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, Nonce, OutboxState, Time, UserId};
 
 /// Whose state it is.
@@ -19,6 +19,8 @@ pub(crate) struct Loaded {
     /// Applied, and their outcome not yet taken.
     pub awaiting: Vec<OutboxRow>,
     pub position: Option<Position>,
+    /// That the mailbox could not be continued, and the application has not taken note of it yet.
+    pub reset: Option<ResetReason>,
     /// Every conversation's kind and members.
     pub directory: Vec<(ConversationId, ConversationKind, Vec<UserId>)>,
 }

@@ -249,6 +249,27 @@ fn a_restart_without_a_snapshot_moves_the_cursor() {
 }
 
 #[test]
+fn a_reset_is_remembered_with_the_position_until_it_was_told() {
+    for mut subject in Subject::both() {
+        assert_eq!(subject.load().reset, None);
+        subject.call(|store| store.restart(position(1), None, &[]));
+        assert_eq!(subject.load().reset, None, "a beginning is no reset");
+        subject.call(|store| store.restart(position(40), Some(ResetReason::Trimmed), &[]));
+        assert_eq!(subject.load().reset, Some(ResetReason::Trimmed));
+        subject.call(|store| store.stage(&page(7, 5..=6, true), true));
+        assert_eq!(subject.load().reset, Some(ResetReason::Trimmed));
+        subject.call(|store| store.apply_snapshot(position(50), Some(ResetReason::OtherLog), &[]));
+        assert_eq!(subject.load().reset, Some(ResetReason::OtherLog));
+        subject.call(|store| store.restart(position(60), Some(ResetReason::Trimmed), &[]));
+        assert_eq!(subject.load().reset, Some(ResetReason::OtherLog), "the one that says more stays");
+        take(&mut subject, &[event(61, started(8))], 61, OutboxState::default());
+        assert_eq!(subject.load().reset, Some(ResetReason::OtherLog));
+        subject.call(|store| store.reset_told());
+        assert_eq!(subject.load().reset, None);
+    }
+}
+
+#[test]
 fn notes_are_remembered() {
     for mut subject in Subject::both() {
         assert_eq!(subject.call(|store| store.note("a")), None);

@@ -4,6 +4,8 @@ mod basics;
 mod crash;
 mod keys;
 mod limits;
+mod liveness;
+mod resets;
 mod server;
 mod sessions;
 mod ways;

@@ -4,8 +4,8 @@ use super::server::*;
 use crate::*;
 use std::time::{Duration, Instant};
 use whimbrel_protocol::frame::{
-    Begin, Busy, ClientFrame, Error, Event, EventBody, GoAway, Hello, Ping, Position, ResetReason, ServerFrame, ServerSignal, Snapshot,
-    Watch, Welcome,
+    Begin, Busy, ClientFrame, Error, Event, EventBody, GoAway, Hello, Position, ResetReason, ServerFrame, ServerSignal, Snapshot, Watch,
+    Welcome,
 };
 use whimbrel_protocol::*;
 
@@ -213,29 +213,6 @@ async fn what_a_restored_server_forgot_is_sent_again() {
             nonces[lost..].iter().map(|nonce| (*nonce, false)).collect::<Vec<_>>()
         );
     }
-}
-
-#[tokio::test]
-async fn silence_is_probed_and_then_left() {
-    let mut server = Server::start().await;
-    let liveness = Liveness { probe_after: Duration::from_millis(100), give_up_after: Duration::from_millis(400) };
-    let (_client, _events) = server.client("alice").liveness(liveness).start().await.unwrap();
-    let (mut peer, _) = server.greeted().await;
-    for _ in 0..3 {
-        let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!() };
-        peer.send(ServerFrame::Pong(ping)).await;
-    }
-    peer.send(ServerFrame::Ping(Ping { id: 5 })).await;
-    loop {
-        match peer.recv().await {
-            Some(ClientFrame::Pong(Ping { id })) => break assert_eq!(id, 5),
-            Some(ClientFrame::Ping(ping)) => drop(peer.send(ServerFrame::Pong(ping)).await),
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!(matches!(peer.recv().await, Some(ClientFrame::Ping(_))));
-    // No answer, though the connection stands: another session comes.
-    server.greeted().await;
 }
 
 #[tokio::test]

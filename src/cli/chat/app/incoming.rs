@@ -184,6 +184,8 @@ impl App {
             if self.room().is_some_and(|room| room.peer.is_none()) {
                 self.open = None;
             }
+            // The store has what there is of the new one, also where this is told again after a crash.
+            self.actions.push(Action::Load);
         }
     }
 

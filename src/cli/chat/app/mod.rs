@@ -249,6 +249,11 @@ impl App {
         self.settle();
     }
 
+    /// Whether somebody looks at the screen, as far as the terminal says.
+    pub fn is_focused(&self) -> bool {
+        self.focused
+    }
+
     /// What is to be done; each is told once.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)

@@ -404,6 +404,7 @@ fn resets_and_disagreements_are_told_until_they_are_put_away() {
     test.type_in("draft");
     test.give(Input::Disagreement("it was restored or cloned".into()));
     test.give(Input::Reset(ResetReason::OtherLog));
+    assert!(test.app.take_actions().contains(&Action::Load), "after a crash it is told again, and no snapshot follows");
     test.give(Input::Snapshot);
     test.later(60_000);
     assert!(test.app.status().0.contains("restored or cloned"));

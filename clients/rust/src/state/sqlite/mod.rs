@@ -3,7 +3,7 @@
 use super::{Device, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Waiting};
 mod rows;
 
-use rows::{count, damaged, failed, int, list, outbox_row, user, whose};
+use rows::{count, damaged, failed, int, list, outbox_row, reset_number, user, whose};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -74,6 +74,13 @@ impl SqliteStore {
     fn save_position(&self, position: Position) -> Result<(), StateError> {
         let mut update = self.db.prepare_cached("UPDATE device SET epoch = ?, cursor = ?, time = ?")?;
         update.execute([int(position.epoch.0), int(position.cursor.0), int(position.time.0)])?;
+        Ok(())
+    }
+
+    fn save_reset(&self, reset: Option<ResetReason>) -> Result<(), StateError> {
+        if let Some(reset) = reset {
+            self.db.prepare_cached("UPDATE device SET reset = MAX(IFNULL(reset, 0), ?)")?.execute([reset_number(reset)])?;
+        }
         Ok(())
     }
 
@@ -196,8 +203,8 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Loaded, StateError> {
         self.db.execute_batch("DELETE FROM staged")?;
-        let (outbox, position) =
-            self.db.query_row("SELECT incarnation, applied, applied_nonce, epoch, cursor, time FROM device", [], |row| {
+        let (outbox, position, reset) =
+            self.db.query_row("SELECT incarnation, applied, applied_nonce, epoch, cursor, time, reset FROM device", [], |row| {
                 let outbox = OutboxState {
                     incarnation: Incarnation(row.get::<_, i64>(0)?.cast_unsigned()),
                     applied: CommandSeq(row.get::<_, i64>(1)?.cast_unsigned()),
@@ -211,8 +218,9 @@ impl Store for SqliteStore {
                     }),
                     _ => None,
                 };
-                Ok((outbox, position))
+                Ok((outbox, position, row.get::<_, Option<i64>>(6)?))
             })?;
+        let reset = reset.map(rows::reset).transpose()?;
         let pending = self.rows("SELECT * FROM outbox WHERE applied = 0 ORDER BY cseq")?;
         let awaiting = self.rows("SELECT * FROM outbox WHERE applied = 1 ORDER BY incarnation, cseq")?;
         let mut directory = Vec::new();
@@ -220,7 +228,7 @@ impl Store for SqliteStore {
             let members = self.members(conversation.0)?.into_iter().map(|member| member.user).collect();
             directory.push((conversation.0, conversation.1, members));
         }
-        Ok(Loaded { outbox, pending: pending.into_iter().map(|row| row.command).collect(), awaiting, position, directory })
+        Ok(Loaded { outbox, pending: pending.into_iter().map(|row| row.command).collect(), awaiting, position, reset, directory })
     }
 
     fn enqueue(&mut self, commands: &[Command]) -> Result<(), StateError> {
@@ -284,6 +292,7 @@ impl Store for SqliteStore {
             self.forget_log()?;
         }
         self.delete_rows(unknown)?;
+        self.save_reset(reset)?;
         self.save_position(position)
     }
 
@@ -321,7 +330,13 @@ impl Store for SqliteStore {
         self.trim(&touched)?;
         self.db.execute_batch("DELETE FROM staged")?;
         self.delete_rows(unknown)?;
+        self.save_reset(reset)?;
         self.save_position(position)
+    }
+
+    fn reset_told(&mut self) -> Result<(), StateError> {
+        self.db.prepare_cached("UPDATE device SET reset = NULL")?.execute([])?;
+        Ok(())
     }
 
     fn conversations(&mut self) -> Result<Vec<LocalConversation>, StateError> {

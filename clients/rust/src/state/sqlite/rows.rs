@@ -3,7 +3,7 @@
 use super::super::{Device, OutboxRow, StateError};
 use rusqlite::{Connection, Row, params};
 use whimbrel_protocol::codec::Form;
-use whimbrel_protocol::frame::{Command, ConversationKind};
+use whimbrel_protocol::frame::{Command, ConversationKind, ResetReason};
 use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, DeviceId, Incarnation, Nonce, UserId};
 
 /// Makes the folder this device's if it is new, and says whose it is.
@@ -42,6 +42,19 @@ pub(super) fn outbox_row(row: &Row<'_>) -> Result<OutboxRow, StateError> {
 /// SQLite's integers have a sign; the same 64 bits come back out. Real sequences never reach the sign.
 pub(super) fn int(number: u64) -> i64 {
     number.cast_signed()
+}
+
+/// Rising with what it says: of two the higher stays.
+pub(super) fn reset_number(reset: ResetReason) -> i64 {
+    match reset {
+        ResetReason::Trimmed => 1,
+        ResetReason::OtherLog => 2,
+    }
+}
+
+pub(super) fn reset(number: i64) -> Result<ResetReason, StateError> {
+    let known = [ResetReason::Trimmed, ResetReason::OtherLog].into_iter().find(|reset| reset_number(*reset) == number);
+    known.ok_or_else(|| StateError::Damaged(format!("{number} is no reason for a reset")))
 }
 
 pub(super) fn count(number: usize) -> i64 {

@@ -1,0 +1,184 @@
+//! A mailbox that cannot be continued: the application hears of it when its store is right, and whatever happens in between.
+
+use super::server::*;
+use crate::state::Death;
+use crate::*;
+use tokio::time::timeout;
+use whimbrel_protocol::frame::{
+    Answer, Begin, ClientFrame, Direction, EventBody, Hello, HistoryPage, Origin, ResetReason, ServerFrame, Welcome,
+};
+use whimbrel_protocol::*;
+
+/// The log that the device reads in the end.
+const NEW_LOG: LogEpoch = LogEpoch(9);
+
+/// A welcome that begins elsewhere.
+fn elsewhere(hello: &Hello, snapshot: bool) -> ServerFrame {
+    let mut welcome = welcome(hello);
+    welcome.incarnation = hello.incarnation.max(Incarnation(1));
+    welcome.epoch = NEW_LOG;
+    welcome.begin = Begin { cursor: MailboxSeq(50), time: Time(0), snapshot, reset: Some(ResetReason::OtherLog) };
+    ServerFrame::Welcome(Welcome { head: MailboxSeq(50), ..welcome })
+}
+
+async fn texts(client: &Client) -> Result<Vec<String>, StateError> {
+    let kept = client.messages(ConversationId(7), None, 10).await?;
+    Ok(kept.into_iter().map(|message| message.content.text).collect())
+}
+
+/// Waits until the client has taken everything that was sent before: it asks, and gets its answer after that.
+async fn in_step(client: &Client, peer: &mut Peer) {
+    let asking = {
+        let client = client.clone();
+        tokio::spawn(async move { client.history(bob(), ConversationSeq(0), Direction::Backwards, 1).await })
+    };
+    let query = peer.query().await;
+    let page = HistoryPage { conversation: ConversationId(7), messages: Vec::new(), more: false };
+    peer.send(ServerFrame::Answer(Answer { id: query.id, last: true, body: page.into() })).await;
+    asking.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_is_told_once_the_store_is_right() {
+    let mut server = Server::start().await;
+    let (client, mut events) = server.client("alice").start().await.unwrap();
+    let (mut peer, _) = server.greeted().await;
+    peer.send(event(1, message(7, 1, "old"))).await;
+    events.next().await.unwrap();
+    events.done();
+    peer.acked(1).await;
+    drop(peer);
+    // Twice it does not come to the end of the snapshot: nothing has happened yet.
+    for _ in 0..2 {
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        peer.send(elsewhere(&hello, true)).await;
+        peer.send(ServerFrame::Snapshot(snapshot_page(7, &["alice", "bob"], 5..=6, false))).await;
+        in_step(&client, &mut peer).await;
+        assert_eq!(events.try_next(), None);
+        assert_eq!(texts(&client).await.unwrap(), ["old"]);
+    }
+    let mut peer = server.peer().await;
+    let hello = peer.hello().await;
+    peer.send(elsewhere(&hello, true)).await;
+    peer.send(ServerFrame::Snapshot(snapshot_page(7, &["alice", "bob"], 5..=6, true))).await;
+    assert_eq!(events.next().await, Some(Incoming::Reset { reason: ResetReason::OtherLog }));
+    assert_eq!(texts(&client).await.unwrap(), ["x", "x"]);
+    assert_eq!(events.next().await, Some(Incoming::Snapshot { conversations: 1 }));
+    assert_eq!(events.try_next(), None);
+}
+
+/// One life of a device at a server whose log is another one. Returns whether its application took note of the reset.
+async fn live(server: &mut Server, builder: Builder, snapshot: bool) -> bool {
+    let Ok((client, mut events)) = builder.start().await else { return false };
+    let (mut told, mut noted) = (false, false);
+    let application = async {
+        loop {
+            // Asking for the next says that this one is done.
+            noted |= told;
+            match events.next().await {
+                Some(Incoming::Reset { reason }) => {
+                    told = true;
+                    assert_eq!(reason, ResetReason::OtherLog);
+                    // A store that died in the meantime is not asked.
+                    if let Ok(kept) = texts(&client).await {
+                        assert_eq!(kept.len(), if snapshot { 2 } else { 0 }, "the store is not what the reset made of it: {kept:?}");
+                    }
+                }
+                Some(Incoming::Event { event, .. }) if event.seq == MailboxSeq(51) => break,
+                Some(_) => {}
+                None => break,
+            }
+        }
+    };
+    let playing = async {
+        loop {
+            let mut peer = server.peer().await;
+            let Some(ClientFrame::Hello(hello)) = peer.recv().await else { continue };
+            if hello.position.is_some_and(|position| position.epoch == NEW_LOG) {
+                peer.send(ServerFrame::Welcome(welcome(&hello))).await;
+            } else {
+                peer.send(elsewhere(&hello, snapshot)).await;
+                if snapshot {
+                    peer.send(ServerFrame::Snapshot(snapshot_page(7, &["alice", "bob"], 5..=6, true))).await;
+                }
+            }
+            peer.send(event(51, message(8, 1, "after it"))).await;
+            while peer.recv().await.is_some() {}
+        }
+    };
+    tokio::select! {
+        ended = timeout(PATIENCE, application) => ended.expect("nothing comes any more"),
+        () = playing => unreachable!("it plays for ever"),
+    };
+    // Closing stores what is done; the last event is not.
+    client.close().await;
+    noted
+}
+
+#[tokio::test]
+async fn a_reset_is_told_however_the_process_dies_around_it() {
+    for snapshot in [false, true] {
+        for after in [false, true] {
+            let mut commits = 0;
+            loop {
+                let folder = tempfile::tempdir().unwrap();
+                let mut server = Server::start().await;
+                let builders: [Builder; 4] = std::array::from_fn(|_| builder(&server, &folder));
+                let [first, mut dying, heir, last] = builders;
+                // A life before, in the old log.
+                let (client, mut events) = first.start().await.unwrap();
+                let (mut peer, _) = server.greeted().await;
+                peer.send(event(1, message(7, 1, "old"))).await;
+                events.next().await.unwrap();
+                events.done();
+                peer.acked(1).await;
+                client.close().await;
+                drop((client, events, peer));
+
+                let death = Death::new(commits, after);
+                dying.death = Some(death.clone());
+                let done = live(&mut server, dying, snapshot).await;
+                let died = death.is_past();
+                let heard = live(&mut server, heir, snapshot).await;
+                assert!(done || heard, "nobody was told; it died around commit {commits}");
+                assert!(died || !heard, "it is told again, although it was done");
+                assert!(!live(&mut server, last, snapshot).await, "it is told for ever");
+                if !died {
+                    break;
+                }
+                commits += 1;
+            }
+            assert!(commits >= 3, "only {commits} commits were tried");
+        }
+    }
+}
+
+fn builder(server: &Server, folder: &tempfile::TempDir) -> Builder {
+    server.client("alice").state(State::Folder(folder.path().into())).origin(Origin::Oldest)
+}
+
+#[tokio::test]
+async fn who_takes_nothing_has_taken_note() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start().await;
+    let builders = [builder(&server, &folder), builder(&server, &folder)];
+    for builder in builders {
+        let (client, events) = builder.start().await.unwrap();
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        if hello.position.is_none() {
+            events.store_only();
+            peer.send(elsewhere(&hello, false)).await;
+            peer.send(event(51, message(7, 1, "stored"))).await;
+            peer.acked(51).await;
+        } else {
+            peer.send(ServerFrame::Welcome(welcome(&hello))).await;
+            peer.send(event(52, message(7, 2, "handed out"))).await;
+            let mut events = events;
+            let Some(Incoming::Event { event, .. }) = events.next().await else { panic!("not the event") };
+            assert!(matches!(event.body, EventBody::Message(message) if message.content.text == "handed out"));
+        }
+        client.close().await;
+    }
+}

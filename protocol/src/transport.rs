@@ -1,0 +1,55 @@
+//! What carries a session: a name for each, the same on both sides.
+
+use crate::codec::Form;
+use core::fmt;
+
+/// What carries a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TransportKind {
+    /// WebTransport: one bidirectional stream over QUIC, frames in postcard.
+    WebTransport,
+    /// WebSocket, frames in postcard.
+    WebSocket,
+    /// WebSocket, frames in JSON.
+    WebSocketJson,
+}
+
+impl TransportKind {
+    /// Every transport there is, best first.
+    pub const ALL: [Self; 3] = [Self::WebTransport, Self::WebSocket, Self::WebSocketJson];
+
+    /// The name, as flags, logs and metrics have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WebTransport => "webtransport",
+            Self::WebSocket => "websocket",
+            Self::WebSocketJson => "websocket-json",
+        }
+    }
+
+    /// The form of its frames.
+    #[must_use]
+    pub const fn form(self) -> Form {
+        match self {
+            Self::WebTransport | Self::WebSocket => Form::Postcard,
+            Self::WebSocketJson => Form::Json,
+        }
+    }
+
+    /// How a WebSocket asks for it; nothing where it is none.
+    #[must_use]
+    pub const fn subprotocol(self) -> Option<&'static str> {
+        match self {
+            Self::WebTransport => None,
+            Self::WebSocket => Some("whimbrel.v1.postcard"),
+            Self::WebSocketJson => Some("whimbrel.v1.json"),
+        }
+    }
+}
+
+impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
