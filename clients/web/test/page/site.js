@@ -1,0 +1,51 @@
+// Serves the page's files the way the server does, with the SDK or its fake behind it: what the page's own tests need, and no more.
+
+import { createServer } from "node:http";
+import { createHash } from "node:crypto";
+import { readFile, readdir } from "node:fs/promises";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const web = fileURLToPath(new URL("../../", import.meta.url));
+const fake = fileURLToPath(new URL("fake/", import.meta.url));
+
+const types = {
+  ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
+  ".svg": "image/svg+xml", ".png": "image/png", ".webmanifest": "application/manifest+json",
+};
+
+async function files() {
+  const all = await readdir(join(web, "chat"), { recursive: true, withFileTypes: true });
+  const chat = all.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const kept = chat.filter((path) => extname(path) in types);
+  return new Map([...kept.map((path) => [`/web/${path.slice(web.length)}`, path]), ["/web/src/index.js", join(fake, "index.js")]]);
+}
+
+/** @returns {Promise<{ url: string, close: () => Promise<void> }>} */
+export async function serveFake() {
+  const known = await files();
+  const policy = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; object-src 'none'";
+  const hash = createHash("sha256");
+  for (const path of [...known.values()].sort()) hash.update(await readFile(path));
+  const version = hash.digest("hex").slice(0, 16);
+  const server = createServer(async (request, response) => {
+    const { pathname } = new URL(request.url ?? "/", "http://site");
+    const path = pathname === "/" ? known.get("/web/chat/index.html") : known.get(pathname);
+    if (!path) return void response.writeHead(404).end("no such file");
+    let body = await readFile(path);
+    if (pathname.endsWith("/sw.js")) {
+      const names = [...known.keys()].filter((name) => !name.endsWith("/sw.js") && !name.endsWith("/index.html"));
+      body = Buffer.concat([Buffer.from(`self.kept = ${JSON.stringify({ version, files: ["/", ...names] })};\n`), body]);
+    }
+    response.writeHead(200, { "content-type": types[extname(path)], "content-security-policy": policy, "cache-control": "no-cache", "service-worker-allowed": "/" }).end(body);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(null)));
+  const url = `http://127.0.0.1:${server.address().port}`;
+  return {
+    url,
+    close: () => new Promise((resolve) => {
+      server.closeAllConnections();
+      server.close(() => resolve());
+    }),
+  };
+}
