@@ -24,6 +24,12 @@ export function transportWords(client) {
   return name === "" ? texts.noTransport : texts.overTransport(name);
 }
 
+/** Both in one line. @param {Client} client */
+export function connectionFactWords(client) {
+  const over = client.connection.transport !== "none";
+  return over ? texts.connectionFact(connectionWord(client), transportWords(client)) : connectionWord(client);
+}
+
 /** Why a session ended, for people. @param {{ code: string, message: string } | undefined} error */
 export function endedWords(error) {
   if (error?.code === "replaced") return texts.endedReplaced;

@@ -41,7 +41,9 @@ export function partsOf(text) {
   for (const match of text.matchAll(CANDIDATE)) {
     const written = withoutTail(match[0]);
     const part = link(written);
-    if (typeof part === "string") continue;
+    // What goes on behind something invisible, or a backslash that browsers take for a slash, would seem to be part of the link.
+    const next = text.slice(match.index + match[0].length);
+    if (typeof part === "string" || /^[\\\p{Cf}]/u.test(next)) continue;
     if (match.index > done) parts.push(text.slice(done, match.index));
     parts.push(part);
     done = match.index + written.length;

@@ -148,7 +148,7 @@ export class People {
       el("span", { class: "face" }, avatar(user), el("span", { class: "presence", "aria-hidden": "true" })),
       el("span", { class: "lines" },
         el("span", { class: "line" }, name, " ", presence, " ", mark, time),
-        el("span", { class: "line" }, el("span", { class: "said" }, lead, " ", preview), " ", count)));
+        el("span", { class: "line" }, el("span", { class: "said" }, lead, preview), " ", count)));
     const item = el("li", { "data-user": user }, heading, button);
     const row = { item, button, heading, name, time, lead, preview, mark, count, countText, presence };
     this.rows.set(user, row);

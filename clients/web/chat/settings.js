@@ -3,7 +3,7 @@
 import { el, say } from "./dom.js";
 import { icon } from "./icons.js";
 import { chooseLanguage, language, languages, texts } from "./language.js";
-import { connectionWord, transportWords } from "./connection.js";
+import { connectionFactWords } from "./connection.js";
 
 /** @typedef {import("./state.js").State} State */
 
@@ -27,7 +27,7 @@ export function languageChoice() {
 /** @param {State} state */
 export function connectionFact(state) {
   const fact = el("dd");
-  const show = () => say(fact, `${connectionWord(state.client)}, ${transportWords(state.client)}`);
+  const show = () => say(fact, connectionFactWords(state.client));
   state.addEventListener("connection", show);
   show();
   return fact;

@@ -28,9 +28,9 @@ export const en = {
   offline: "offline",
   presenceUnknown: "",
   unread: (/** @type {number} */ count) => (count === 1 ? "1 unread message" : `${count} unread messages`),
-  draft: "Draft:",
+  draft: "Draft: ",
   you: "You",
-  youPrefix: "You:",
+  youPrefix: "You: ",
   sayHello: "Say hello",
 
   // A conversation
@@ -79,6 +79,7 @@ export const en = {
   ended: "Disconnected",
   overTransport: (/** @type {string} */ name) => `over ${name}`,
   noTransport: "Not connected",
+  connectionFact: (/** @type {string} */ word, /** @type {string} */ over) => `${word}, ${over}`,
   connectNow: "Connect now",
   connectHere: "Use it here",
   endedReplaced: "This account is open elsewhere under the same device name. Only one of them can be connected.",

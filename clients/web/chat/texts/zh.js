@@ -73,6 +73,7 @@ export const zh = {
   ended: "连接已断开",
   overTransport: (name) => `通过 ${name}`,
   noTransport: "未连接",
+  connectionFact: (word, over) => `${word}，${over}`,
   connectNow: "立即连接",
   connectHere: "在此使用",
   endedReplaced: "此账号已在别处以同一设备名打开，只能有一处保持连接。",
