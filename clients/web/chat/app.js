@@ -26,8 +26,8 @@ export function startApp(state, place, to) {
   const people = new People(state, { open: (user) => go(user), jump: () => jump.open(), settings: () => settings.showModal() });
   const nothing = el("div", { class: "nothing" }, bird(), el("h2", {}, texts.chooseTitle),
     el("p", {}, texts.chooseHint), el("kbd", { class: "only-keyboard" }, jumpKeys));
-  const main = el("main", { class: "pane" }, nothing);
-  const app = el("div", { class: "app" }, people.element, main, makeDetails(state));
+  const pane = el("div", { class: "pane" }, nothing);
+  const app = el("main", { class: "app" }, people.element, pane, makeDetails(state));
   place.replaceChildren(makeNotices(state, leave), app, jump.element, settings);
 
   /** The address of a conversation, so that the browser's own ways back work. @param {string | null} user */
@@ -50,7 +50,7 @@ export function startApp(state, place, to) {
     if (user === null) return;
     const shown = new Thread(state, user, back);
     thread = shown;
-    main.append(shown.element);
+    pane.append(shown.element);
     const known = state.conversations.get(user);
     shown.open(known ? Promise.resolve(known) : state.client.conversation({ user })).catch((why) => shown.composer.complain(why));
     // On a phone the keyboard would cover half of what one came to read.
@@ -105,11 +105,11 @@ export function startApp(state, place, to) {
 
   /** @type {{ x: number, y: number } | null} */
   let finger = null;
-  main.addEventListener("touchstart", (event) => {
+  pane.addEventListener("touchstart", (event) => {
     const touch = event.touches[0];
     finger = touch && event.touches.length === 1 ? { x: touch.clientX, y: touch.clientY } : null;
   }, { passive: true });
-  main.addEventListener("touchend", (event) => {
+  pane.addEventListener("touchend", (event) => {
     const touch = event.changedTouches[0];
     if (!finger || !touch || !narrow.matches || getSelection()?.isCollapsed === false) return;
     const [across, along] = [touch.clientX - finger.x, Math.abs(touch.clientY - finger.y)];

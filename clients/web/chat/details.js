@@ -12,7 +12,7 @@ export function makeDetails(state) {
   const name = el("h2", { dir: "auto" });
   const presence = el("p", { class: "status" });
   const person = el("div", { class: "person-card" }, face, name, presence);
-  const element = el("aside", { class: "details", "aria-label": texts.details }, person,
+  const element = el("section", { class: "details", "aria-label": texts.details }, person,
     el("dl", { class: "facts" },
       el("dt", {}, texts.settingsConnection), connectionFact(state),
       el("dt", {}, texts.settingsDevice), el("dd", {}, state.client.device)),

@@ -1,8 +1,10 @@
 // A list that keeps only what can be seen, and a little around it, in the document, however long it is.
 //
-// Rows stand in normal flow between two spacers. Heights are known once a row was shown, and estimated before. What is above may turn out
-// taller or lower than estimated: the upper spacer takes the difference, so that nothing that is seen moves, and the scroll position is
-// set only where the spacer cannot (at the top, or once the estimates have drifted too far).
+// Rows stand in normal flow between two spacers. A row's height is known once it was shown, and estimated before; before the first item
+// there is room for what is known to exist and was not read yet. So the scroll bar tells the truth, and what comes above takes up room
+// that was kept for it. What turns out taller or lower than estimated is taken from the upper spacer: nothing that is seen moves, and the
+// scroll position is not set while somebody scrolls, which would break a browser's smooth scrolling. Once the list rests, the spacer is
+// set to what is likely.
 
 import { arrange } from "./dom.js";
 
@@ -11,17 +13,20 @@ const AROUND = 1200;
 const AROUND_MIN = 500;
 /** Nearer to the end than this counts as being there. */
 const END = 24;
+/** The list rests when it was not scrolled for so long, in milliseconds. */
+const REST = 150;
 
 /**
  * @template Item
  * @typedef {object} Rows
  * @property {(item: Item) => string} key what names an item over changes
  * @property {(items: Item[], index: number) => number} estimate its likely height in pixels
+ * @property {(items: Item[]) => number} before how many items there are before the first, as far as known
  * @property {() => HTMLElement} make an empty row
  * @property {(row: HTMLElement, items: Item[], index: number) => void} fill makes a row show an item; called often, changes little
  */
 
-/** @template Item */
+/** @template {object} Item */
 export class VirtualList {
   /** @param {HTMLElement} scroller @param {HTMLElement} lead stands above all rows, with a height that never changes
    * @param {Rows<Item>} rows */
@@ -37,8 +42,14 @@ export class VirtualList {
     scroller.append(lead, this.above, this.body, this.below);
     /** @type {Item[]} */
     this.items = [];
+    /** The height of each item, measured or estimated. @type {number[]} */
+    this.sizes = [];
+    /** The room before the first item, for those that were not read yet. */
+    this.reserve = 0;
     /** @type {Map<string, number>} */
-    this.heights = new Map();
+    this.measured = new Map();
+    /** @type {WeakMap<Item, number>} */
+    this.estimated = new WeakMap();
     /** @type {Map<string, HTMLElement>} */
     this.shown = new Map();
     this.start = 0;
@@ -50,6 +61,8 @@ export class VirtualList {
     this.width = 0;
     /** @type {{ key: string, index: number, bottom: number } | null} the first row that is seen, and how far its end is below the upper edge */
     this.anchor = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} running while somebody scrolls */
+    this.moving = undefined;
     scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.observer = new ResizeObserver(() => this.resized());
     this.observer.observe(scroller);
@@ -57,25 +70,44 @@ export class VirtualList {
 
   stop() {
     this.observer.disconnect();
+    clearTimeout(this.moving);
   }
 
   /** @param {number} index */
-  heightAt(index) {
-    const item = /** @type {Item} */ (this.items[index]);
-    return this.heights.get(this.rows.key(item)) ?? this.rows.estimate(this.items, index);
+  keyAt(index) {
+    return this.rows.key(/** @type {Item} */ (this.items[index]));
+  }
+
+  /** @param {number} index */
+  sizeAt(index) {
+    return this.sizes[index] ?? 0;
   }
 
   /** @param {number} from @param {number} to */
   heightOf(from, to) {
     let height = 0;
-    for (let index = from; index < to; index++) height += this.heightAt(index);
+    for (let index = from; index < to; index++) height += this.sizeAt(index);
     return height;
+  }
+
+  /** Looks every height up again. */
+  size() {
+    const { items } = this;
+    this.sizes = items.map((item, index) => {
+      const measured = this.measured.get(this.rows.key(item));
+      if (measured !== undefined) return measured;
+      const known = this.estimated.get(item) ?? this.rows.estimate(items, index);
+      this.estimated.set(item, known);
+      return known;
+    });
+    this.reserve = items.length === 0 ? 0 : (this.rows.before(items) * this.heightOf(0, items.length)) / items.length;
   }
 
   /** Shows these items; what is seen stays where it is, or at the end. @param {Item[]} items */
   setItems(items) {
     const anchor = this.anchor;
     this.items = items;
+    this.size();
     if (items.length === 0) {
       this.shown.clear();
       this.body.replaceChildren();
@@ -102,7 +134,7 @@ export class VirtualList {
   toItem(index, offset) {
     this.following = false;
     // The height is known only after a first attempt.
-    for (let attempt = 0; attempt < 2; attempt++) this.render(index, offset + this.heightAt(index));
+    for (let attempt = 0; attempt < 2; attempt++) this.render(index, offset + this.sizeAt(index));
     this.following = this.atEnd();
   }
 
@@ -111,9 +143,7 @@ export class VirtualList {
     const edge = this.scroller.getBoundingClientRect();
     let [from, to] = [this.end, this.start];
     for (let index = this.start; index < this.end; index++) {
-      const row = this.rowAt(index);
-      if (!row) continue;
-      const { bottom } = row.getBoundingClientRect();
+      const bottom = this.rowAt(index)?.getBoundingClientRect().bottom ?? 0;
       if (bottom <= edge.top || bottom > edge.bottom + END) continue;
       from = Math.min(from, index);
       to = index + 1;
@@ -123,13 +153,11 @@ export class VirtualList {
 
   /** @param {number} index */
   rowAt(index) {
-    const item = this.items[index];
-    return item === undefined ? undefined : this.shown.get(this.rows.key(item));
+    return index < this.items.length ? this.shown.get(this.keyAt(index)) : undefined;
   }
 
   atEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-    return this.end === this.items.length && scrollHeight - scrollTop - clientHeight < END;
+    return this.end === this.items.length && this.toGo < END;
   }
 
   /** How far away the end is, in pixels, as far as known. */
@@ -138,40 +166,50 @@ export class VirtualList {
     return scrollHeight - scrollTop - clientHeight;
   }
 
+  /** How far the first item's top is above the upper edge of what is seen; less than nothing if it is below. */
+  get aboveEdge() {
+    return this.scroller.scrollTop - this.lead.offsetHeight - (this.top - this.heightOf(0, this.start));
+  }
+
   scrolled() {
     if (this.items.length === 0) return;
+    clearTimeout(this.moving);
+    this.moving = setTimeout(() => this.rest(), REST);
     this.following = this.atEnd();
     const { scrollTop, clientHeight } = this.scroller;
     const from = this.lead.offsetHeight + this.top;
     const to = from + this.body.offsetHeight;
-    const enoughAbove = this.start === 0 ? this.top === 0 : from <= scrollTop - AROUND_MIN;
+    const enoughAbove = this.start === 0 || from <= scrollTop - AROUND_MIN;
     const enoughBelow = this.end === this.items.length || to >= scrollTop + clientHeight + AROUND_MIN;
-    if (enoughAbove && enoughBelow) this.remember();
-    else if (from > scrollTop + clientHeight || to < scrollTop) this.jumped();
-    else {
-      this.remember();
-      if (this.anchor) this.render(this.anchor.index, this.anchor.bottom);
-    }
+    if (from > scrollTop + clientHeight || to < scrollTop) return this.jumped();
+    this.remember();
+    if (!(enoughAbove && enoughBelow) && this.anchor) this.render(this.anchor.index, this.anchor.bottom);
   }
 
   /** To a place far from all rows, with the scroll bar or a key. */
   jumped() {
-    let at = this.lead.offsetHeight - this.scroller.scrollTop;
+    let at = this.lead.offsetHeight + this.reserve - this.scroller.scrollTop;
     let index = 0;
-    while (index < this.items.length - 1 && at + this.heightAt(index) <= 0) {
-      at += this.heightAt(index);
+    while (index < this.items.length - 1 && at + this.sizeAt(index) <= 0) {
+      at += this.sizeAt(index);
       index += 1;
     }
-    this.render(index, at + this.heightAt(index));
+    this.render(index, at + this.sizeAt(index));
+  }
+
+  rest() {
+    this.moving = undefined;
+    if (this.anchor && this.anchor.index < this.items.length) this.render(this.anchor.index, this.anchor.bottom);
   }
 
   resized() {
-    if (this.items.length === 0) return;
     const { clientWidth } = this.scroller;
-    if (clientWidth === 0) return;
+    if (this.items.length === 0 || clientWidth === 0) return;
     if (clientWidth !== this.width) {
       this.width = clientWidth;
-      this.heights.clear();
+      this.measured.clear();
+      this.estimated = new WeakMap();
+      this.size();
     }
     if (this.following || !this.anchor) this.toEnd();
     else this.render(this.anchor.index, this.anchor.bottom);
@@ -180,33 +218,42 @@ export class VirtualList {
   /** Lays the rows around an item, whose lower edge is to be `bottom` pixels below the upper edge of what is seen.
    * @param {number} index @param {number} bottom */
   render(index, bottom) {
-    const { scroller, items, rows } = this;
+    const { scroller, items } = this;
     const view = scroller.clientHeight;
+    // From an item that is far away to one that is near: only those have to be laid out.
+    while (index > 0 && bottom - this.sizeAt(index) > view) {
+      bottom -= this.sizeAt(index);
+      index -= 1;
+    }
+    while (index < items.length - 1 && bottom < 0) {
+      index += 1;
+      bottom += this.sizeAt(index);
+    }
     let start = index;
     let end = index + 1;
-    for (let up = this.heightAt(index) - bottom; start > 0 && up < AROUND; start--) up += this.heightAt(start - 1);
-    for (let down = bottom - view; end < items.length && down < AROUND; end++) down += this.heightAt(end);
+    for (let up = this.sizeAt(index) - bottom; start > 0 && up < AROUND; start--) up += this.sizeAt(start - 1);
+    for (let down = bottom - view; end < items.length && down < AROUND; end++) down += this.sizeAt(end);
     // Spacers as far as known first: a document that is too short for a moment would lose its scroll position.
     this.below.style.height = `${this.heightOf(end, items.length)}px`;
-    const moved = start < this.start ? -this.heightOf(start, Math.min(this.start, items.length)) : this.heightOf(this.start, start);
-    this.setTop(Math.max(0, this.top + moved));
+    const before = this.reserve + this.heightOf(0, start);
+    this.setTop(Math.max(this.top, before));
     this.fill(start, end);
 
     // Measured all at once: one layout.
-    let before = 0;
+    let height = 0;
     for (let at = start; at < end; at++) {
-      const height = this.rowAt(at)?.getBoundingClientRect().height ?? 0;
-      this.heights.set(rows.key(/** @type {Item} */ (items[at])), height);
-      if (at <= index) before += height;
+      const size = this.rowAt(at)?.getBoundingClientRect().height ?? 0;
+      this.measured.set(this.keyAt(at), size);
+      this.sizes[at] = size;
+      if (at <= index) height += size;
     }
     const lead = this.lead.offsetHeight;
-    this.below.style.height = `${this.heightOf(end, items.length)}px`;
-    let top = scroller.scrollTop + bottom - before - lead;
-    const likely = this.heightOf(0, start);
-    // The spacer must be nothing at the beginning, and leave room for what is above before it.
-    if (start === 0 || top < AROUND_MIN || top > 2 * likely + view) top = likely;
+    const held = scroller.scrollTop + bottom - height - lead;
+    // While somebody scrolls the spacer takes all differences, if it can: it must leave room for what is before.
+    const enough = before < AROUND_MIN ? held >= 0 : held >= AROUND_MIN;
+    const top = this.moving !== undefined && enough ? held : before;
     this.setTop(top);
-    const wanted = lead + top + before - bottom;
+    const wanted = lead + top + height - bottom;
     if (Math.abs(scroller.scrollTop - wanted) >= 0.5) scroller.scrollTop = wanted;
     this.remember();
   }
@@ -219,7 +266,7 @@ export class VirtualList {
     /** @type {Map<string, HTMLElement>} */
     const shown = new Map();
     for (let index = start; index < end; index++) {
-      const key = rows.key(/** @type {Item} */ (items[index]));
+      const key = this.keyAt(index);
       const row = this.shown.get(key) ?? rows.make();
       rows.fill(row, items, index);
       shown.set(key, row);
@@ -243,7 +290,7 @@ export class VirtualList {
     for (let index = this.start; index < this.end; index++) {
       const bottom = (this.rowAt(index)?.getBoundingClientRect().bottom ?? 0) - edge;
       if (bottom > END || index === this.end - 1) {
-        this.anchor = { key: this.rows.key(/** @type {Item} */ (this.items[index])), index, bottom };
+        this.anchor = { key: this.keyAt(index), index, bottom };
         return;
       }
     }

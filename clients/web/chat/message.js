@@ -46,9 +46,9 @@ export function makeRow() {
   const side = el("div", { class: "side" });
   const name = el("span", { class: "name" });
   const text = el("span", { class: "text" });
-  const time = el("time");
+  const time = el("time", { dir: "ltr" });
   const state = el("span", { class: "state" });
-  const bubble = el("div", { class: "bubble", dir: "auto" }, text, el("span", { class: "meta", dir: "ltr" }, time, state));
+  const bubble = el("div", { class: "bubble", dir: "auto" }, text, el("span", { class: "meta" }, time, state));
   const after = el("div", { class: "after" });
   const message = el("div", { class: "message", role: "article" }, side, el("div", { class: "column" }, name, bubble, after));
   const row = el("div", { class: "row" }, day, divider, message);

@@ -5,6 +5,8 @@
 
 /** How many are read at once. */
 const PAGE = 100;
+/** How many are read at once where nothing could be seen before they are here. */
+const LONG_PAGE = 500;
 /** How many of the newest are read first: enough for a tall screen. */
 const FIRST_PAGE = 60;
 /** A conversation with more unread messages than this opens at the newest. */
@@ -113,17 +115,17 @@ export class Messages {
   }
 
   /** A page before a number: from the device if it has what adjoins, else from the server, which also closes holes.
-   * @param {number} before @returns {Promise<Message[]>} */
-  async before(before) {
-    const page = adjoining(stored(await this.client.messages(this.of, { before, limit: PAGE })), before);
+   * @param {number} before @param {number} [limit] @returns {Promise<Message[]>} */
+  async before(before, limit = PAGE) {
+    const page = adjoining(stored(await this.client.messages(this.of, { before, limit })), before);
     if (page.length > 0) return page;
-    const { messages, more } = await this.client.loadHistory(this.of, { before, limit: PAGE });
+    const { messages, more } = await this.client.loadHistory(this.of, { before, limit });
     if (!more && messages.length === 0) this.complete = true;
     return messages;
   }
 
-  /** Reads a page of older ones. Says whether anything came. */
-  async older() {
+  /** Reads a page of older ones. Says whether anything came. @param {boolean} urgent whether somebody looks at where they will be */
+  async older(urgent) {
     if (this.complete || this.loading) return false;
     this.loading = true;
     this.trouble = null;
@@ -135,7 +137,7 @@ export class Messages {
         return messages.length > 0;
       }
       const { first } = this;
-      const page = (await this.before(first)).filter(({ seq }) => seq !== null && seq < first);
+      const page = (await this.before(first, urgent ? LONG_PAGE : PAGE)).filter(({ seq }) => seq !== null && seq < first);
       // Something newer may have come in between; what is older has not.
       if (this.first === first) this.items = [...page, ...this.items];
       if (this.first === 1) this.complete = true;

@@ -13,7 +13,7 @@ import { Messages, keyOf } from "./messages.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("../src/index.js").Message} Message */
 
-/** Nearer to the top than this, older messages are fetched. */
+/** Nearer to the first message that was read than this, in pixels, older ones are fetched. */
 const OLDER_WITHIN = 2400;
 /** What was read is told at most so often, in milliseconds. */
 const READ_PAUSE = 400;
@@ -72,6 +72,7 @@ export class Thread {
       key: keyOf,
       make: makeRow,
       fill: (row, /** @type {Message[]} */ items, index) => fillRow(row, items, index, state.user, this.mark, this.unfolded, actions),
+      before: () => (this.messages.complete ? 0 : Math.max(0, (this.messages.first ?? 1) - 1)),
       estimate: (/** @type {Message[]} */ items, index) => estimateRow(items, index, this.log.clientWidth),
     });
     this.element = el("section", { class: "thread", "aria-label": texts.conversation },
@@ -93,6 +94,7 @@ export class Thread {
   /** Reads and shows the messages. @param {Promise<import("../src/index.js").Conversation | null>} conversation */
   async open(conversation) {
     const known = await conversation;
+    if (known && !this.state.conversations.has(this.other)) this.state.conversations.set(this.other, known);
     const unread = known?.unread ?? 0;
     if (known?.draft) this.composer.set(known.draft);
     await this.messages.start(unread);
@@ -157,7 +159,7 @@ export class Thread {
     this.pill.hidden = !away;
     say(this.pillText, this.unseen > 0 ? texts.newBelow(this.unseen) : "");
     set(this.pill, "aria-label", this.unseen > 0 ? `${texts.newBelow(this.unseen)}. ${texts.toNewest}` : texts.toNewest);
-    if (this.log.scrollTop < OLDER_WITHIN) this.fetchOlder();
+    if (this.list.aboveEdge < OLDER_WITHIN) this.fetchOlder();
     this.attended();
   }
 
@@ -166,13 +168,11 @@ export class Thread {
     if (!this.ready || messages.complete || messages.loading) return;
     if (messages.trouble && this.state.client.connection.state !== "connected") return this.showLead();
     this.loadingTimer = setTimeout(() => this.showLead(), LOADING_PAUSE);
-    void messages.older().then((some) => {
+    void messages.older(this.list.aboveEdge < 0).then((some) => {
       clearTimeout(this.loadingTimer);
       if (this.leaving.signal.aborted) return;
-      if (some) {
-        this.list.setItems(messages.items);
-        this.moved();
-      }
+      this.list.setItems(messages.items);
+      if (some) this.moved();
       this.showLead();
     });
   }

@@ -21,31 +21,45 @@ async function files() {
   return new Map([...kept.map((path) => [`/web/${path.slice(web.length)}`, path]), ["/web/src/index.js", join(fake, "index.js")]]);
 }
 
-/** @returns {Promise<{ url: string, close: () => Promise<void> }>} */
 export async function serveFake() {
   const known = await files();
+  /** @type {Map<string, (body: string) => string>} */
+  const changes = new Map();
   const policy = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'; object-src 'none'";
-  const hash = createHash("sha256");
-  for (const path of [...known.values()].sort()) hash.update(await readFile(path));
-  const version = hash.digest("hex").slice(0, 16);
+
+  /** @param {string} name @param {string} path */
+  async function read(name, path) {
+    const body = await readFile(path);
+    const change = changes.get(name);
+    return change ? Buffer.from(change(body.toString())) : body;
+  }
+
+  async function worker() {
+    const hash = createHash("sha256");
+    for (const [name, path] of known) hash.update(await read(name, path));
+    const names = [...known.keys()].filter((name) => !name.endsWith("/sw.js") && !name.endsWith("/index.html"));
+    return JSON.stringify({ version: hash.digest("hex").slice(0, 16), files: ["/", ...names] });
+  }
+
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://site");
-    const path = pathname === "/" ? known.get("/web/chat/index.html") : known.get(pathname);
+    const name = pathname === "/" ? "/web/chat/index.html" : pathname;
+    const path = known.get(name);
     if (!path) return void response.writeHead(404).end("no such file");
-    let body = await readFile(path);
-    if (pathname.endsWith("/sw.js")) {
-      const names = [...known.keys()].filter((name) => !name.endsWith("/sw.js") && !name.endsWith("/index.html"));
-      body = Buffer.concat([Buffer.from(`self.kept = ${JSON.stringify({ version, files: ["/", ...names] })};\n`), body]);
-    }
-    response.writeHead(200, { "content-type": types[extname(path)], "content-security-policy": policy, "cache-control": "no-cache", "service-worker-allowed": "/" }).end(body);
+    let body = await read(name, path);
+    if (pathname.endsWith("/sw.js")) body = Buffer.concat([Buffer.from(`self.kept = ${await worker()};\n`), body]);
+    response.writeHead(200, {
+      "content-type": types[extname(path)], "content-security-policy": policy, "cache-control": "no-cache", "service-worker-allowed": "/",
+    }).end(body);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(null)));
-  const url = `http://127.0.0.1:${server.address().port}`;
   return {
-    url,
+    url: `http://127.0.0.1:${server.address().port}`,
+    /** Serves a file changed from now on: another version of the page. @param {string} name @param {(body: string) => string} change */
+    change: (name, change) => void changes.set(name, change),
     close: () => new Promise((resolve) => {
       server.closeAllConnections();
-      server.close(() => resolve());
+      server.close(() => resolve(null));
     }),
   };
 }
