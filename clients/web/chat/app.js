@@ -27,7 +27,7 @@ export function startApp(state, place, to) {
   const nothing = el("div", { class: "nothing" }, bird(), el("h2", {}, texts.chooseTitle),
     el("p", {}, texts.chooseHint), el("kbd", { class: "only-keyboard" }, jumpKeys));
   const pane = el("div", { class: "pane" }, nothing);
-  const app = el("main", { class: "app" }, people.element, pane, makeDetails(state));
+  const app = el("main", { class: "app" }, el("h1", { class: "unseen" }, texts.appName), people.element, pane, makeDetails(state));
   place.replaceChildren(makeNotices(state, leave), app, jump.element, settings);
 
   /** The address of a conversation, so that the browser's own ways back work. @param {string | null} user */

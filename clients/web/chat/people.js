@@ -34,7 +34,7 @@ export class People {
     this.element = el("nav", { class: "people", "aria-label": texts.people },
       el("header", { class: "head" },
         this.me,
-        el("div", { class: "who" }, el("h1", { dir: "auto" }, state.user), makeConnection(state)),
+        el("div", { class: "who" }, el("h2", { dir: "auto" }, state.user), makeConnection(state)),
         el("button", { class: "button", type: "button", "aria-label": texts.peopleNew, title: `${texts.peopleNew} (${jumpKeys})`, onclick: actions.jump }, icon("add"))),
       el("div", { class: "scroll" }, this.list, this.more, this.empty));
     state.addEventListener("people", () => this.show());
