@@ -1,6 +1,11 @@
-// The API of the browser SDK (package name `whimbrel`, folder clients/web, entry clients/web/src/index.js).
-// Numbers: conversation ids, sequence numbers and times are JS numbers here (the codec keeps u64 faithful as bigint; the layer above
-// refuses with a clear error what is beyond 2^53-1).
+// The API of the browser SDK. README.md tells it with examples.
+// Conversation ids, sequence numbers and times (milliseconds since 1970) are numbers; what is beyond 2^53-1 is refused with an error.
+
+/** Every error of the SDK: `code` is for programs, `message` says what was wrong and what to do. */
+export class WhimbrelError extends Error {
+  readonly code: string;
+  constructor(code: string, message: string);
+}
 
 /** Opens the device's store and starts connecting. Resolves when the local store can be read: never waits for the network. */
 export function openClient(options: ClientOptions): Promise<Client>;
@@ -22,6 +27,7 @@ export interface Connection {
   transport: Transport;
   error?: { code: string; message: string };                 // why, when offline or ended
   retryAt?: number;                                          // ms since 1970, when offline
+  warning?: { code: string; message: string };               // the browser keeps nothing: messages are lost with the tab
 }
 
 export interface Conversation {

@@ -20,7 +20,7 @@
  * @property {bigint} ours the same of this outbox
  */
 
-/** @typedef {{ agreed: "agreed" | "renumbered" } | { agreed: "disagreed", why: Disagreement }} Agreement */
+/** @typedef {{ agreed: "agreed" } | { agreed: "renumbered" } | { agreed: "disagreed", why: Disagreement }} Agreement */
 
 export const NO_NONCE = "0000000000000000";
 

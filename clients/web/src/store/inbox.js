@@ -272,7 +272,7 @@ export function takeHistory(db, me, page, from, direction) {
     const row = await changes.conversation(toNumber(page.conversation));
     const messages = page.messages.map((message) => messageRow(row.id, message));
     const [first, last] = [messages[0], messages[messages.length - 1]];
-    if (!first) return { id: row.id, other: row.other, messages };
+    if (!first) return { row, messages, changed: false };
     const range = { lower: /** @type {[number, number]} */ ([row.id, first.seq]), upper: /** @type {[number, number]} */ ([row.id, last.seq]) };
     /** @type {Map<number, MessageRow>} */
     const known = new Map((await tx.all("messages", range)).map((found) => [found.seq, found]));
@@ -296,6 +296,6 @@ export function takeHistory(db, me, page, from, direction) {
     }
     changes.recount.add(row.id);
     await changes.finish();
-    return { id: row.id, other: row.other, messages };
+    return { row, messages: messages.map((message) => known.get(message.seq) ?? message), changed: true };
   });
 }
