@@ -9,6 +9,7 @@ import { partsOf } from "../../chat/links.js";
 import { colourOf, initialsOf } from "../../chat/avatar.js";
 import { en } from "../../chat/texts/en.js";
 import { zh } from "../../chat/texts/zh.js";
+import { modulesOf } from "./modules.js";
 
 const chat = fileURLToPath(new URL("../../chat/", import.meta.url));
 const modules = (await readdir(chat)).filter((name) => name.endsWith(".js"));
@@ -41,19 +42,9 @@ test("nothing can put markup, scripts or inline style into the page", async () =
 });
 
 test("the page loads all of its modules at once, and no other", async () => {
-  const needed = new Set();
-  const walk = async (/** @type {URL} */ url) => {
-    const path = fileURLToPath(url);
-    if (needed.has(path)) return;
-    needed.add(path);
-    const source = await readFile(path, "utf8").catch(() => "");
-    for (const [, found] of source.matchAll(/^(?:import|export)\s[^;]*?from\s+"(\.[^"]+)"/gm)) await walk(new URL(found ?? "", url));
-  };
-  await walk(new URL("../../chat/main.js", import.meta.url));
   const html = await readFile(join(chat, "index.html"), "utf8");
   const named = [...html.matchAll(/<(?:link rel="modulepreload" href|script type="module" src)="\/web\/([^"]+)"/g)].map(([, path]) => path);
-  const web = fileURLToPath(new URL("../../", import.meta.url));
-  assert.deepEqual(named.sort(), [...needed].map((path) => path.slice(web.length)).sort());
+  assert.deepEqual(named.sort(), await modulesOf(), "run: node scripts/preload.js");
 });
 
 test("links lead where they seem to lead", () => {

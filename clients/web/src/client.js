@@ -1,0 +1,401 @@
+// What applications hold: reads the store, puts commands into the outbox, and tells what changed, whichever tab it happened in.
+
+import { Driver } from "./driver.js";
+import { randomHex } from "./environment.js";
+import { WhimbrelError, describe } from "./errors.js";
+import { utf8 } from "./codec/bytes.js";
+import { nameFault } from "./codec/types.js";
+import { toBigInt } from "./numbers.js";
+import { checked, newDevice, openStore } from "./open.js";
+import { Signals } from "./signals.js";
+import { takeHistory } from "./store/inbox.js";
+import { discard, enqueue, markRead, readRejected } from "./store/outbox.js";
+import { conversation, conversations, load, lookUp, messages, pendingMessage, saveDraft, storedMessage } from "./store/views.js";
+import { Tabs } from "./tabs.js";
+
+/** @typedef {import("./index.js").Message} Message */
+/** @typedef {import("./index.js").Target} Target */
+/** @typedef {import("./tabs.js").Note} Note */
+/** @typedef {{ command: import("./store/outbox.js").NewCommand, instead?: string, resolve: (row: import("./store/rows.js").OutboxRow) => void, reject: (why: unknown) => void }} Waiting */
+
+/** The longest text of a message, in bytes of UTF-8. */
+const TEXT_MAX = 61_440;
+/** Messages that are stored in one transaction. */
+const ENQUEUE_MAX = 256;
+const HISTORY_MAX = 500;
+const ONLINE_PAGES_MAX = 20;
+
+/** @implements {ClientInterface} */
+export class Client extends EventTarget {
+  /**
+   * @param {import("./index.js").ClientOptions} options
+   * @param {import("./environment.js").Environment} env
+   */
+  static async open(options, env) {
+    const wanted = checked(options);
+    const { db, name, warning } = await openStore(env, wanted);
+    try {
+      const loaded = await load(db, { user: wanted.user, device: wanted.device ?? newDevice() });
+      return new Client(env, wanted, db, name, loaded, warning);
+    } catch (why) {
+      db.close();
+      throw why;
+    }
+  }
+
+  /**
+   * @param {import("./environment.js").Environment} env
+   * @param {ReturnType<typeof checked>} options
+   * @param {import("./store/database.js").Database} db
+   * @param {string | undefined} name
+   * @param {import("./store/rows.js").Loaded} loaded
+   * @param {{ code: string, message: string } | undefined} warning
+   */
+  constructor(env, options, db, name, loaded, warning) {
+    super();
+    this.user = options.user;
+    this.device = loaded.device;
+    /** @type {import("./index.js").Connection} */
+    this.connection = { state: "connecting", transport: "none", ...(warning && { warning }) };
+    this.waiting = loaded.rows.filter((row) => !row.applied).length;
+    this.#env = env;
+    this.#options = options;
+    this.#db = db;
+    this.#warning = warning;
+    this.#signals = new Signals((type, detail) => this.#emit(type, detail), (note) => this.#tabs.toLeader(note), env);
+    db.onlost = (why) => void this.#lostStore(why);
+    this.#tabs = new Tabs(env, name, { lead: () => this.#lead(), note: (note) => this.#onNote(note) });
+    this.#tabs.join();
+    // Asked politely: the browser decides, and may otherwise throw the store away when it is short of space.
+    if (db.kind === "indexeddb") void env.storage?.persist().catch(() => false);
+  }
+
+  #env;
+  #options;
+  #db;
+  #warning;
+  #signals;
+  #tabs;
+  #closed = false;
+  /** @type {Driver | undefined} */
+  #driver = undefined;
+  /** @type {Waiting[]} */
+  #unstored = [];
+  #storing = false;
+
+  // From the local store.
+
+  async conversations() {
+    return conversations(this.#db, this.user);
+  }
+
+  /** @param {Target} of */
+  async conversation(of) {
+    return conversation(this.#db, this.user, target(of));
+  }
+
+  /**
+   * @param {Target} of
+   * @param {{ before?: number, after?: number, limit?: number }} [page]
+   */
+  async messages(of, page = {}) {
+    return messages(this.#db, this.user, target(of), page);
+  }
+
+  // From the server.
+
+  /**
+   * @param {Target} of
+   * @param {{ before?: number, after?: number, limit?: number }} page
+   * @returns {Promise<{ messages: Message[], more: boolean }>}
+   */
+  async loadHistory(of, page) {
+    return this.#tabs.ask("history", { of: target(of), page });
+  }
+
+  /** @returns {Promise<string[]>} */
+  async onlineUsers() {
+    return this.#tabs.ask("online", {});
+  }
+
+  // Into the outbox.
+
+  /**
+   * @param {Target} to
+   * @param {string} text
+   * @returns {Promise<Message>}
+   */
+  async send(to, text) {
+    // Half a surrogate pair cannot be sent: it becomes what it would become on the way.
+    const bytes = utf8(text);
+    if (bytes.length > TEXT_MAX) {
+      throw new WhimbrelError("tooLong", `the text has ${bytes.length} bytes, at most ${TEXT_MAX} are allowed: send several messages`);
+    }
+    if (text.trim() === "") throw new WhimbrelError("empty", "there is no text to send");
+    const found = await lookUp(this.#db, target(to));
+    return this.#send(found, new TextDecoder().decode(bytes));
+  }
+
+  /**
+   * @param {{ id: number | null, other: string, to: import("./store/rows.js").RowTarget }} where
+   * @param {string} text
+   * @param {string} [instead]
+   */
+  async #send({ id, other, to }, text, instead) {
+    const row = await this.#enqueue({ nonce: randomHex(8), time: this.#env.time(), body: { kind: "send", to, text } }, instead);
+    this.waiting += 1;
+    this.#tabs.toLeader({ type: "kick" });
+    this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
+    return pendingMessage(row, this.user, id);
+  }
+
+  /**
+   * Stores a command together with all that wait to be: one write to the disk serves them.
+   * @param {import("./store/outbox.js").NewCommand} command
+   * @param {string} [instead]
+   * @returns {Promise<import("./store/rows.js").OutboxRow>}
+   */
+  #enqueue(command, instead) {
+    if (this.#closed) throw new WhimbrelError("closed", "the client was closed");
+    return new Promise((resolve, reject) => {
+      this.#unstored.push({ command, instead, resolve, reject });
+      if (!this.#storing) void this.#store();
+    });
+  }
+
+  async #store() {
+    this.#storing = true;
+    for (let first; (first = this.#unstored[0]); ) {
+      const alone = this.#unstored.findIndex((waiting) => waiting.instead);
+      const batch = this.#unstored.splice(0, alone < 0 ? ENQUEUE_MAX : Math.min(Math.max(alone, 1), ENQUEUE_MAX));
+      try {
+        const rows = await enqueue(this.#db, batch.map((waiting) => waiting.command), first.instead);
+        batch.forEach((waiting, at) => waiting.resolve(rows[at]));
+      } catch (why) {
+        for (const waiting of batch) waiting.reject(why);
+      }
+    }
+    this.#storing = false;
+  }
+
+  /** @param {string} nonce */
+  async retry(nonce) {
+    const { body } = await readRejected(this.#db, nonce);
+    if (body.kind !== "send") throw new WhimbrelError("notFound", `no message with the nonce ${nonce} was rejected`);
+    return this.#send(await lookUp(this.#db, body.to), body.text, nonce);
+  }
+
+  /** @param {string} nonce */
+  async discard(nonce) {
+    const { body } = await discard(this.#db, nonce);
+    if (body.kind !== "send") return;
+    const { id, other } = await lookUp(this.#db, body.to);
+    this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
+  }
+
+  /**
+   * @param {Target} of
+   * @param {number} seq
+   */
+  async markRead(of, seq) {
+    toBigInt(seq, "the number of a message");
+    const { id, other } = await lookUp(this.#db, target(of));
+    if (id === null) return;
+    const mark = { conversation: id, seq, nonce: randomHex(8), time: this.#env.time() };
+    if (!(await markRead(this.#db, this.user, mark))) return;
+    this.waiting += 1;
+    this.#tabs.toLeader({ type: "kick" });
+    this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
+  }
+
+  /**
+   * @param {Target} of
+   * @param {string} text
+   */
+  async saveDraft(of, text) {
+    const { id, other } = await lookUp(this.#db, target(of));
+    await saveDraft(this.#db, other, text);
+    this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
+  }
+
+  // Fleeting things.
+
+  /**
+   * @param {Target} to
+   * @param {boolean} active
+   */
+  typing(to, active) {
+    this.#signals.typing(target(to), active);
+  }
+
+  /** @param {{ users?: string[], everyone?: boolean }} who */
+  watch(who) {
+    this.#signals.watch(who);
+  }
+
+  /** @param {string} user */
+  presence(user) {
+    return this.#signals.presence(user);
+  }
+
+  reconnect() {
+    this.#tabs.toLeader({ type: "reconnect" });
+  }
+
+  async close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#signals.close();
+    await this.#tabs.close();
+    this.#db.close();
+    this.#show({ state: "ended", transport: "none", error: { code: "closed", message: "the client was closed" } });
+  }
+
+  // Between tabs.
+
+  async #lead() {
+    const { url, token, transport } = this.#options;
+    const tabs = this.#tabs;
+    const driver = new Driver({
+      env: this.#env, db: this.#db, user: this.user, device: this.device, token, url, transport,
+      status: () => this.#tellState(),
+      changed: (conversations) => {
+        tabs.tell({ type: "changed", conversations });
+        this.#tellState();
+      },
+      received: (row) => tabs.tell({ type: "message", message: storedMessage(row, this.user, { id: row.conversation, kind: "direct", members: [], other: "", newest: 0, last: null, unread: 0 }) }),
+      signal: (signal) => tabs.tell({ type: "signal", signal }),
+      reset: (reason) => tabs.tell({ type: "reset", reason }),
+      conflict: (message) => tabs.tell({ type: "conflict", message }),
+      watch: () => this.#signals.wanted(),
+    });
+    this.#driver = driver;
+    this.#signals.lead();
+    try {
+      await driver.start();
+    } catch (why) {
+      this.#show({ state: "ended", transport: "none", error: describe(why) });
+    }
+    return async () => {
+      this.#driver = undefined;
+      await driver.stop();
+    };
+  }
+
+  #tellState() {
+    if (this.#driver) this.#tabs.tell({ type: "state", connection: this.#driver.connection, waiting: this.#driver.waiting });
+  }
+
+  /** @param {Note} note */
+  #onNote(note) {
+    const { type } = note;
+    if (this.#closed) return;
+    if (type === "state") {
+      this.waiting = note.waiting;
+      this.#show(note.connection);
+    } else if (type === "changed") this.#emit("change", { conversations: note.conversations });
+    else if (type === "message") this.#emit("message", note.message);
+    else if (type === "reset") this.#emit("reset", { reason: note.reason });
+    else if (type === "conflict") this.#emit("conflict", { message: note.message });
+    else if (type === "signal") this.#signals.onSignal(note.signal);
+    else if (type === "leads") this.#signals.onLeader();
+    else if (this.#driver) this.#asLeader(note, this.#driver);
+  }
+
+  /**
+   * @param {Note} note
+   * @param {Driver} driver
+   */
+  #asLeader(note, driver) {
+    if (note.type === "kick") void driver.kick().then(() => this.#tellState(), () => {});
+    else if (note.type === "reconnect") driver.reconnect();
+    else if (note.type === "typing") driver.signal({ typing: { to: frameTarget(note.target), active: note.active } });
+    else if (note.type === "watch" || note.type === "bye") {
+      if (this.#signals.onWish(note)) driver.watchAgain();
+    } else if (note.type === "who") {
+      this.#tabs.say({ type: "leads" });
+      this.#tellState();
+      const signal = { presence: this.#signals.known() };
+      if (signal.presence.length > 0) this.#tabs.say({ type: "signal", signal });
+    } else if (note.type === "ask") {
+      const answer = note.what === "history" ? this.#history(driver, note.args) : this.#online(driver);
+      answer.then((result) => this.#tabs.answer(note, { result }), (why) => this.#tabs.answer(note, { error: describe(why) }));
+    }
+  }
+
+  /**
+   * @param {Driver} driver
+   * @param {{ of: Target, page: { before?: number, after?: number, limit?: number } }} args
+   */
+  async #history(driver, { of, page: { before, after, limit = 50 } }) {
+    /** @type {"backwards" | "forwards"} */
+    const direction = after === undefined ? "backwards" : "forwards";
+    const from = (direction === "forwards" ? after : before) ?? 0;
+    const { to } = await lookUp(this.#db, of);
+    const count = Math.max(1, Math.min(limit, HISTORY_MAX));
+    const query = { of: frameTarget(to), from: toBigInt(from, "the number of a message"), direction, limit: count };
+    /** @type {import("./codec/frames.js").HistoryPage} */
+    const answer = await driver.ask({ kind: "history", body: query });
+    const { row, messages, changed } = await takeHistory(this.#db, this.user, answer, from, direction);
+    if (changed) this.#tabs.tell({ type: "changed", conversations: [{ id: row.id, other: row.other }] });
+    return { messages: messages.map((message) => storedMessage(message, this.user, row)), more: answer.more };
+  }
+
+  /** @param {Driver} driver */
+  async #online(driver) {
+    /** @type {string[]} */
+    const users = [];
+    for (let page = 0; page < ONLINE_PAGES_MAX; page++) {
+      const after = users.at(-1) ?? "";
+      /** @type {import("./codec/frames.js").OnlinePage} */
+      const answer = await driver.ask({ kind: "online", body: { after, limit: HISTORY_MAX } });
+      users.push(...answer.users);
+      if (!answer.more || answer.users.length === 0) break;
+    }
+    return users;
+  }
+
+  /** @param {import("./index.js").Connection} connection */
+  #show(connection) {
+    const before = JSON.stringify(this.connection);
+    this.connection = { ...connection, ...(this.#warning && { warning: this.#warning }) };
+    if (connection.state !== "connected") this.#signals.forget();
+    if (JSON.stringify(this.connection) !== before) this.#emit("connection", this.connection);
+  }
+
+  /** @param {WhimbrelError} why */
+  async #lostStore(why) {
+    await this.close();
+    this.#show({ state: "ended", transport: "none", error: describe(why) });
+  }
+
+  /**
+   * @param {string} type
+   * @param {unknown} detail
+   */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** @typedef {import("./index.js").Client} ClientInterface */
+
+/**
+ * @param {Target} of
+ * @returns {Target}
+ */
+function target(of) {
+  if (of && "user" in of) {
+    const fault = typeof of.user === "string" ? nameFault(of.user) : "it is not text";
+    if (fault) throw new WhimbrelError("badArgument", `${JSON.stringify(of.user)} cannot be the name of a user: ${fault}`);
+    return { user: of.user };
+  }
+  toBigInt(of?.conversation, "the number of a conversation");
+  return { conversation: of.conversation };
+}
+
+/**
+ * @param {Target} of
+ * @returns {import("./codec/frames.js").Target}
+ */
+const frameTarget = (of) => ("user" in of ? of : { conversation: BigInt(of.conversation) });

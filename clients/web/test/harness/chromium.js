@@ -1,0 +1,40 @@
+// A real Chromium, and what tests do in its pages.
+
+import { chromium } from "playwright-core";
+
+/** Where Chromium is, unless CHROMIUM says. */
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+
+export const launch = () =>
+  chromium.launch({
+    executablePath: CHROMIUM,
+    headless: true,
+    args: ["--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    ignoreDefaultArgs: ["--disable-quic"],
+  });
+
+/**
+ * Opens a client in a page, as `window.client`; what happened to it is in `window.seen`.
+ * @param {import("playwright-core").Page} page
+ * @param {Record<string, unknown>} options
+ */
+export async function openClient(page, options) {
+  await page.evaluate(async (options) => {
+    const global = /** @type {any} */ (window);
+    const { openClient } = await import(/** @type {any} */ ("/index.js"));
+    global.seen = [];
+    global.client = await openClient(options);
+    for (const type of ["connection", "message", "reset", "conflict", "typing", "presence"]) {
+      global.client.addEventListener(type, (/** @type {any} */ event) => global.seen.push([type, event.detail]));
+    }
+  }, options);
+}
+
+/**
+ * Waits until an expression about `client` and `seen` is true in the page.
+ * @param {import("playwright-core").Page} page
+ * @param {string} expression
+ */
+export async function until(page, expression) {
+  await page.waitForFunction(`(async () => { const { client, seen } = window; return ${expression}; })()`, undefined, { polling: 50, timeout: 20_000 });
+}
