@@ -33,6 +33,8 @@ export class State extends EventTarget {
     this.typing = new Set();
     /** @type {string | null} the other member of the open conversation */
     this.open = null;
+    /** Whether everybody's presence is watched, in this session. */
+    this.everyone = false;
     /** @type {Set<string>} events to be told at the end of this turn */
     this.due = new Set();
     this.listen();
@@ -51,7 +53,9 @@ export class State extends EventTarget {
   /** @param {string} user */
   presence(user) {
     if (user === this.user) return this.client.connection.state === "connected" ? "online" : "unknown";
-    return this.client.presence(user);
+    const told = this.client.presence(user);
+    // Of everybody who is watched only those are told of who are online.
+    return told === "unknown" && this.everyone ? "offline" : told;
   }
 
   /** The draft in the open conversation's box changed: the list shows it once the box is left.
@@ -66,6 +70,7 @@ export class State extends EventTarget {
   show(other) {
     if (other === this.open) return;
     this.open = other;
+    if (!this.everyone && this.client.connection.state === "connected") this.watchSome();
     this.tell("open");
     this.tell("people");
   }
@@ -76,7 +81,11 @@ export class State extends EventTarget {
       this.tell("connection");
       this.tell("people");
       if (client.connection.state === "connected") this.watch().catch(() => {});
-      else this.online.clear();
+      else {
+        this.online.clear();
+        this.typing.clear();
+        this.everyone = false;
+      }
     });
     client.addEventListener("change", (event) => this.changed(/** @type {CustomEvent} */ (event).detail.conversations));
     client.addEventListener("presence", (event) => {
@@ -126,9 +135,16 @@ export class State extends EventTarget {
   async watch() {
     const online = await this.client.onlineUsers();
     this.online = new Set(online);
-    if (online.length <= WATCH_EVERYONE_MAX) this.client.watch({ everyone: true });
-    else this.client.watch({ users: [...this.conversations.keys()].slice(0, WATCH_MAX) });
+    this.everyone = online.length <= WATCH_EVERYONE_MAX;
+    if (this.everyone) this.client.watch({ everyone: true });
+    else this.watchSome();
     this.tell("people");
+  }
+
+  /** Those one talks to, and first of all whom one looks at. */
+  watchSome() {
+    const users = [...(this.open === null ? [] : [this.open]), ...this.conversations.keys()];
+    this.client.watch({ users: [...new Set(users)].slice(0, WATCH_MAX) });
   }
 
   /** @param {string} name @param {unknown} [detail] with a detail it is told at once, as each matters */
