@@ -101,7 +101,9 @@ fn what_did_not_change_is_not_sent_again() {
 fn files_that_are_not_of_the_page_are_not_served() {
     run(async {
         let server = ServerProcess::start();
-        for path in ["/web/", "/web/nothing.js", "/web/chat/index.html", "/web/chat/tsconfig.json", "/web/../Cargo.toml", "/web/%2e%2e/Cargo.toml"] {
+        for path in
+            ["/web/", "/web/nothing.js", "/web/chat/index.html", "/web/chat/tsconfig.json", "/web/../Cargo.toml", "/web/%2e%2e/Cargo.toml"]
+        {
             assert_eq!(http_get(server.http, path, &[]).await.status(), 404, "{path}");
         }
     });
@@ -114,7 +116,8 @@ fn the_worker_keeps_everything_and_changes_with_the_policy() {
         let worker = http_get(server.http, "/web/chat/sw.js", &[]).await;
         assert_eq!(header(&worker, "service-worker-allowed"), "/");
         let script = String::from_utf8(worker.body().to_vec()).unwrap();
-        let kept: Value = serde_json::from_str(script.lines().next().unwrap().trim_start_matches("self.kept = ").trim_end_matches(';')).unwrap();
+        let kept: Value =
+            serde_json::from_str(script.lines().next().unwrap().trim_start_matches("self.kept = ").trim_end_matches(';')).unwrap();
         let files: Vec<&str> = kept["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
         assert!(files.contains(&"/") && files.contains(&"/web/chat/main.js") && !files.contains(&"/web/chat/sw.js"), "{files:?}");
         for file in &files {

@@ -5,6 +5,7 @@ import { el } from "./dom.js";
 import { bird } from "./icons.js";
 import { makeJump } from "./jump.js";
 import { texts } from "./language.js";
+import { Messages } from "./messages.js";
 import { makeNotices } from "./notices.js";
 import { People } from "./people.js";
 import { jumpKeys, makeSettings } from "./settings.js";
@@ -14,8 +15,9 @@ import { Thread } from "./thread.js";
 const SWIPE = 80;
 const SWIPE_SLOPE = 2.5;
 
-/** @param {import("./state.js").State} state @param {HTMLElement} place @param {string | null} to */
-export function startApp(state, place, to) {
+/** @param {import("./state.js").State} state @param {HTMLElement} place
+ * @param {Messages | null} first the conversation to begin with; its messages are on their way */
+export function startApp(state, place, first) {
   /** @type {Thread | null} */
   let thread = null;
   const narrow = matchMedia("(max-width: 899.98px)");
@@ -39,8 +41,8 @@ export function startApp(state, place, to) {
     return url;
   }
 
-  /** @param {string | null} user */
-  function show(user) {
+  /** @param {string | null} user @param {Messages | null} [messages] */
+  function show(user, messages) {
     if (user === state.open && (thread !== null) === (user !== null)) return;
     thread?.close();
     thread = null;
@@ -48,7 +50,7 @@ export function startApp(state, place, to) {
     app.classList.toggle("has-open", user !== null);
     nothing.hidden = user !== null;
     if (user === null) return;
-    const shown = new Thread(state, user, back);
+    const shown = new Thread(state, messages ?? new Messages(state.client, user), back);
     thread = shown;
     pane.append(shown.element);
     const known = state.conversations.get(user);
@@ -119,9 +121,9 @@ export function startApp(state, place, to) {
   // Above the keyboard of a phone, where the browser does not see to it.
   const fit = () => document.documentElement.style.setProperty("--height", `${visualViewport?.height ?? innerHeight}px`);
   visualViewport?.addEventListener("resize", fit);
-  fit();
 
+  const to = first?.other ?? null;
   history.replaceState(history.state, "", address(to));
-  show(to);
+  show(to, first);
   people.show();
 }

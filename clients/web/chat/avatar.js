@@ -37,11 +37,16 @@ export function colourOf(id) {
   return "rgb(51 51 51)";
 }
 
-const segments = new Intl.Segmenter();
+/** @type {Intl.Segmenter | undefined} */
+let segmenter;
 
 /** One letter as people see it, of each of the first two words. @param {string} id */
 export function initialsOf(id) {
+  // Most names, without what it takes to find letters of every script.
+  if (/^[\w\s.@-]*$/.test(id)) return (id.match(/[A-Za-z0-9]+/g) ?? ["?"]).slice(0, 2).map((word) => word[0]).join("").toUpperCase();
   const words = id.split(/[\s._\-@]+/u).filter((word) => /[\p{L}\p{N}\p{S}]/u.test(word)).slice(0, 2);
+  segmenter ??= new Intl.Segmenter();
+  const segments = segmenter;
   const first = (/** @type {string} */ word) => [...segments.segment(word)].find(({ segment }) => /[\p{L}\p{N}\p{S}]/u.test(segment))?.segment ?? "";
   return words.map(first).join("").toUpperCase() || "?";
 }

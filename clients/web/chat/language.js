@@ -50,15 +50,26 @@ export function chooseLanguage(tag) {
   location.replace(address);
 }
 
-const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
-const weekday = new Intl.DateTimeFormat(locale, { weekday: "short" });
-const longWeekday = new Intl.DateTimeFormat(locale, { weekday: "long" });
-const monthDay = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
-const longMonthDay = new Intl.DateTimeFormat(locale, { weekday: "long", month: "long", day: "numeric" });
-const full = new Intl.DateTimeFormat(locale, { dateStyle: "short" });
-const longFull = new Intl.DateTimeFormat(locale, { dateStyle: "long" });
-const exact = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "medium" });
-const number = new Intl.NumberFormat(locale);
+/** Made when it is first needed: each takes a browser some milliseconds, and a page starts with one or two of them.
+ * @param {Intl.DateTimeFormatOptions} options @returns {(time: number) => string} */
+function format(options) {
+  /** @type {Intl.DateTimeFormat | undefined} */
+  let made;
+  return (time) => (made ??= new Intl.DateTimeFormat(locale, options)).format(time);
+}
+
+const weekday = format({ weekday: "short" });
+const longWeekday = format({ weekday: "long" });
+const monthDay = format({ month: "short", day: "numeric" });
+const longMonthDay = format({ weekday: "long", month: "long", day: "numeric" });
+const full = format({ dateStyle: "short" });
+const longFull = format({ dateStyle: "long" });
+
+/** `14:03`. */
+export const clockTime = format({ hour: "2-digit", minute: "2-digit" });
+
+/** Everything there is to say about a time. */
+export const exactTime = format({ dateStyle: "full", timeStyle: "medium" });
 
 const DAY = 24 * 60 * 60 * 1000;
 
@@ -68,18 +79,12 @@ export function dayOf(time) {
   return Math.floor(Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / DAY);
 }
 
-/** `14:03`. @param {number} time */
-export const clockTime = (time) => clock.format(time);
-
-/** Everything there is to say about a time. @param {number} time */
-export const exactTime = (time) => exact.format(time);
-
 /** As short as a list wants it: the time today, the weekday this week, else the date. @param {number} time */
 export function shortDate(time) {
   const days = dayOf(Date.now()) - dayOf(time);
-  if (days <= 0) return clock.format(time);
-  if (days < 7) return weekday.format(time);
-  return days < 180 ? monthDay.format(time) : full.format(time);
+  if (days <= 0) return clockTime(time);
+  if (days < 7) return weekday(time);
+  return days < 180 ? monthDay(time) : full(time);
 }
 
 /** The name of a day, for the line between days. @param {number} time */
@@ -87,9 +92,9 @@ export function dayName(time) {
   const days = dayOf(Date.now()) - dayOf(time);
   if (days <= 0) return texts.today;
   if (days === 1) return texts.yesterday;
-  if (days < 7) return longWeekday.format(time);
-  return days < 180 ? longMonthDay.format(time) : longFull.format(time);
+  if (days < 7) return longWeekday(time);
+  return days < 180 ? longMonthDay(time) : longFull(time);
 }
 
 /** A count, with `99+` where it would not fit. @param {number} count */
-export const shortCount = (count) => (count > 99 ? `${number.format(99)}+` : number.format(count));
+export const shortCount = (count) => (count > 99 ? "99+" : String(count));

@@ -6,6 +6,7 @@ import { startApp } from "./app.js";
 import { el } from "./dom.js";
 import { language, texts } from "./language.js";
 import { askName } from "./login.js";
+import { Messages } from "./messages.js";
 import { State } from "./state.js";
 
 const place = /** @type {HTMLElement} */ (document.getElementById("page"));
@@ -19,9 +20,11 @@ async function start() {
   document.title = texts.appName;
   const user = asked.get("as")?.trim() || (await askName(place));
   const client = await openClient({ user, transport: transportOf(asked.get("transport")) });
+  const to = asked.get("to")?.trim();
+  const first = to ? new Messages(client, to) : null;
   rememberAccount(user);
   const state = new State(client);
-  startApp(state, place, asked.get("to")?.trim() || null);
+  startApp(state, place, first);
   addEventListener("online", () => client.reconnect());
   keepForOffline(state);
   await state.start();

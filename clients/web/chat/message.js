@@ -39,6 +39,12 @@ const states = {
 /** @type {WeakMap<HTMLElement, Parts>} */
 const partsOfRow = new WeakMap();
 
+/** The whole of a time, once somebody points at it. @param {Event} event */
+function explain(event) {
+  const time = /** @type {HTMLTimeElement} */ (event.currentTarget);
+  set(time, "title", exactTime(Date.parse(time.dateTime)));
+}
+
 /** @returns {HTMLElement} */
 export function makeRow() {
   const day = el("div", { class: "day", hidden: true }, el("span"));
@@ -46,7 +52,7 @@ export function makeRow() {
   const side = el("div", { class: "side" });
   const name = el("span", { class: "name" });
   const text = el("span", { class: "text" });
-  const time = el("time", { dir: "ltr" });
+  const time = el("time", { dir: "ltr", onpointerenter: explain });
   const state = el("span", { class: "state" });
   const bubble = el("div", { class: "bubble", dir: "auto" }, text, el("span", { class: "meta" }, time, state));
   const after = el("div", { class: "after" });
@@ -106,7 +112,6 @@ export function fillRow(row, items, index, user, mark, unfolded, actions) {
   say(parts.time, clock);
   set(parts.bubble, "data-time", clock);
   set(parts.time, "datetime", new Date(message.time).toISOString());
-  set(parts.time, "title", exactTime(message.time));
   const shown = first && !own;
   if (shown !== parts.side.hasChildNodes()) parts.side.replaceChildren(...(shown ? [avatar(message.from, "small")] : []));
   parts.name.classList.toggle("quiet", !shown);

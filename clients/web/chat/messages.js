@@ -32,7 +32,7 @@ function adjoining(page, before) {
 const stored = (messages) => messages.filter(({ seq }) => seq !== null);
 
 export class Messages {
-  /** @param {Client} client @param {string} other */
+  /** Begins to read at once. @param {Client} client @param {string} other */
   constructor(client, other) {
     this.client = client;
     this.other = other;
@@ -46,12 +46,18 @@ export class Messages {
     this.loading = false;
     this.refreshing = false;
     this.again = false;
+    /** Done once the newest are here. */
+    this.started = this.start();
   }
 
-  /** Reads the newest, and all that is unread if that is not too much. @param {number} unread */
-  async start(unread) {
-    const limit = unread > UNREAD_MAX ? FIRST_PAGE : FIRST_PAGE + unread;
-    this.take(await this.client.messages(this.of, { limit }));
+  async start() {
+    this.take(await this.client.messages(this.of, { limit: FIRST_PAGE }));
+  }
+
+  /** Reads back to the first unread one too, if that is not too far. @param {number} unread */
+  async reach(unread) {
+    if (unread < this.items.length || unread > UNREAD_MAX || this.complete) return;
+    this.take(await this.client.messages(this.of, { limit: FIRST_PAGE + unread }));
   }
 
   /** @param {Message[]} page the newest */

@@ -10,6 +10,7 @@ export function makeNotices(state, leave) {
   const element = el("div", { class: "notices", role: "alert" });
   /** @type {HTMLElement | null} */
   let ended = null;
+  let warned = "";
 
   /** @param {string} text @param {{ loss?: boolean, action?: [string, () => void], closable?: boolean }} how */
   function add(text, { loss = false, action, closable = true }) {
@@ -24,6 +25,10 @@ export function makeNotices(state, leave) {
 
   function connection() {
     const { connection: now } = state.client;
+    if (now.warning && now.warning.code !== warned) {
+      warned = now.warning.code;
+      add(texts.nothingKept, { loss: true });
+    }
     if (now.state !== "ended") {
       ended?.remove();
       ended = null;

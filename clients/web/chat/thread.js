@@ -8,9 +8,10 @@ import { icon } from "./icons.js";
 import { texts } from "./language.js";
 import { VirtualList } from "./list.js";
 import { estimateRow, fillRow, isFirstNew, makeRow } from "./message.js";
-import { Messages, keyOf } from "./messages.js";
+import { keyOf } from "./messages.js";
 
 /** @typedef {import("./state.js").State} State */
+/** @typedef {import("./messages.js").Messages} Messages */
 /** @typedef {import("../src/index.js").Message} Message */
 
 /** Nearer to the first message that was read than this, in pixels, older ones are fetched. */
@@ -28,11 +29,12 @@ const ANNOUNCE_MAX = 3;
 export const nameOf = (state, other) => (other === state.user ? texts.notes : other);
 
 export class Thread {
-  /** @param {State} state @param {string} other @param {() => void} back */
-  constructor(state, other, back) {
+  /** @param {State} state @param {Messages} messages of the conversation @param {() => void} back */
+  constructor(state, messages, back) {
+    const { other } = messages;
     this.state = state;
     this.other = other;
-    this.messages = new Messages(state.client, other);
+    this.messages = messages;
     /** @type {number | null} what was read when it was opened, or when the page was left: the line before what is new stands there */
     this.mark = null;
     this.unseen = 0;
@@ -93,11 +95,12 @@ export class Thread {
 
   /** Reads and shows the messages. @param {Promise<import("../src/index.js").Conversation | null>} conversation */
   async open(conversation) {
-    const known = await conversation;
+    // Both at once: each is a turn of the device's database.
+    const [known] = await Promise.all([conversation, this.messages.started]);
     if (known && !this.state.conversations.has(this.other)) this.state.conversations.set(this.other, known);
     const unread = known?.unread ?? 0;
     if (known?.draft) this.composer.set(known.draft);
-    await this.messages.start(unread);
+    if (unread > 0) await this.messages.reach(unread);
     if (this.leaving.signal.aborted) return;
     if (known && unread > 0) this.mark = known.read;
     const { items } = this.messages;

@@ -87,6 +87,7 @@ export const en = {
   endedOther: (/** @type {string} */ why) => `The server ended this session: ${why}`,
   reset: "The server could not continue where this device left off. The conversations were loaded again.",
   conflict: (/** @type {string} */ why) => `This device and the server disagreed about what was sent: ${why}`,
+  nothingKept: "This browser keeps nothing for this page: messages are lost when this tab is closed. Leave private browsing, or free some space.",
   newVersion: "A new version of this page is ready.",
   reload: "Reload",
   dismiss: "Dismiss",

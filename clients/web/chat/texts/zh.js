@@ -81,6 +81,7 @@ export const zh = {
   endedOther: (why) => `服务器结束了此次连接：${why}`,
   reset: "服务器无法从此设备上次的位置继续，会话已重新加载。",
   conflict: (why) => `此设备与服务器的发送记录不一致：${why}`,
+  nothingKept: "此浏览器不为本页面保存任何内容：关闭此标签页后消息会丢失。请退出无痕浏览，或释放一些空间。",
   newVersion: "此页面有新版本。",
   reload: "重新加载",
   dismiss: "关闭提示",
