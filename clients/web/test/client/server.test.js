@@ -2,14 +2,17 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { openTab, until } from "../harness/client.js";
+import { closeAll, openTab, until } from "../harness/client.js";
 import { FakeBrowser } from "../harness/environment.js";
 import { Server } from "../harness/server.js";
 
 /** @type {Server} */
 let server;
 before(async () => void (server = await Server.start()));
-after(() => server?.stop());
+after(async () => {
+  await closeAll();
+  await server?.stop();
+});
 
 let users = 0;
 /** A user that no other test has. */
@@ -44,7 +47,7 @@ test("what was written without a connection is sent, once and in order, when the
   await Promise.all([alice.connected(), bob.connected()]);
   await home.kill();
   await Promise.all(Array.from({ length: 50 }, (_, no) => alice.client.send({ user: b }, `message ${no}`)));
-  assert.equal(alice.client.waiting, 50);
+  await until(() => alice.client.waiting === 50, "all wait");
   await home.restart();
   alice.client.reconnect();
   bob.client.reconnect();

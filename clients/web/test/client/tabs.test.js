@@ -2,14 +2,17 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { openTab, until } from "../harness/client.js";
+import { closeAll, openTab, until } from "../harness/client.js";
 import { FakeBrowser } from "../harness/environment.js";
 import { Server } from "../harness/server.js";
 
 /** @type {Server} */
 let server;
 before(async () => void (server = await Server.start()));
-after(() => server?.stop());
+after(async () => {
+  await closeAll();
+  await server?.stop();
+});
 
 let users = 0;
 const someone = (/** @type {string} */ name) => `${name}${++users}`;

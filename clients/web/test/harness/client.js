@@ -19,6 +19,12 @@ export async function until(condition, what) {
   }
 }
 
+/** @type {Set<Client>} */
+const opened = new Set();
+
+/** Closes what a failed test has left open: nothing would end otherwise. */
+export const closeAll = () => Promise.all([...opened].map((client) => client.close()));
+
 /**
  * A client in a tab, with everything that its events said.
  * @param {import("../../src/index.js").ClientOptions} options
@@ -29,6 +35,7 @@ export async function openTab(options, browser = new FakeBrowser(), change = () 
   const env = browser.tab();
   change(env);
   const client = await Client.open(options, env);
+  opened.add(client);
   /** @type {[string, any][]} */
   const seen = [];
   for (const type of ["connection", "change", "message", "typing", "presence", "reset", "conflict"]) {
