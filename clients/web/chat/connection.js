@@ -9,13 +9,13 @@ import { texts } from "./language.js";
 /** Names as people write them; not translated. */
 const transports = { webtransport: "WebTransport", websocket: "WebSocket", none: "" };
 
-/** @param {Client} client */
-export function connectionWord(client) {
-  const { state } = client.connection;
-  if (state === "connected") return texts.connected;
-  if (state === "connecting") return texts.connecting;
-  if (state === "ended") return texts.ended;
-  return client.waiting > 0 ? texts.disconnectedWaiting(client.waiting) : texts.disconnected;
+/** @param {State} state */
+export function connectionWord(state) {
+  const now = state.client.connection.state;
+  if (now === "connected") return texts.connected;
+  if (now === "connecting") return texts.connecting;
+  if (now === "ended") return texts.ended;
+  return state.waiting > 0 ? texts.disconnectedWaiting(state.waiting) : texts.disconnected;
 }
 
 /** @param {Client} client */
@@ -24,10 +24,10 @@ export function transportWords(client) {
   return name === "" ? texts.noTransport : texts.overTransport(name);
 }
 
-/** Both in one line. @param {Client} client */
-export function connectionFactWords(client) {
-  const over = client.connection.transport !== "none";
-  return over ? texts.connectionFact(connectionWord(client), transportWords(client)) : connectionWord(client);
+/** Both in one line. @param {State} state */
+export function connectionFactWords(state) {
+  const over = state.client.connection.transport !== "none";
+  return over ? texts.connectionFact(connectionWord(state), transportWords(state.client)) : connectionWord(state);
 }
 
 /** Why a session ended, for people. @param {{ code: string, message: string } | undefined} error */
@@ -50,7 +50,7 @@ export function makeConnection(state) {
     const { connection } = client;
     set(element, "data-transport", connection.transport);
     set(element, "data-connection", connection.state);
-    say(word, connectionWord(client));
+    say(word, connectionWord(state));
     const words = transportWords(client);
     say(transport, words);
     set(element, "title", connection.error ? `${words}. ${connection.error.message}` : words);

@@ -66,7 +66,7 @@ const full = format({ dateStyle: "short" });
 const longFull = format({ dateStyle: "long" });
 
 /** `14:03`. */
-export const clockTime = format({ hour: "2-digit", minute: "2-digit" });
+export const clockTime = format({ hour: "numeric", minute: "2-digit" });
 
 /** Everything there is to say about a time. */
 export const exactTime = format({ dateStyle: "full", timeStyle: "medium" });

@@ -171,7 +171,7 @@ function fillState(parts, message, own, actions) {
   const { nonce } = message;
   if (error === null || nonce === null) return parts.after.replaceChildren();
   parts.after.replaceChildren(
-    el("span", { class: "loss" }, texts.rejectedWhy(error)),
+    el("div", { class: "loss" }, texts.rejectedWhy(error)),
     el("button", { class: "link", type: "button", onclick: () => actions.retry(nonce) }, texts.retry),
     el("button", { class: "link", type: "button", onclick: () => actions.discard(nonce) }, texts.discard),
   );

@@ -27,7 +27,7 @@ export function languageChoice() {
 /** @param {State} state */
 export function connectionFact(state) {
   const fact = el("dd");
-  const show = () => say(fact, connectionFactWords(state.client));
+  const show = () => say(fact, connectionFactWords(state));
   state.addEventListener("connection", show);
   show();
   return fact;

@@ -35,6 +35,8 @@ export class State extends EventTarget {
     this.open = null;
     /** Whether everybody's presence is watched, in this session. */
     this.everyone = false;
+    /** How many messages wait to be sent. */
+    this.waiting = 0;
     /** @type {Set<string>} events to be told at the end of this turn */
     this.due = new Set();
     this.listen();
@@ -87,7 +89,10 @@ export class State extends EventTarget {
         this.everyone = false;
       }
     });
-    client.addEventListener("change", (event) => this.changed(/** @type {CustomEvent} */ (event).detail.conversations));
+    client.addEventListener("change", (event) => {
+      // What could not be read now is read with the next change.
+      this.changed(/** @type {CustomEvent} */ (event).detail.conversations).catch(() => {});
+    });
     client.addEventListener("presence", (event) => {
       const { user, state } = /** @type {CustomEvent} */ (event).detail;
       if (state === "online") this.online.add(user);
@@ -118,17 +123,27 @@ export class State extends EventTarget {
     const all = await this.client.conversations();
     this.conversations = new Map(all.map((conversation) => [conversation.other, conversation]));
     this.tell("people");
+    await this.countWaiting();
+  }
+
+  /** The SDK counts all commands that wait; people count messages. */
+  async countWaiting() {
+    const begun = [...this.conversations.values()].filter(({ last }) => last !== null && last.seq === null);
+    const pages = await Promise.all(begun.map(({ other }) => this.client.messages({ user: other }, { limit: 1 })));
+    const waiting = pages.flat().filter(({ state }) => state === "sending").length;
+    if (waiting === this.waiting) return;
+    this.waiting = waiting;
+    this.tell("connection");
   }
 
   /** @param {{ id: number | null, other: string }[]} which */
   async changed(which) {
     if (which.some(({ other }) => other === this.open)) this.tell("messages");
-    // What waits is said beside the connection.
-    this.tell("connection");
     if (which.length > READ_SINGLY_MAX) return this.readAll();
     const read = await Promise.all(which.map(({ other }) => this.client.conversation({ user: other })));
     for (const conversation of read) if (conversation) this.conversations.set(conversation.other, conversation);
     this.tell("people");
+    await this.countWaiting();
   }
 
   /** Who is online: everybody on a server of a size where one may know everybody, else those one talks to. */

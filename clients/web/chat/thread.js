@@ -198,7 +198,7 @@ export class Thread {
     const connected = state.client.connection.state === "connected";
     const presence = state.presence(other);
     const word = presence === "online" ? texts.online : presence === "offline" ? texts.offline : texts.presenceUnknown;
-    say(this.status, connected ? word : connectionWord(state.client));
+    say(this.status, connected ? word : connectionWord(state));
     set(this.status, "data-online", connected && presence === "online");
     const typing = state.typing.has(other);
     say(this.typingLine, typing ? texts.typing(other) : "");

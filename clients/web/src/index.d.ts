@@ -12,9 +12,11 @@ export function openClient(options: ClientOptions): Promise<Client>;
 
 export interface ClientOptions {
   user: string;
-  device?: string;            // default: made once at random ("web-xxxxxxxx"), kept in the store
+  /** Default: made once at random ("web-xxxxxxxx"), kept in the store. A device that is named has a store of its own. */
+  device?: string;
   token?: string;
-  url?: string;               // base address of the server; default: location.origin
+  /** Base address of the server; default: `location.origin`. */
+  url?: string;
   transport?: "auto" | "webtransport" | "websocket";
   store?: "indexeddb" | "memory";
 }
@@ -23,66 +25,111 @@ export type Target = { user: string } | { conversation: number };
 export type Transport = "webtransport" | "websocket" | "none";
 
 export interface Connection {
-  state: "connecting" | "connected" | "offline" | "ended";   // ended: do not connect again without the user (replaced, refused, unauthorized …)
+  /** "ended": do not connect again without the user (replaced, refused, unauthorized …). */
+  state: "connecting" | "connected" | "offline" | "ended";
   transport: Transport;
-  error?: { code: string; message: string };                 // why, when offline or ended
-  retryAt?: number;                                          // ms since 1970, when offline
-  warning?: { code: string; message: string };               // the browser keeps nothing: messages are lost with the tab
+  /** Why, when offline or ended; while connecting again, why the session before ended. */
+  error?: { code: string; message: string };
+  /** Milliseconds since 1970, when offline. */
+  retryAt?: number;
+  /** The browser keeps nothing here: messages that were not sent are lost with the tab. */
+  warning?: { code: string; message: string };
 }
 
 export interface Conversation {
-  id: number | null;          // null: begun here, not yet on the server
+  /** null: begun here, not yet on the server. */
+  id: number | null;
   kind: "direct";
   members: string[];
-  other: string;              // the other member of a direct conversation (the user itself for notes)
-  last: Message | null;       // newest, pending ones included
-  unread: number;             // messages of others beyond the user's read mark
-  read: number;               // the user's own read mark
+  /** The other member of a direct conversation (the user itself for notes). */
+  other: string;
+  /** Newest, pending ones included. */
+  last: Message | null;
+  /** Messages of others beyond the user's read mark, of those that are stored here. */
+  unread: number;
+  /** The user's own read mark. */
+  read: number;
   draft: string;
 }
 
 export interface Message {
   conversation: number | null;
-  seq: number | null;         // null while it waits
-  nonce: string | null;       // own messages sent by this device: stable from sending to sent (16 hex digits)
+  /** null while it waits. */
+  seq: number | null;
+  /** Own messages sent by this device: stable from sending to sent (16 hex digits). */
+  nonce: string | null;
   from: string;
-  time: number;               // server's once known, else the local clock
+  /** The server's once known, else the local clock's. */
+  time: number;
   text: string;
   state: "received" | "sending" | "sent" | "delivered" | "read" | "rejected";
-  error?: { code: string; message: string };   // of a rejected one
+  /** Of a rejected one. */
+  error?: { code: string; message: string };
+}
+
+export interface Page { before?: number; after?: number; limit?: number }
+
+/** What each event carries. Each is a hint to read again. */
+export interface ClientEvents {
+  connection: Connection;
+  /** Something stored about them changed, in any tab. */
+  change: { conversations: { id: number | null; other: string }[] };
+  /** A new one of somebody else was stored: for notifications; not those that came while the device was away. */
+  message: Message;
+  /** Ends by itself after 6 s. */
+  typing: { conversation: number; user: string; active: boolean };
+  presence: { user: string; state: "online" | "offline" };
+  /** What is held may have gaps ("trimmed"), or was of another log and is gone ("otherLog"). */
+  reset: { reason: string };
+  /** The outbox disagreed with the server (restored or cloned store); sorted out already. */
+  conflict: { message: string };
 }
 
 export interface Client extends EventTarget {
   readonly user: string;
   readonly device: string;
   readonly connection: Connection;
-  readonly waiting: number;                         // commands not yet known to be applied
+  /** Commands not yet known to be applied. */
+  readonly waiting: number;
 
   // From the local store, never from the network.
-  conversations(): Promise<Conversation[]>;         // newest first
+
+  /** Newest first. */
+  conversations(): Promise<Conversation[]>;
+  /** null where there is nothing: no message, none that waits, no draft. */
   conversation(of: Target): Promise<Conversation | null>;
-  messages(of: Target, page?: { before?: number; after?: number; limit?: number }): Promise<Message[]>; // rising; pending ones at the end of the newest page
-  // Asks the server for a page of history, stores it, resolves with whether there is more that way; rejects if it cannot be had (offline …).
-  loadHistory(of: Target, page: { before?: number; after?: number; limit?: number }): Promise<{ messages: Message[]; more: boolean }>;
+  /** Rising, at most 1000 (50 unless said); pending ones at the end of the newest page. Ends where something may be missing. */
+  messages(of: Target, page?: Page): Promise<Message[]>;
+
+  // From the server: rejects if it cannot be had (offline …).
+
+  /** Asks for a page of history (at most 500), stores it, and says whether there is more that way. */
+  loadHistory(of: Target, page: Page): Promise<{ messages: Message[]; more: boolean }>;
   onlineUsers(): Promise<string[]>;
 
-  send(to: Target, text: string): Promise<Message>; // resolves once it is durable on this device ("sending")
-  retry(nonce: string): Promise<Message>;           // sends a rejected one again (under a new nonce)
-  discard(nonce: string): Promise<void>;            // drops a rejected one
+  // Into the outbox: resolves once it is durable on this device.
+
+  send(to: Target, text: string): Promise<Message>;
+  /** Sends a rejected one again, under a new nonce. */
+  retry(nonce: string): Promise<Message>;
+  /** Drops a rejected one. */
+  discard(nonce: string): Promise<void>;
   markRead(of: Target, seq: number): Promise<void>;
   saveDraft(of: Target, text: string): Promise<void>;
-  typing(to: Target, active: boolean): void;        // a signal: may get lost; throttled by the SDK
-  watch(who: { users?: string[]; everyone?: boolean }): void;  // kept over reconnects by the SDK
+
+  // Fleeting.
+
+  /** A signal: may get lost; throttled by the SDK. */
+  typing(to: Target, active: boolean): void;
+  /** Whose presence is wanted, instead of what this tab said before; kept over reconnects. */
+  watch(who: { users?: string[]; everyone?: boolean }): void;
   presence(user: string): "online" | "offline" | "unknown";
-  reconnect(): void;                                // try now
+  /** Tries now, also after the connection ended. */
+  reconnect(): void;
+  /** Stores and acknowledges what is done, and lets another tab lead. What waits stays in the store. */
   close(): Promise<void>;
 
-  // Events (CustomEvent; each is a hint to read again): 
-  //  "connection" detail: Connection
-  //  "change"     detail: { conversations: Array<{ id: number | null; other: string }> }   something stored about them changed (any tab)
-  //  "message"    detail: Message              a new one of somebody else was stored (for notifications; at most the live ones)
-  //  "typing"     detail: { conversation: number; user: string; active: boolean }  (ends by itself after 6 s)
-  //  "presence"   detail: { user: string; state: "online" | "offline" }
-  //  "reset"      detail: { reason: string }   what is held may have gaps; the store was made right already
-  //  "conflict"   detail: { message: string }  the outbox disagreed with the server (restored or cloned store); sorted out already
+  addEventListener<K extends keyof ClientEvents>(
+    type: K, listener: (event: CustomEvent<ClientEvents[K]>) => void, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
 }

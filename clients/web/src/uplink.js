@@ -62,7 +62,10 @@ export class Uplink {
    * @param {Iterable<Command>} [pending] in order
    */
   constructor(state = emptyOutbox(), pending = []) {
-    this.state = { ...state };
+    // No more than this, whatever else the caller keeps with it: what it stores of the outbox must not overwrite that.
+    const { incarnation, applied, appliedNonce } = state;
+    /** @type {OutboxState} */
+    this.state = { incarnation, applied, appliedNonce };
     /** Not known to be applied: the first has the number after `applied`, the others follow without a gap. @type {Command[]} */
     this.pending = [...pending].filter((command) => command.cseq > state.applied);
     /** How many of `pending`, from the front, were handed out in this session. */

@@ -121,8 +121,8 @@ export function race(first, second, signal, headStart = HEAD_START) {
     let running = 0;
     /** @type {string[]} */
     const reasons = [];
-    /** @type {AbortController[]} */
-    const aborts = [];
+    /** @type {Set<AbortController>} */
+    const aborts = new Set();
     let rest = second ? [first, second] : [first];
     const end = () => {
       over = true;
@@ -138,17 +138,18 @@ export function race(first, second, signal, headStart = HEAD_START) {
       const attempt = rest.shift();
       if (!attempt || over) return;
       const abort = new AbortController();
-      aborts.push(abort);
+      aborts.add(abort);
       running += 1;
       attempt(abort.signal).then(
         (link) => {
           if (over) return link.close();
-          aborts.splice(aborts.indexOf(abort), 1);
+          aborts.delete(abort);
           end();
           return resolve(link);
         },
         (why) => {
           running -= 1;
+          aborts.delete(abort);
           reasons.push(why instanceof Error ? why.message : String(why));
           if (over) return;
           if (rest.length > 0) begin();

@@ -118,10 +118,10 @@ export class IdbDatabase {
 
   /**
    * @param {string} name
-   * @param {IDBFactory} [factory]
+   * @param {IDBFactory | undefined} factory
    * @returns {Promise<IdbDatabase>}
    */
-  static open(name, factory = globalThis.indexedDB) {
+  static open(name, factory) {
     return new Promise((resolve, reject) => {
       if (!factory) throw new WhimbrelError("storageFailed", "this browser has no IndexedDB, or does not give it to this page");
       const request = factory.open(name, VERSION);

@@ -153,7 +153,8 @@ export const rowsAfter = (db, id) => db.read(["outbox"], (tx) => tx.all("outbox"
  * @param {number[]} ids
  */
 export async function markApplied(tx, meta, state, ids) {
-  Object.assign(meta, state);
+  const { incarnation, applied, appliedNonce } = state;
+  Object.assign(meta, { incarnation, applied, appliedNonce });
   for (const row of await Promise.all(ids.map((id) => tx.get("outbox", id)))) {
     // Only a message has an outcome that its text is needed for.
     if (row?.body.kind === "send") tx.put("outbox", row.id, { ...row, applied: true });

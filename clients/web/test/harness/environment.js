@@ -10,12 +10,22 @@ export class FakeBrowser {
     this.locks = new FakeLocks();
   }
 
-  /** @returns {import("../../src/environment.js").Environment & { emit: (type: string) => void, isHidden: boolean, dials: number }} */
+  /** @returns {import("../../src/environment.js").Environment & { emit: (type: string) => void, isHidden: boolean, dials: number, channels: BroadcastChannel[] }} */
   tab() {
     /** @type {Set<{ types: string[], handler: (event: Event) => void }>} */
     const listeners = new Set();
+    /** @type {BroadcastChannel[]} */
+    const channels = [];
     const environment = {
       ...browser(),
+      channels,
+      BroadcastChannel: class extends BroadcastChannel {
+        /** @param {string} name */
+        constructor(name) {
+          super(name);
+          channels.push(/** @type {any} */ (this));
+        }
+      },
       WebSocket: /** @type {any} */ (WebSocket),
       WebTransport: undefined,
       indexedDB: globalThis.indexedDB,

@@ -7,4 +7,4 @@ let made = 0;
 
 /** A database that no other test has. */
 export const freshName = () => `test-${++made}`;
-export const freshDatabase = () => IdbDatabase.open(freshName());
+export const freshDatabase = () => IdbDatabase.open(freshName(), indexedDB);

@@ -88,7 +88,7 @@ for (const [kind, open] of KINDS) {
 
 test("indexeddb: a database that another version has used is refused, and one that a newer version wants is let go of", async () => {
   const name = freshName();
-  const db = await IdbDatabase.open(name);
+  const db = await IdbDatabase.open(name, indexedDB);
   /** @type {WhimbrelError[]} */
   const lost = [];
   db.onlost = (why) => lost.push(why);
@@ -99,7 +99,7 @@ test("indexeddb: a database that another version has used is refused, and one th
   });
   assert.deepEqual(lost.map((why) => why.code), ["outdated"]);
   await assert.rejects(db.read(["meta"], (tx) => tx.get("meta", "a")), { code: "storageFailed" });
-  await assert.rejects(IdbDatabase.open(name), { code: "outdated" });
+  await assert.rejects(IdbDatabase.open(name, indexedDB), { code: "outdated" });
 });
 
 test("indexeddb: a full disk has a name", async () => {

@@ -7,7 +7,7 @@ import { MemoryDatabase } from "../../src/store/memory.js";
 import { restart, take, takeHistory, takeSnapshot } from "../../src/store/inbox.js";
 import { applied, discard, enqueue, markRead, OUTBOX_MAX, renumber, rowsAfter } from "../../src/store/outbox.js";
 import { conversation, conversations, load, messages, saveDraft } from "../../src/store/views.js";
-import { emptyOutbox } from "../../src/uplink.js";
+import { emptyOutbox, Uplink } from "../../src/uplink.js";
 
 /** @typedef {import("../../src/store/database.js").Database} Database */
 /** @typedef {import("../../src/codec/frames.js").Event} Event */
@@ -125,6 +125,20 @@ for (const [kind, open] of KINDS) {
     await applied(db, { incarnation: 1n, applied: 1n, appliedNonce: rows[0].nonce }, [rows[0].id]);
     const [next] = await enqueue(db, [{ nonce: "f".repeat(16), time: 1, body }]);
     assert.equal(next.cseq, BigInt(OUTBOX_MAX + 1));
+  });
+
+  on("numbers go on from what any tab has given, not from what the leader knew", async (db) => {
+    const mark = (/** @type {string} */ digit) => ({ nonce: digit.repeat(16), time: 1, body: /** @type {const} */ ({ kind: "markRead", conversation: 7, seq: 1 }) });
+    const [row] = await enqueue(db, [mark("1")]);
+    await renumber(db, 1n);
+    // What the leader began with, all of it.
+    const { outbox } = await load(db, { user: ME, device: "x" });
+    await enqueue(db, [mark("2"), mark("3")]);
+    await applied(db, { ...outbox, applied: 1n, appliedNonce: row.nonce }, [row.id]);
+    const [next] = await enqueue(db, [mark("4")]);
+    assert.equal(next.cseq, 4n);
+    assert.equal((await load(db, { user: ME, device: "x" })).outbox.rows, 3);
+    assert.deepEqual(Object.keys(new Uplink(outbox).state), ["incarnation", "applied", "appliedNonce"]);
   });
 
   on("a new outbox takes what is not applied, and what the server has lost", async (db) => {
