@@ -119,7 +119,11 @@ export function startApp(state, place, first) {
   }, { passive: true });
 
   // Above the keyboard of a phone, where the browser does not see to it.
-  const fit = () => document.documentElement.style.setProperty("--height", `${visualViewport?.height ?? innerHeight}px`);
+  const fit = () => {
+    document.documentElement.style.setProperty("--height", `${visualViewport?.height ?? innerHeight}px`);
+    // Some push the page up besides.
+    scrollTo(0, 0);
+  };
   visualViewport?.addEventListener("resize", fit);
 
   const to = first?.other ?? null;

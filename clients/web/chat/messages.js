@@ -93,18 +93,16 @@ export class Messages {
   }
 
   async refreshOnce() {
-    const { first } = this;
     let page = await this.client.messages(this.of, { limit: PAGE });
     const waiting = page.filter(({ seq }) => seq === null);
+    const newest = stored(this.items).at(-1)?.seq;
+    if (newest === undefined || newest === null) return this.take(page);
     let fresh = stored(page);
-    const held = stored(this.items);
-    if (held.length === 0 || first === null) return this.take(page);
-    const newest = held.at(-1)?.seq ?? 0;
     // Back until what is held adjoins, and until one that was read: what is older than that was read too.
     for (let pages = 0; pages < GAP_PAGES_MAX; pages++) {
       const oldest = fresh[0]?.seq ?? newest + 1;
       const joined = oldest <= newest + 1;
-      if (oldest <= first || (joined && fresh.some(({ state }) => state === "read"))) break;
+      if (oldest <= (this.first ?? 1) || (joined && fresh.some(({ state }) => state === "read"))) break;
       page = await this.before(oldest);
       if (page.length === 0) break;
       fresh = [...page, ...fresh];
@@ -116,7 +114,9 @@ export class Messages {
       this.complete = false;
       return;
     }
-    const older = held.filter(({ seq }) => seq !== null && seq < oldest);
+    // Only now: older ones may have come meanwhile.
+    const first = this.first ?? oldest;
+    const older = stored(this.items).filter(({ seq }) => seq !== null && seq < oldest);
     this.items = [...raised(older, fresh), ...fresh.filter(({ seq }) => seq !== null && seq >= first), ...waiting];
   }
 

@@ -54,7 +54,7 @@ export class People {
   show() {
     const { state } = this;
     const conversations = [...state.conversations.values()].sort((a, b) => (b.last?.time ?? 0) - (a.last?.time ?? 0));
-    const others = [...state.online].filter((user) => user !== state.user && !state.conversations.has(user)).sort();
+    const others = [...state.online].filter((user) => user !== state.user && !state.conversations.has(user) && state.presence(user) !== "offline").sort();
     const open = state.open;
     if (open !== null && !state.conversations.has(open) && !others.includes(open)) others.unshift(open);
     const listed = others.slice(0, OTHERS_MAX);

@@ -41,6 +41,8 @@ export class Thread {
     this.newest = 0;
     this.newestTheirs = 0;
     this.ready = false;
+    /** Whether something changed before what was read first is shown. */
+    this.stale = false;
     /** @type {Set<string>} */
     this.unfolded = new Set();
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -85,7 +87,7 @@ export class Thread {
     state.addEventListener("people", () => this.showStatus(), options);
     state.addEventListener("connection", () => {
       this.showStatus();
-      if (state.client.connection.state === "connected") this.fetchOlder();
+      this.moved();
     }, options);
     state.addEventListener("messages", () => void this.refresh(), options);
     for (const event of ["focus", "blur"]) addEventListener(event, () => this.attended(), options);
@@ -112,11 +114,16 @@ export class Thread {
     this.ready = true;
     this.moved();
     this.showLead();
+    if (this.stale) await this.refresh();
   }
 
   /** Something changed in the store. */
   async refresh() {
-    if (!this.ready || !(await this.messages.refresh()) || this.leaving.signal.aborted) return;
+    if (!this.ready) {
+      this.stale = true;
+      return;
+    }
+    if (!(await this.messages.refresh()) || this.leaving.signal.aborted) return;
     const { items } = this.messages;
     const newest = newestOf(items);
     const fresh = this.theirs(items).filter(({ seq }) => seq !== null && seq > this.newest);

@@ -170,6 +170,25 @@ test("history is fetched from the server as one scrolls, on a device that is new
   assert.deepEqual(complaints, []);
 });
 
+test("can be installed", async () => {
+  const context = await browser.newContext();
+  const page = await tab(context, "/?as=niaj");
+  await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  const session = await context.newCDPSession(page);
+  const { errors, url, data } = await session.send("Page.getAppManifest");
+  assert.deepEqual([errors, new URL(url).pathname], [[], "/web/chat/manifest.webmanifest"]);
+  for (const { src, sizes } of JSON.parse(data ?? "{}").icons) {
+    const [width] = await page.evaluate(async (path) => {
+      const image = new Image();
+      image.src = path;
+      await image.decode();
+      return [image.naturalWidth];
+    }, src);
+    assert.ok(width && (sizes === "any" || sizes === `${width}x${width}`), `${src} is ${width} wide, not ${sizes}`);
+  }
+  await context.close();
+});
+
 test("everything comes from the server itself", async () => {
   const context = await browser.newContext({ serviceWorkers: "block" });
   const page = await context.newPage();
