@@ -20,7 +20,7 @@ export async function stage() {
         Object.assign(globalThis, { scenario: value });
       }, scenario);
       const page = await context.newPage();
-      page.setDefaultTimeout(10_000);
+      page.setDefaultTimeout(20_000);
       page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
       page.on("pageerror", (error) => complaints.push(String(error)));
       page.on("dialog", (dialog) => {
@@ -48,9 +48,10 @@ export function asked(page, name) {
 }
 
 /** Waits until a condition holds; says what was last seen if it never does.
- * @template T @param {() => Promise<T>} look @param {(seen: T) => boolean} wanted @param {string} what @returns {Promise<T>} */
-export async function until(look, wanted, what) {
-  const end = Date.now() + 10_000;
+ * @template T @param {() => Promise<T>} look @param {(seen: T) => boolean} wanted @param {string} what @param {number} [limit] in milliseconds
+ * @returns {Promise<T>} */
+export async function until(look, wanted, what, limit = 20_000) {
+  const end = Date.now() + limit;
   for (;;) {
     const seen = await look();
     if (wanted(seen)) return seen;
