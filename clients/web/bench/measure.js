@@ -44,6 +44,7 @@ try {
     const took = performance.now() - begun;
     let held = 0;
     for (let before; ; ) {
+      /** @type {any[]} */
       const page = await client.messages({ user: "alice" }, { before, limit: 1000 });
       if (page.length === 0) break;
       held += page.length;

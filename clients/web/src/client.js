@@ -378,7 +378,7 @@ export class Client extends EventTarget {
   }
 }
 
-/** @typedef {import("./index.js").Client} ClientInterface */
+/** @typedef {Omit<import("./index.js").Client, "addEventListener">} ClientInterface */
 
 /**
  * @param {Target} of
