@@ -81,9 +81,10 @@ test("tabs share one session by the browser's own locks, and the next takes over
   await context.close();
 });
 
-test("where UDP is swallowed a WebSocket is there soon, and first the next time", async () => {
+test("where UDP is swallowed a WebSocket is there soon, and first the next time", async (t) => {
   // Takes every datagram and answers none.
   const hole = createSocket("udp4");
+  t.after(() => hole.close());
   await new Promise((resolve) => hole.bind(0, "127.0.0.1", () => resolve(undefined)));
   const context = await browser.newContext();
   const page = await context.newPage();
@@ -98,21 +99,25 @@ test("where UDP is swallowed a WebSocket is there soon, and first the next time"
   await until(page, CONNECTED);
   assert.equal(await page.evaluate("client.connection.transport"), "websocket");
   await page.reload();
-  const attempts = page.evaluate("new Promise((resolve) => { const Real = WebTransport; let count = 0; window.WebTransport = class extends Real { constructor(...args) { super(...args); count += 1; } }; window.attempts = () => count; resolve(); })");
-  await attempts;
+  await page.evaluate("new Promise((resolve) => { const Real = WebTransport; let count = 0; window.WebTransport = class extends Real { constructor(...args) { super(...args); count += 1; } }; window.attempts = () => count; resolve(); })");
   await openClient(page, { user: "erin", url: server.url });
   await until(page, CONNECTED);
   assert.equal(await page.evaluate("attempts()"), 0, "it did not even try");
   await context.close();
-  hole.close();
 });
 
-test("what is written without a network is sent when there is one", async () => {
+test("what is written without a network is sent when the browser says that there is one", async () => {
   const page = await profile("frank");
   await until(page, CONNECTED);
+  await page.evaluate("client.close()");
   await page.context().setOffline(true);
+  await openClient(page, { user: "frank", url: server.url });
+  // Long enough between attempts that it is the browser's word that ends the wait.
+  await until(page, 'client.connection.state === "offline" && client.connection.retryAt > Date.now() + 4000');
   await page.evaluate('client.send({ user: "grace" }, "in a tunnel")');
   await page.context().setOffline(false);
+  await until(page, CONNECTED);
+  assert.ok(await page.evaluate('seen.findLast(([type, { state }]) => type === "connection" && state === "offline")[1].retryAt > Date.now()'), "it did not wait");
   await until(page, '(await client.messages({ user: "grace" }))[0].state === "sent"');
   await page.context().close();
 });
