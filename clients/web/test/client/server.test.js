@@ -96,7 +96,7 @@ test("a client that is opened again has everything, without a server", async () 
   await first.client.saveDraft({ user: b }, "half a thou");
   const device = first.client.device;
   await first.client.close();
-  await assert.rejects(first.client.send({ user: b }, "too late"), { code: "storageFailed" });
+  await assert.rejects(first.client.send({ user: b }, "too late"), { code: "closed" });
   const again = await openTab({ user: a, url: "http://127.0.0.1:1" }, browser);
   assert.deepEqual(await again.texts(b), [], "another server, another store");
   await again.client.close();
