@@ -1,7 +1,7 @@
 // How fast the SDK is in a real Chromium: catching up with 10,000 messages, and the first message on screen after a navigation with
 // 10,000 messages stored. Measures and prints; it judges nothing, since machines differ.
 //
-//   WHIMBREL_BIN=… node bench/measure.js [MESSAGES]
+//   WHIMBREL_BIN=… node bench/measure.js [MESSAGES] [TRANSPORT]
 
 import { launch, openClient, until } from "../test/harness/chromium.js";
 import { openTab, until as untilHere } from "../test/harness/client.js";
@@ -9,6 +9,7 @@ import { servePages } from "../test/harness/pages.js";
 import { Server } from "../test/harness/server.js";
 
 const COUNT = Number(process.argv[2] ?? 10_000);
+const TRANSPORT = process.argv[3] ?? "auto";
 const NAVIGATIONS = 10;
 
 const server = await Server.start();
@@ -17,7 +18,7 @@ try {
   const context = await browser.newContext();
   const page = await context.newPage();
   await page.goto(pages.url);
-  const options = { user: "bob", url: server.url };
+  const options = { user: "bob", url: server.url, transport: TRANSPORT };
   await openClient(page, options);
   // Once an event was taken the device has a place in its mailbox, and comes back to that instead of to a snapshot.
   await page.evaluate('client.send({ user: "bob" }, "a note to myself")');
@@ -44,6 +45,7 @@ try {
     const took = performance.now() - begun;
     let held = 0;
     for (let before; ; ) {
+      /** @type {any[]} */
       const page = await client.messages({ user: "alice" }, { before, limit: 1000 });
       if (page.length === 0) break;
       held += page.length;

@@ -66,8 +66,10 @@ export class Client extends EventTarget {
     db.onlost = (why) => void this.#lostStore(why);
     this.#tabs = new Tabs(env, name, { lead: () => this.#lead(), note: (note) => this.#onNote(note) });
     this.#tabs.join();
-    // Asked politely: the browser decides, and may otherwise throw the store away when it is short of space.
-    if (db.kind === "indexeddb") void env.storage?.persist().catch(() => false);
+    this.#off = env.on(["visibilitychange", "pageshow"], () => {
+      // The tab that leads may be one that nobody looks at, whose timers come late.
+      if (!this.#tabs.leading && !env.hidden()) this.#tabs.say({ type: "hint" });
+    });
   }
 
   #env;
@@ -76,22 +78,29 @@ export class Client extends EventTarget {
   #warning;
   #signals;
   #tabs;
+  #off;
   #closed = false;
+  #asked = false;
   /** @type {Driver | undefined} */
   #driver = undefined;
   /** @type {Waiting[]} */
   #unstored = [];
   #storing = false;
 
+  #store() {
+    if (this.#closed) throw new WhimbrelError("closed", "the client was closed");
+    return this.#db;
+  }
+
   // From the local store.
 
   async conversations() {
-    return conversations(this.#db, this.user);
+    return conversations(this.#store(), this.user);
   }
 
   /** @param {Target} of */
   async conversation(of) {
-    return conversation(this.#db, this.user, target(of));
+    return conversation(this.#store(), this.user, target(of));
   }
 
   /**
@@ -99,7 +108,7 @@ export class Client extends EventTarget {
    * @param {{ before?: number, after?: number, limit?: number }} [page]
    */
   async messages(of, page = {}) {
-    return messages(this.#db, this.user, target(of), page);
+    return messages(this.#store(), this.user, target(of), page);
   }
 
   // From the server.
@@ -132,7 +141,7 @@ export class Client extends EventTarget {
       throw new WhimbrelError("tooLong", `the text has ${bytes.length} bytes, at most ${TEXT_MAX} are allowed: send several messages`);
     }
     if (text.trim() === "") throw new WhimbrelError("empty", "there is no text to send");
-    const found = await lookUp(this.#db, target(to));
+    const found = await lookUp(this.#store(), target(to));
     return this.#send(found, new TextDecoder().decode(bytes));
   }
 
@@ -146,7 +155,22 @@ export class Client extends EventTarget {
     this.waiting += 1;
     this.#tabs.toLeader({ type: "kick" });
     this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
+    if (!this.#asked) void this.#askToPersist();
     return pendingMessage(row, this.user, id);
+  }
+
+  /**
+   * The browser may otherwise throw the store away when it is short of space. Some ask the user, who should not be asked before there is
+   * something to keep.
+   */
+  async #askToPersist() {
+    this.#asked = true;
+    if (this.#db.kind !== "indexeddb") return;
+    try {
+      if (!(await this.#env.storage?.persisted())) await this.#env.storage?.persist();
+    } catch {
+      // It decides without saying so.
+    }
   }
 
   /**
@@ -156,14 +180,13 @@ export class Client extends EventTarget {
    * @returns {Promise<import("./store/rows.js").OutboxRow>}
    */
   #enqueue(command, instead) {
-    if (this.#closed) throw new WhimbrelError("closed", "the client was closed");
     return new Promise((resolve, reject) => {
       this.#unstored.push({ command, instead, resolve, reject });
-      if (!this.#storing) void this.#store();
+      if (!this.#storing) void this.#storeAll();
     });
   }
 
-  async #store() {
+  async #storeAll() {
     this.#storing = true;
     for (let first; (first = this.#unstored[0]); ) {
       const alone = this.#unstored.findIndex((waiting) => waiting.instead);
@@ -180,14 +203,14 @@ export class Client extends EventTarget {
 
   /** @param {string} nonce */
   async retry(nonce) {
-    const { body } = await readRejected(this.#db, nonce);
+    const { body } = await readRejected(this.#store(), nonce);
     if (body.kind !== "send") throw new WhimbrelError("notFound", `no message with the nonce ${nonce} was rejected`);
     return this.#send(await lookUp(this.#db, body.to), body.text, nonce);
   }
 
   /** @param {string} nonce */
   async discard(nonce) {
-    const { body } = await discard(this.#db, nonce);
+    const { body } = await discard(this.#store(), nonce);
     if (body.kind !== "send") return;
     const { id, other } = await lookUp(this.#db, body.to);
     this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
@@ -199,7 +222,7 @@ export class Client extends EventTarget {
    */
   async markRead(of, seq) {
     toBigInt(seq, "the number of a message");
-    const { id, other } = await lookUp(this.#db, target(of));
+    const { id, other } = await lookUp(this.#store(), target(of));
     if (id === null) return;
     const mark = { conversation: id, seq, nonce: randomHex(8), time: this.#env.time() };
     if (!(await markRead(this.#db, this.user, mark))) return;
@@ -213,7 +236,7 @@ export class Client extends EventTarget {
    * @param {string} text
    */
   async saveDraft(of, text) {
-    const { id, other } = await lookUp(this.#db, target(of));
+    const { id, other } = await lookUp(this.#store(), target(of));
     await saveDraft(this.#db, other, text);
     this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
   }
@@ -245,6 +268,7 @@ export class Client extends EventTarget {
   async close() {
     if (this.#closed) return;
     this.#closed = true;
+    this.#off();
     this.#signals.close();
     await this.#tabs.close();
     this.#db.close();
@@ -309,6 +333,7 @@ export class Client extends EventTarget {
   #asLeader(note, driver) {
     if (note.type === "kick") void driver.kick().then(() => this.#tellState(), () => {});
     else if (note.type === "reconnect") driver.reconnect();
+    else if (note.type === "hint") driver.hint();
     else if (note.type === "typing") driver.signal({ typing: { to: frameTarget(note.target), active: note.active } });
     else if (note.type === "watch" || note.type === "bye") {
       if (this.#signals.onWish(note)) driver.watchAgain();
@@ -378,7 +403,7 @@ export class Client extends EventTarget {
   }
 }
 
-/** @typedef {import("./index.js").Client} ClientInterface */
+/** @typedef {Omit<import("./index.js").Client, "addEventListener">} ClientInterface */
 
 /**
  * @param {Target} of

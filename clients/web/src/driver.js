@@ -7,6 +7,7 @@ import { WhimbrelError, describe } from "./errors.js";
 import { connect, Ways } from "./link/race.js";
 import { Queries } from "./queries.js";
 import { Session } from "./session.js";
+import { rowsAfter } from "./store/outbox.js";
 import { load, saveWay } from "./store/views.js";
 
 /** @typedef {import("./index.js").Connection} Connection */
@@ -69,8 +70,11 @@ export class Driver {
     /** @type {number | undefined} */
     this.probedAt = undefined;
     this.suspectAfter = SUSPECT_AFTER;
-    /** Commands that wait while there is no session. */
+    /** Commands that wait while there is no session, and the last row of the outbox that is counted among them. */
     this.idle = 0;
+    this.lastId = 0;
+    /** @type {Promise<void>} */
+    this.counting = Promise.resolve();
     this.stopped = false;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
@@ -83,6 +87,7 @@ export class Driver {
     const { env, db, transport } = this.config;
     const loaded = await load(db, this.config);
     this.idle = loaded.rows.filter((row) => !row.applied).length;
+    this.lastId = loaded.rows.at(-1)?.id ?? 0;
     // A hint: losing it costs a head start at the next time.
     this.ways = new Ways(env, transport, loaded.way, (way) => void saveWay(db, way).catch(() => {}));
     this.#connect();
@@ -94,11 +99,21 @@ export class Driver {
 
   /** The outbox may hold something new. */
   async kick() {
-    if (this.session) await this.session.sync();
-    else {
-      const { rows } = await load(this.config.db, this.config);
-      this.idle = rows.filter((row) => !row.applied).length;
-    }
+    if (this.session) return this.session.sync();
+    // One after the other: none may count what another has counted.
+    const counted = this.counting.then(async () => {
+      const rows = await rowsAfter(this.config.db, this.lastId);
+      if (this.session || rows.length === 0) return;
+      this.lastId = rows[rows.length - 1].id;
+      this.idle += rows.length;
+    });
+    this.counting = counted.catch(() => {});
+    return counted;
+  }
+
+  /** The page is looked at: if the connection is dead, that matters now. */
+  hint() {
+    this.#onHint("pageshow");
   }
 
   /** @param {import("./codec/frames.js").QueryBody} query */
@@ -192,6 +207,7 @@ export class Driver {
     this.turn = this.turn.then(async () => {
       if (attempt.signal.aborted) return link.close();
       const before = this.session;
+      if (before) [this.idle, this.lastId] = [before.uplink.waiting, before.lastId];
       this.session = undefined;
       this.queries.onDisconnect();
       try {
@@ -241,6 +257,7 @@ export class Driver {
    */
   #keepTurn(session) {
     this.idle = session.uplink.waiting;
+    this.lastId = session.lastId;
     this.session = undefined;
     this.queries.onDisconnect();
     const { draining } = session;

@@ -10,4 +10,5 @@ export { WhimbrelError } from "./errors.js";
  * @param {import("./index.js").ClientOptions} options
  * @returns {Promise<import("./index.js").Client>}
  */
-export const openClient = (options) => Client.open(options, browser());
+// The types of its events are known to index.d.ts only.
+export const openClient = (options) => /** @type {Promise<any>} */ (Client.open(options, browser()));

@@ -15,8 +15,10 @@ import { explain, Uplink } from "./uplink.js";
 const TAKE_MAX = 512;
 /** Frames that wait to be stored before the link is asked to read no further … */
 const QUEUE_HIGH = 2_048;
-/** … and before the session is given up, where the link cannot stop reading: what was not taken comes again. */
-const QUEUE_MAX = 65_536;
+/** … and before the session is given up, where the link cannot stop reading: what was not taken comes again … */
+const QUEUE_MAX = 32_768;
+/** … or characters of text in them. */
+const TEXT_MAX = 16 * 1024 * 1024;
 /** That commands were applied is stored this much later, if the events that follow do not carry it along. */
 const SAVE_DELAY = 100;
 /** Bytes that may wait in the link before signals are dropped. */
@@ -80,6 +82,7 @@ export class Session {
     this.unsavedSince = undefined;
     /** @type {ServerFrame[]} */
     this.queue = [];
+    this.queuedText = 0;
     /** Runs while there is something in the queue. @type {Promise<void> | undefined} */
     this.draining = undefined;
     this.over = false;
@@ -155,8 +158,12 @@ export class Session {
     this.heard = this.host.env.now();
     this.mute = false;
     this.unanswered = undefined;
-    for (const frame of frames) if (!this.#atOnce(frame)) this.queue.push(frame);
-    if (this.queue.length > QUEUE_MAX) {
+    for (const frame of frames) {
+      if (this.#atOnce(frame)) continue;
+      this.queue.push(frame);
+      if ("event" in frame && frame.event.kind === "message") this.queuedText += frame.event.body.content.text.length;
+    }
+    if (this.queue.length > QUEUE_MAX || this.queuedText > TEXT_MAX) {
       this.#lost(new WhimbrelError("overflow", "more came at once than could be stored: what is missing comes again"), -1);
       return undefined;
     }
@@ -230,7 +237,7 @@ export class Session {
         }
         if (at > QUEUE_HIGH) this.queue.splice(0, at), (at = 0);
       }
-      this.queue.length = 0;
+      this.queue.length = this.queuedText = 0;
     } catch (why) {
       const described = why instanceof WhimbrelError ? why : new WhimbrelError("internal", describe(why).message);
       if (described.code === "numberTooLarge" || described.code === "outdated") this.#ended(described);

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { closeAll, openTab, until } from "../harness/client.js";
 import { FakeBrowser } from "../harness/environment.js";
+import { proxy } from "../harness/proxy.js";
 import { Server } from "../harness/server.js";
 
 /** @type {Server} */
@@ -95,7 +96,7 @@ test("a client that is opened again has everything, without a server", async () 
   await first.client.saveDraft({ user: b }, "half a thou");
   const device = first.client.device;
   await first.client.close();
-  await assert.rejects(first.client.send({ user: b }, "too late"), { code: "storageFailed" });
+  await assert.rejects(first.client.send({ user: b }, "too late"), { code: "closed" });
   const again = await openTab({ user: a, url: "http://127.0.0.1:1" }, browser);
   assert.deepEqual(await again.texts(b), [], "another server, another store");
   await again.client.close();
@@ -210,4 +211,37 @@ test("a store that cannot be had is replaced by memory, and the connection says 
   const without = await openTab({ user, url: server.url }, undefined, (env) => (env.locks = undefined));
   assert.equal(without.client.connection.warning?.code, "storageUnavailable");
   await without.client.close();
+});
+
+test("a connection that falls silent is noticed, and another takes its place", async (t) => {
+  const [a, b] = [someone("alice"), someone("bob")];
+  const path = await proxy(server.http);
+  t.after(() => path.stop());
+  const alice = await openTab({ user: a, url: path.url });
+  const bob = await openTab({ user: b, url: server.url });
+  await Promise.all([alice.connected(), bob.connected()]);
+  path.fallSilent();
+  await alice.client.send({ user: b }, "into the void");
+  await until(async () => (await bob.texts(a)).length === 1, "it arrives all the same");
+  assert.equal(alice.env.dials, 2, "one attempt beside the old connection");
+  assert.ok(!alice.of("connection").some(({ state }) => state === "offline"), "nobody was told of a break that was none");
+  // A hint that the network is another one makes it quicker.
+  path.fallSilent();
+  alice.env.emit("online");
+  await until(() => alice.env.dials === 3, "it dials");
+  await alice.client.send({ user: b }, "again");
+  await until(async () => (await alice.states(b)).join() === "delivered,delivered", "both arrive");
+  await Promise.all([alice.client.close(), bob.client.close()]);
+});
+
+test("a probe that is answered changes nothing", async () => {
+  const alice = await openTab({ user: someone("alice"), url: server.url });
+  await alice.connected();
+  const { dials } = alice.env;
+  const before = alice.seen.length;
+  for (const hint of ["online", "visibilitychange", "change", "pageshow"]) alice.env.emit(hint);
+  // Whatever a probe leads to has happened when a question asked after it is answered.
+  await alice.client.onlineUsers();
+  assert.deepEqual([alice.env.dials, alice.seen.slice(before).filter(([type]) => type === "connection")], [dials, []]);
+  await alice.client.close();
 });

@@ -30,11 +30,18 @@ export async function openClient(page, options) {
   }, options);
 }
 
+const PATIENCE = 20_000;
+
 /**
  * Waits until an expression about `client` and `seen` is true in the page.
  * @param {import("playwright-core").Page} page
  * @param {string} expression
  */
 export async function until(page, expression) {
-  await page.waitForFunction(`(async () => { const { client, seen } = window; return ${expression}; })()`, undefined, { polling: 50, timeout: 20_000 });
+  const deadline = performance.now() + PATIENCE;
+  // Not the driver's own way of waiting: to it a promise is as good as true.
+  while (!(await page.evaluate(`(async () => { const { client, seen } = window; return Boolean(${expression}); })()`))) {
+    if (performance.now() > deadline) throw new Error(`in vain: ${expression}; ${JSON.stringify(await page.evaluate("[client.connection, seen]"))}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
