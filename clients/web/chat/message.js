@@ -165,7 +165,7 @@ function fillState(parts, message, own, actions) {
       parts.state.title = states[state];
     }
   }
-  const error = state === "rejected" ? message.error?.message ?? "" : null;
+  const error = state === "rejected" ? texts.reasons[message.error?.code ?? ""] ?? message.error?.message ?? "" : null;
   if (parts.error === error) return;
   parts.error = error;
   const { nonce } = message;

@@ -62,6 +62,14 @@ export const en = {
   stateRead: "Read",
   stateRejected: "Not sent",
   rejectedWhy: (/** @type {string} */ why) => `Not sent: ${why}`,
+  // By the codes of docs/protocol.md; for others stands what the server said.
+  reasons: /** @type {Record<string, string>} */ ({
+    tooLong: "it is longer than this server allows",
+    empty: "there is nothing in it",
+    notFound: "there is no such conversation",
+    unsupported: "this server does not know messages of this kind",
+    failed: "the server failed at it",
+  }),
   retry: "Send again",
   discard: "Delete",
 

@@ -58,6 +58,13 @@ export const zh = {
   stateRead: "已读",
   stateRejected: "未发送",
   rejectedWhy: (why) => `未发送：${why}`,
+  reasons: {
+    tooLong: "超出此服务器允许的长度",
+    empty: "内容为空",
+    notFound: "没有这个会话",
+    unsupported: "此服务器不支持这类消息",
+    failed: "服务器处理失败",
+  },
   retry: "重新发送",
   discard: "删除",
 

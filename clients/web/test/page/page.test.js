@@ -80,13 +80,14 @@ test("a refused message can be sent again or deleted; one that could not be kept
   await box.press("Enter");
   await page.locator("[data-state=sending]").waitFor();
   await fake(page, "reject", "bob", "tooLong", "longer than allowed");
-  await page.getByText("Not sent: longer than allowed").waitFor();
+  await page.getByText("Not sent: it is longer than this server allows").waitFor();
   await page.getByRole("button", { name: "Send again" }).click();
   await page.locator('[data-message="1/3"][data-state=sent]').waitFor();
   await box.fill("again too much");
   await box.press("Enter");
   await page.locator("[data-state=sending]").waitFor();
-  await fake(page, "reject", "bob", "tooLong", "longer than allowed");
+  await fake(page, "reject", "bob", "new", "the server's own words");
+  await page.getByText("Not sent: the server's own words").waitFor();
   await page.getByRole("button", { name: "Delete" }).click();
   await page.locator("[data-state=rejected]").waitFor({ state: "detached" });
   await page.context().close();

@@ -17,6 +17,7 @@ const sources = new Map(await Promise.all(modules.map(async (name) => /** @type 
 
 test("both languages have the same texts, of the same form", () => {
   assert.deepEqual(Object.keys(zh), Object.keys(en));
+  assert.deepEqual(Object.keys(zh.reasons), Object.keys(en.reasons));
   for (const [key, text] of Object.entries(en)) assert.equal(typeof zh[key], typeof text, key);
 });
 
