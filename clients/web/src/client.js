@@ -1,16 +1,15 @@
 // What applications hold: reads the store, puts commands into the outbox, and tells what changed, whichever tab it happened in.
 
-import { Driver } from "./driver.js";
 import { randomHex } from "./environment.js";
 import { WhimbrelError, describe } from "./errors.js";
 import { utf8 } from "./codec/bytes.js";
 import { nameFault } from "./codec/types.js";
 import { toBigInt } from "./numbers.js";
+import { Leader } from "./leader.js";
 import { checked, newDevice, openStore } from "./open.js";
 import { Signals } from "./signals.js";
-import { takeHistory } from "./store/inbox.js";
 import { discard, enqueue, markRead, readRejected } from "./store/outbox.js";
-import { conversation, conversations, load, lookUp, messages, pendingMessage, saveDraft, storedMessage } from "./store/views.js";
+import { conversation, conversations, load, lookUp, messages, pendingMessage, saveDraft } from "./store/views.js";
 import { Tabs } from "./tabs.js";
 
 /** @typedef {import("./index.js").Message} Message */
@@ -22,8 +21,6 @@ import { Tabs } from "./tabs.js";
 const TEXT_MAX = 61_440;
 /** Messages that are stored in one transaction. */
 const ENQUEUE_MAX = 256;
-const HISTORY_MAX = 500;
-const ONLINE_PAGES_MAX = 20;
 
 /** @implements {ClientInterface} */
 export class Client extends EventTarget {
@@ -81,8 +78,8 @@ export class Client extends EventTarget {
   #off;
   #closed = false;
   #asked = false;
-  /** @type {Driver | undefined} */
-  #driver = undefined;
+  /** @type {Leader | undefined} */
+  #leader = undefined;
   /** @type {Waiting[]} */
   #unstored = [];
   #storing = false;
@@ -278,36 +275,19 @@ export class Client extends EventTarget {
   // Between tabs.
 
   async #lead() {
-    const { url, token, transport } = this.#options;
-    const tabs = this.#tabs;
-    const driver = new Driver({
-      env: this.#env, db: this.#db, user: this.user, device: this.device, token, url, transport,
-      status: () => this.#tellState(),
-      changed: (conversations) => {
-        tabs.tell({ type: "changed", conversations });
-        this.#tellState();
-      },
-      received: (row) => tabs.tell({ type: "message", message: storedMessage(row, this.user, { id: row.conversation, kind: "direct", members: [], other: "", newest: 0, last: null, unread: 0 }) }),
-      signal: (signal) => tabs.tell({ type: "signal", signal }),
-      reset: (reason) => tabs.tell({ type: "reset", reason }),
-      conflict: (message) => tabs.tell({ type: "conflict", message }),
-      watch: () => this.#signals.wanted(),
-    });
-    this.#driver = driver;
+    const { user, device } = this;
+    const leader = new Leader({ ...this.#options, env: this.#env, db: this.#db, user, device }, this.#tabs, this.#signals);
+    this.#leader = leader;
     this.#signals.lead();
     try {
-      await driver.start();
+      await leader.driver.start();
     } catch (why) {
       this.#show({ state: "ended", transport: "none", error: describe(why) });
     }
     return async () => {
-      this.#driver = undefined;
-      await driver.stop();
+      this.#leader = undefined;
+      await leader.driver.stop();
     };
-  }
-
-  #tellState() {
-    if (this.#driver) this.#tabs.tell({ type: "state", connection: this.#driver.connection, waiting: this.#driver.waiting });
   }
 
   /** @param {Note} note */
@@ -323,61 +303,7 @@ export class Client extends EventTarget {
     else if (type === "conflict") this.#emit("conflict", { message: note.message });
     else if (type === "signal") this.#signals.onSignal(note.signal);
     else if (type === "leads") this.#signals.onLeader();
-    else if (this.#driver) this.#asLeader(note, this.#driver);
-  }
-
-  /**
-   * @param {Note} note
-   * @param {Driver} driver
-   */
-  #asLeader(note, driver) {
-    if (note.type === "kick") void driver.kick().then(() => this.#tellState(), () => {});
-    else if (note.type === "reconnect") driver.reconnect();
-    else if (note.type === "hint") driver.hint();
-    else if (note.type === "typing") driver.signal({ typing: { to: frameTarget(note.target), active: note.active } });
-    else if (note.type === "watch" || note.type === "bye") {
-      if (this.#signals.onWish(note)) driver.watchAgain();
-    } else if (note.type === "who") {
-      this.#tabs.say({ type: "leads" });
-      this.#tellState();
-      const signal = { presence: this.#signals.known() };
-      if (signal.presence.length > 0) this.#tabs.say({ type: "signal", signal });
-    } else if (note.type === "ask") {
-      const answer = note.what === "history" ? this.#history(driver, note.args) : this.#online(driver);
-      answer.then((result) => this.#tabs.answer(note, { result }), (why) => this.#tabs.answer(note, { error: describe(why) }));
-    }
-  }
-
-  /**
-   * @param {Driver} driver
-   * @param {{ of: Target, page: { before?: number, after?: number, limit?: number } }} args
-   */
-  async #history(driver, { of, page: { before, after, limit = 50 } }) {
-    /** @type {"backwards" | "forwards"} */
-    const direction = after === undefined ? "backwards" : "forwards";
-    const from = (direction === "forwards" ? after : before) ?? 0;
-    const { to } = await lookUp(this.#db, of);
-    const count = Math.max(1, Math.min(limit, HISTORY_MAX));
-    const query = { of: frameTarget(to), from: toBigInt(from, "the number of a message"), direction, limit: count };
-    /** @type {import("./codec/frames.js").HistoryPage} */
-    const answer = await driver.ask({ kind: "history", body: query });
-    const { row, messages, changed } = await takeHistory(this.#db, this.user, answer, from, direction);
-    if (changed) this.#tabs.tell({ type: "changed", conversations: [{ id: row.id, other: row.other }] });
-    return { messages: messages.map((message) => storedMessage(message, this.user, row)), more: answer.more };
-  }
-
-  /** @param {Driver} driver */
-  async #online(driver) {
-    /** @type {string[]} */
-    const users = [];
-    for (let page = 0; page < ONLINE_PAGES_MAX; page++) {
-      const after = users.at(-1) ?? "";
-      /** @type {import("./codec/frames.js").OnlinePage} */
-      const answer = await driver.ask({ kind: "online", body: { after, limit: HISTORY_MAX } });
-      users.push(...answer.users);
-      if (!answer.more || answer.users.length === 0) break;
-    }
-    return users;
+    else this.#leader?.onNote(note);
   }
 
   /** @param {import("./index.js").Connection} connection */
@@ -418,9 +344,3 @@ function target(of) {
   toBigInt(of?.conversation, "the number of a conversation");
   return { conversation: of.conversation };
 }
-
-/**
- * @param {Target} of
- * @returns {import("./codec/frames.js").Target}
- */
-const frameTarget = (of) => ("user" in of ? of : { conversation: BigInt(of.conversation) });

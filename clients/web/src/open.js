@@ -3,6 +3,7 @@
 import { randomHex } from "./environment.js";
 import { WhimbrelError, describe } from "./errors.js";
 import { nameFault } from "./codec/types.js";
+import { parseUrl } from "./link/discover.js";
 import { IdbDatabase } from "./store/indexeddb.js";
 import { MemoryDatabase } from "./store/memory.js";
 
@@ -19,7 +20,8 @@ export function checked(options) {
     if (fault) throw new WhimbrelError("badArgument", `${JSON.stringify(name)} cannot be the name of a ${what}: ${fault}`);
   }
   const base = options.url ?? globalThis.location?.origin;
-  if (!URL.canParse(base) || !/^https?:$/.test(new URL(base).protocol)) {
+  const parsed = parseUrl(base);
+  if (!parsed || !/^https?:$/.test(parsed.protocol)) {
     throw new WhimbrelError("badArgument", `${JSON.stringify(base)} is no address of a server: say "https://chat.example.org" or the like`);
   }
   if (!["auto", "webtransport", "websocket"].includes(transport)) {
@@ -28,7 +30,7 @@ export function checked(options) {
   if (!["indexeddb", "memory"].includes(store)) {
     throw new WhimbrelError("badArgument", `there is no store ${JSON.stringify(store)}: "indexeddb" or "memory"`);
   }
-  return { user, device, token, transport, store, url: new URL(base) };
+  return { user, device, token, transport, store, url: parsed };
 }
 
 /**

@@ -161,5 +161,7 @@ export class Tabs {
     await this.#leave();
     this.say({ type: "bye" });
     this.channel?.close();
+    // What is still under way in this tab concerns nobody any more.
+    this.channel = undefined;
   }
 }

@@ -46,11 +46,24 @@ export function endpoints(base, known, fallback) {
   }
   const announced = known?.websocket?.url;
   // Who asked over TLS is not talked down to plain text by the answer.
-  if (typeof announced === "string" && URL.canParse(announced)) {
-    const { protocol, hostname } = new URL(announced);
+  const parsed = parseUrl(announced);
+  if (parsed) {
+    const { protocol, hostname } = parsed;
     if (protocol === "wss:" || base.protocol === "http:" || LOOPBACK.test(hostname)) found.websocket = { url: announced };
   }
   return found;
+}
+
+/**
+ * @param {unknown} text
+ * @returns {URL | undefined}
+ */
+export function parseUrl(text) {
+  try {
+    return new URL(String(text));
+  } catch {
+    return undefined;
+  }
 }
 
 /** @param {URL} base */
