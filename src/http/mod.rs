@@ -1,6 +1,7 @@
 //! The plain HTTP side: status, how to connect, health, metrics, and the way up to a WebSocket.
 
 pub mod listener;
+mod pages;
 
 use crate::engine::Engine;
 use crate::session::{self, Context};
@@ -10,8 +11,9 @@ use crate::transport::{Pages, TransportKind};
 use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use base64::Engine as _;
@@ -46,7 +48,8 @@ pub struct Http {
 /// The routes; `secure` says whether they are reached over TLS.
 pub fn router(http: Arc<Http>, secure: bool) -> Router {
     Router::new()
-        .route("/", get(index))
+        .route("/", get(move |state, uri, headers| index(state, uri, headers, secure)))
+        .route("/web/{*path}", get(move |state, uri, headers| asset(state, uri, headers, secure)))
         .route("/api/online-users", get(online_users))
         .route("/.well-known/whimbrel", get(move |state, uri, headers| well_known(state, uri, headers, secure)))
         .route("/ws", any(web_socket))
@@ -64,16 +67,44 @@ fn shared(body: impl IntoResponse) -> Response {
     response
 }
 
-async fn index(State(http): State<Arc<Http>>, headers: HeaderMap) -> Response {
+/// How the client reached us. Hosts that we tell are this one: the client can reach it, which we cannot know of any other.
+struct Reached {
+    /// Host and port of the request.
+    authority: Authority,
+    websocket_scheme: &'static str,
+    /// Where WebTransport is, as an origin.
+    webtransport: String,
+}
+
+impl Reached {
+    /// Nothing if the `Host` header is missing or malformed.
+    fn of(http: &Http, uri: &Uri, headers: &HeaderMap, secure: bool) -> Option<Self> {
+        let told = headers.get(header::HOST).and_then(|value| value.to_str().ok()).or(uri.authority().map(Authority::as_str))?;
+        let authority: Authority = told.parse().ok()?;
+        // What is told goes into a policy, where other characters would mean something.
+        if !told.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte)) {
+            return None;
+        }
+        // Browsers look `localhost` up, and try ::1 first and only, where QUIC does not listen.
+        let host = if authority.host() == "localhost" { "127.0.0.1" } else { authority.host() };
+        let webtransport = format!("https://{host}:{}", http.quic.port());
+        Some(Self { authority, websocket_scheme: if secure { "wss" } else { "ws" }, webtransport })
+    }
+}
+
+async fn index(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secure: bool) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut response = if accept.contains("text/html") { page() } else { shared(Json(status(&http))) };
+    let mut response = if accept.contains("text/html") {
+        pages::page(&headers, Reached::of(&http, &uri, &headers, secure).as_ref())
+    } else {
+        shared(Json(status(&http)))
+    };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }
 
-fn page() -> Response {
-    let policy = HeaderValue::from_static("default-src 'self'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'");
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("index.html"))).into_response()
+async fn asset(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secure: bool) -> Response {
+    pages::asset(uri.path(), &headers, Reached::of(&http, &uri, &headers, secure).as_ref())
 }
 
 fn status(http: &Http) -> Value {
@@ -94,19 +125,15 @@ async fn online_users(State(http): State<Arc<Http>>) -> Response {
     shared(Json(json!({ "users": users })))
 }
 
-/// How to connect. Hosts are those by which the client found us: it can reach them, which we cannot know of any other.
+/// How to connect.
 async fn well_known(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secure: bool) -> Response {
-    let authority = headers.get(header::HOST).and_then(|value| value.to_str().ok()).or(uri.authority().map(|found| found.as_str()));
-    let Some(authority) = authority.and_then(|text| text.parse::<axum::http::uri::Authority>().ok()) else {
+    let Some(Reached { authority, websocket_scheme, webtransport }) = Reached::of(&http, &uri, &headers, secure) else {
         return (StatusCode::BAD_REQUEST, "the Host header is missing or malformed\n").into_response();
     };
-    // Browsers look `localhost` up, and try ::1 first and only, where QUIC does not listen.
-    let host = if authority.host() == "localhost" { "127.0.0.1" } else { authority.host() };
     let hashes: Vec<String> = http.keys.hashes().iter().map(|hash| STANDARD.encode(hash)).collect();
-    let scheme = if secure { "wss" } else { "ws" };
     let mut response = shared(Json(json!({
-        "webtransport": { "url": format!("https://{host}:{}/wt", http.quic.port()), "certificateHashes": hashes },
-        "websocket": { "url": format!("{scheme}://{authority}/ws") },
+        "webtransport": { "url": format!("{webtransport}/wt"), "certificateHashes": hashes },
+        "websocket": { "url": format!("{websocket_scheme}://{authority}/ws") },
         "versions": (VERSION_MIN..=VERSION_MAX).collect::<Vec<u8>>(),
     })));
     // Hashes change with the certificates.

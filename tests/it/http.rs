@@ -19,8 +19,6 @@ fn the_faces_of_http() {
         let status = json(&server, "/").await;
         assert_eq!((&status["status"], &status["onlineUsers"]), (&"running".into(), &1.into()));
         assert!(status["timestamp"].as_str().unwrap().ends_with('Z') && status["version"].is_string());
-        let page = http_get(server.http, "/", &[("accept", "text/html")]).await;
-        assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
 
         let users = json(&server, "/api/online-users").await;
         assert_eq!((&users["users"][0]["id"], &users["users"][0]["status"]), (&"ann".into(), &"online".into()));
@@ -38,6 +36,106 @@ fn the_faces_of_http() {
         let metrics = String::from_utf8(metrics.body().to_vec()).unwrap();
         assert!(metrics.contains("whimbrel_sessions{transport=\"websocket-json\"} 1"), "{metrics}");
         assert_eq!(http_get(server.http, "/nothing", &[]).await.status(), 404);
+    });
+}
+
+/// What a browser asks for when somebody goes to an address.
+const BROWSER: (&str, &str) = ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
+
+fn header<'a, B>(response: &'a hyper::Response<B>, name: &str) -> &'a str {
+    response.headers().get(name).unwrap_or_else(|| panic!("no header {name}")).to_str().unwrap()
+}
+
+#[test]
+fn the_page_is_served_from_the_binary_under_a_strict_policy() {
+    run(async {
+        let server = ServerProcess::start();
+        let page = http_get(server.http, "/", &[BROWSER]).await;
+        assert_eq!((page.status().as_u16(), header(&page, "content-type")), (200, "text/html; charset=utf-8"));
+        assert_eq!((header(&page, "vary"), header(&page, "cache-control")), ("Accept", "no-cache"));
+        let policy = format!(
+            "default-src 'self'; connect-src 'self' ws://{} https://{}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+            server.http, server.secure
+        );
+        assert_eq!(header(&page, "content-security-policy"), policy);
+        assert_eq!((header(&page, "x-content-type-options"), header(&page, "referrer-policy")), ("nosniff", "no-referrer"));
+
+        // Everything that the page names is there, with its type, and from here.
+        let html = String::from_utf8(page.body().to_vec()).unwrap();
+        let named: Vec<&str> = html.split(['"', '\'']).filter(|part| part.contains("://") || part.starts_with('/')).collect();
+        assert!(named.iter().any(|path| path.ends_with("main.js")) && named.iter().any(|path| path.ends_with(".css")), "{named:?}");
+        for path in named {
+            let file = http_get(server.http, path, &[]).await;
+            let kind = match path.rsplit_once('.').unwrap().1 {
+                "js" => "text/javascript; charset=utf-8",
+                "css" => "text/css; charset=utf-8",
+                "svg" => "image/svg+xml",
+                "png" => "image/png",
+                "webmanifest" => "application/manifest+json",
+                other => panic!("{path}: the page names something of kind {other}"),
+            };
+            assert_eq!((file.status().as_u16(), header(&file, "content-type")), (200, kind), "{path}");
+            assert_eq!((header(&file, "x-content-type-options"), header(&file, "cache-control")), ("nosniff", "no-cache"), "{path}");
+        }
+        assert!(!html.contains("<style") && !html.contains(" style=") && !html.contains("onload"), "nothing inline");
+    });
+}
+
+#[test]
+fn what_did_not_change_is_not_sent_again() {
+    run(async {
+        let server = ServerProcess::start();
+        for (path, accept) in [("/", BROWSER), ("/web/chat/main.js", ("accept", "*/*")), ("/web/chat/sw.js", ("accept", "*/*"))] {
+            let first = http_get(server.http, path, &[accept]).await;
+            let tag = header(&first, "etag").to_owned();
+            assert!(tag.starts_with('"') && !first.body().is_empty(), "{path}");
+            let again = http_get(server.http, path, &[accept, ("if-none-match", &tag)]).await;
+            assert_eq!((again.status().as_u16(), header(&again, "etag"), again.body().len()), (304, &*tag, 0), "{path}");
+            let other = http_get(server.http, path, &[accept, ("if-none-match", "\"other\"")]).await;
+            assert_eq!((other.status().as_u16(), other.body()), (200, first.body()), "{path}");
+        }
+    });
+}
+
+#[test]
+fn files_that_are_not_of_the_page_are_not_served() {
+    run(async {
+        let server = ServerProcess::start();
+        for path in
+            ["/web/", "/web/nothing.js", "/web/chat/index.html", "/web/chat/tsconfig.json", "/web/../Cargo.toml", "/web/%2e%2e/Cargo.toml"]
+        {
+            assert_eq!(http_get(server.http, path, &[]).await.status(), 404, "{path}");
+        }
+    });
+}
+
+#[test]
+fn the_worker_keeps_everything_and_changes_with_the_policy() {
+    run(async {
+        let server = ServerProcess::start();
+        let worker = http_get(server.http, "/web/chat/sw.js", &[]).await;
+        assert_eq!(header(&worker, "service-worker-allowed"), "/");
+        let script = String::from_utf8(worker.body().to_vec()).unwrap();
+        let kept: Value =
+            serde_json::from_str(script.lines().next().unwrap().trim_start_matches("self.kept = ").trim_end_matches(';')).unwrap();
+        let files: Vec<&str> = kept["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+        assert!(files.contains(&"/") && files.contains(&"/web/chat/main.js") && !files.contains(&"/web/chat/sw.js"), "{files:?}");
+        for file in &files {
+            assert_eq!(http_get(server.http, file, &[BROWSER]).await.status(), 200, "{file}");
+        }
+        // Reached by another name the page may connect elsewhere: what is kept is another page.
+        let elsewhere = http_get(server.http, "/web/chat/sw.js", &[("host", "chat.example:8080")]).await;
+        assert_ne!(header(&elsewhere, "etag"), header(&worker, "etag"));
+    });
+}
+
+#[test]
+fn a_strange_host_gets_into_no_policy() {
+    run(async {
+        let server = ServerProcess::start();
+        let page = http_get(server.http, "/", &[BROWSER, ("host", "a;script-src*")]).await;
+        assert!(header(&page, "content-security-policy").contains("connect-src 'self';"), "{:?}", page.headers());
+        assert_eq!(http_get(server.http, "/.well-known/whimbrel", &[("host", "a;b")]).await.status(), 400);
     });
 }
 

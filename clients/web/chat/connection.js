@@ -1,0 +1,63 @@
+// What the connection is, in one word; the transport in its tooltip.
+
+import { el, say, set } from "./dom.js";
+import { texts } from "./language.js";
+
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("../src/index.js").Client} Client */
+
+/** Names as people write them; not translated. */
+const transports = { webtransport: "WebTransport", websocket: "WebSocket", none: "" };
+
+/** @param {State} state */
+export function connectionWord(state) {
+  const now = state.client.connection.state;
+  if (now === "connected") return texts.connected;
+  if (now === "connecting") return texts.connecting;
+  if (now === "ended") return texts.ended;
+  return state.waiting > 0 ? texts.disconnectedWaiting(state.waiting) : texts.disconnected;
+}
+
+/** @param {Client} client */
+export function transportWords(client) {
+  const name = transports[client.connection.transport];
+  return name === "" ? texts.noTransport : texts.overTransport(name);
+}
+
+/** Both in one line. @param {State} state */
+export function connectionFactWords(state) {
+  const over = state.client.connection.transport !== "none";
+  return over ? texts.connectionFact(connectionWord(state), transportWords(state.client)) : connectionWord(state);
+}
+
+/** Why a session ended, for people. @param {{ code: string, message: string } | undefined} error */
+export function endedWords(error) {
+  if (error?.code === "replaced") return texts.endedReplaced;
+  if (error?.code === "unauthorized") return texts.endedUnauthorized;
+  return texts.endedOther(error?.message ?? "");
+}
+
+/** @param {State} state */
+export function makeConnection(state) {
+  const { client } = state;
+  const word = el("span", { class: "word" });
+  const transport = el("span", { class: "unseen" });
+  const status = el("span", { role: "status" }, word, " ", transport);
+  const again = el("button", { class: "link", type: "button", onclick: () => client.reconnect() }, texts.connectNow);
+  const element = el("div", { class: "connection" }, el("span", { class: "dot", "aria-hidden": "true" }), status, again);
+
+  function show() {
+    const { connection } = client;
+    set(element, "data-transport", connection.transport);
+    set(element, "data-connection", connection.state);
+    say(word, connectionWord(state));
+    const words = transportWords(client);
+    say(transport, words);
+    set(element, "title", connection.error ? `${words}. ${connection.error.message}` : words);
+    again.hidden = connection.state !== "offline";
+  }
+
+  state.addEventListener("connection", show);
+  show();
+  return element;
+}

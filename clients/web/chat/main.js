@@ -1,0 +1,52 @@
+// Where the page starts: who, then their store, then everything else.
+
+import { openClient } from "../src/index.js";
+import { rememberAccount } from "./accounts.js";
+import { startApp } from "./app.js";
+import { el } from "./dom.js";
+import { language, texts } from "./language.js";
+import { askName } from "./login.js";
+import { Messages } from "./messages.js";
+import { State } from "./state.js";
+
+const place = /** @type {HTMLElement} */ (document.getElementById("page"));
+const asked = new URLSearchParams(location.search);
+
+/** @param {string | null} value @returns {"auto" | "webtransport" | "websocket"} */
+const transportOf = (value) => (value === "websocket" || value === "webtransport" ? value : "auto");
+
+async function start() {
+  document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+  document.title = texts.appName;
+  const user = asked.get("as")?.trim() || (await askName(place));
+  const client = await openClient({ user, transport: transportOf(asked.get("transport")) });
+  const to = asked.get("to")?.trim();
+  const first = to ? new Messages(client, to) : null;
+  rememberAccount(user);
+  const state = new State(client);
+  startApp(state, place, first);
+  addEventListener("online", () => client.reconnect());
+  keepForOffline(state);
+  await state.start();
+}
+
+/** The page itself is kept too, so that it opens without the server. @param {State} state */
+function keepForOffline(state) {
+  const worker = navigator.serviceWorker;
+  if (!worker) return;
+  const begun = worker.controller !== null;
+  worker.register("/web/chat/sw.js", { scope: "/", updateViaCache: "none" }).catch(() => {
+    // Not allowed here (a private window, a certificate that is not trusted): the page works, but not without the server.
+  });
+  // The first worker takes over a page of its own version; a later one brings another.
+  worker.addEventListener("controllerchange", () => {
+    if (begun) state.tell("notice", { kind: "version" });
+  });
+}
+
+start().catch((why) => {
+  const again = el("button", { class: "primary", type: "button", onclick: () => location.reload() }, texts.tryAgain);
+  const reason = why instanceof Error ? why.message : String(why);
+  place.replaceChildren(el("main", { class: "login" }, el("div", { class: "card", role: "alert" },
+    el("h1", {}, texts.startFailed), el("p", { class: "hint" }, texts.startFailedHint(reason)), again)));
+});

@@ -1,0 +1,369 @@
+// The connection of a device: connects, greets, notices when a connection is dead, and connects again, over whichever transport works.
+// Runs in one tab only, the one that leads.
+
+import { Backoff } from "./backoff.js";
+import { randomHex } from "./environment.js";
+import { WhimbrelError, describe } from "./errors.js";
+import { connect, Ways } from "./link/race.js";
+import { Queries } from "./queries.js";
+import { Session } from "./session.js";
+import { rowsAfter } from "./store/outbox.js";
+import { load, saveWay } from "./store/views.js";
+
+/** @typedef {import("./index.js").Connection} Connection */
+/** @typedef {import("./session.js").Host} Host */
+
+/** How long the server may take to welcome us, in milliseconds. */
+const WELCOME_TIMEOUT = 8_000;
+/** A session that lasted this long makes the next wait a first one again. */
+const STABLE_AFTER = 5_000;
+/** After this much silence the server is asked whether it is there … */
+const PROBE_AFTER = 10_000;
+/** … in a page that nobody looks at after this much: it keeps address translations alive, and not the device awake. */
+const PROBE_AFTER_HIDDEN = 25_000;
+/** … and this long after something was sent to which nothing at all came back. */
+const PROBE_UNANSWERED = 3_000;
+/** No answer after this long: a second connection is tried beside the first. After a hint that the network changed, sooner. */
+const SUSPECT_AFTER = 3_000;
+const SUSPECT_AFTER_HINT = 1_000;
+/** No answer after this long: the connection is given up. */
+const GIVE_UP_AFTER = 12_000;
+/** Waits shorter than this are not shown as being offline. */
+const SHORT_WAIT = 1_000;
+const AGENT = "whimbrel-web/0.1.0";
+
+/**
+ * @typedef {object} Config
+ * @property {import("./environment.js").Environment} env
+ * @property {import("./store/database.js").Database} db
+ * @property {string} user
+ * @property {string} device
+ * @property {string} token
+ * @property {URL} url
+ * @property {"auto" | import("./link/link.js").TransportKind} transport
+ * @property {(connection: Connection) => void} status
+ * @property {Host["changed"]} changed
+ * @property {Host["received"]} received
+ * @property {Host["signal"]} signal
+ * @property {Host["reset"]} reset
+ * @property {Host["conflict"]} conflict
+ * @property {Host["watch"]} watch
+ */
+
+export class Driver {
+  /** @param {Config} config */
+  constructor(config) {
+    this.config = config;
+    this.env = config.env;
+    /** @type {Connection} */
+    this.connection = { state: "connecting", transport: "none" };
+    this.queries = new Queries();
+    this.backoff = new Backoff(config.env.random);
+    /** This run, and how often it has said hello: so that a hello that comes late cannot replace a newer session. */
+    this.instance = randomHex(8);
+    this.attempts = 0;
+    /** @type {Session | undefined} */
+    this.session = undefined;
+    /** The attempt that is under way. @type {AbortController | undefined} */
+    this.attempt = undefined;
+    this.retryAt = Infinity;
+    /** @type {number | undefined} */
+    this.probedAt = undefined;
+    this.suspectAfter = SUSPECT_AFTER;
+    /** Commands that wait while there is no session, and the last row of the outbox that is counted among them. */
+    this.idle = 0;
+    this.lastId = 0;
+    /** @type {Promise<void>} */
+    this.counting = Promise.resolve();
+    this.stopped = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+    /** What sessions do to the store one after the other. @type {Promise<void>} */
+    this.turn = Promise.resolve();
+    this.off = this.env.on(["online", "change", "visibilitychange", "pageshow", "offline"], (event) => this.#onHint(event.type));
+  }
+
+  async start() {
+    const { env, db, transport } = this.config;
+    const loaded = await load(db, this.config);
+    this.idle = loaded.rows.filter((row) => !row.applied).length;
+    this.lastId = loaded.rows.at(-1)?.id ?? 0;
+    // A hint: losing it costs a head start at the next time.
+    this.ways = new Ways(env, transport, loaded.way, (way) => void saveWay(db, way).catch(() => {}));
+    this.#connect();
+  }
+
+  get waiting() {
+    return this.session ? this.session.uplink.waiting : this.idle;
+  }
+
+  /** The outbox may hold something new. */
+  async kick() {
+    if (this.session) return this.session.sync();
+    // One after the other: none may count what another has counted.
+    const counted = this.counting.then(async () => {
+      const rows = await rowsAfter(this.config.db, this.lastId);
+      if (this.session || rows.length === 0) return;
+      this.lastId = rows[rows.length - 1].id;
+      this.idle += rows.length;
+    });
+    this.counting = counted.catch(() => {});
+    return counted;
+  }
+
+  /** The page is looked at: if the connection is dead, that matters now. */
+  hint() {
+    this.#onHint("pageshow");
+  }
+
+  /** @param {import("./codec/frames.js").QueryBody} query */
+  ask(query) {
+    const { state, error } = this.connection;
+    if (state === "offline" || state === "ended") {
+      return Promise.reject(new WhimbrelError("offline", `there is no connection${error ? `: ${error.message}` : ""}`));
+    }
+    const answer = this.queries.ask(query);
+    this.#poll();
+    return answer;
+  }
+
+  /** @param {import("./codec/frames.js").Signal} signal */
+  signal(signal) {
+    this.session?.signal(signal);
+  }
+
+  /** Whose presence is wanted has changed. */
+  watchAgain() {
+    if (this.session) this.session.watched = false;
+    this.#poll();
+  }
+
+  /** Tries now, whatever it was that stood in the way. */
+  reconnect() {
+    if (this.stopped) return;
+    this.backoff.reset();
+    this.ways?.onNetworkChanged();
+    if (this.session?.ready) this.#probe(SUSPECT_AFTER_HINT);
+    else if (!this.attempt) this.#connect();
+  }
+
+  /** Ends in order. Resolves when the store is not touched any more. */
+  async stop() {
+    this.stopped = true;
+    this.off();
+    clearTimeout(this.timer);
+    this.attempt?.abort();
+    this.queries.rejectAll(new WhimbrelError("closed", "the client was closed"));
+    await this.turn;
+    await this.session?.leave();
+    this.session = undefined;
+  }
+
+  /** @param {Connection} connection */
+  #show(connection) {
+    this.connection = connection;
+    if (connection.state === "offline" || connection.state === "ended") {
+      const why = connection.error?.message ?? "there is no connection";
+      this.queries.rejectAll(new WhimbrelError("offline", why));
+    }
+    this.config.status(connection);
+  }
+
+  /** @param {string} type */
+  #onHint(type) {
+    if (this.stopped || this.connection.state === "ended" || (type === "visibilitychange" && this.env.hidden())) return;
+    if (type === "online" || type === "change") this.ways?.onNetworkChanged();
+    if (this.session?.ready) this.#probe(SUSPECT_AFTER_HINT);
+    else if (!this.attempt && type !== "offline") {
+      this.backoff.reset();
+      this.#connect();
+    }
+  }
+
+  /** Tries to connect, also beside a session that may be dead. */
+  #connect() {
+    if (this.stopped || !this.ways) return;
+    this.attempt?.abort();
+    const attempt = (this.attempt = new AbortController());
+    this.retryAt = Infinity;
+    if (!this.session) this.#show({ state: "connecting", transport: "none" });
+    connect(this.env, this.config.url, this.ways, attempt.signal).then(
+      (link) => (attempt.signal.aborted ? link.close() : this.#begin(link, attempt)),
+      (why) => {
+        if (this.attempt !== attempt) return;
+        this.attempt = undefined;
+        if (!this.session) this.#retry(describe(why), 0);
+      },
+    );
+    this.#arm();
+  }
+
+  /**
+   * A link is there: the session before it, if any, gives way, and the next begins with what the store holds then.
+   * @param {import("./link/link.js").Link} link
+   * @param {AbortController} attempt
+   */
+  #begin(link, attempt) {
+    this.turn = this.turn.then(async () => {
+      if (attempt.signal.aborted) return link.close();
+      const before = this.session;
+      if (before) [this.idle, this.lastId] = [before.uplink.waiting, before.lastId];
+      this.session = undefined;
+      this.queries.onDisconnect();
+      try {
+        await before?.leave();
+        const loaded = await load(this.config.db, this.config);
+        if (attempt.signal.aborted || this.stopped) return link.close();
+        this.attempt = undefined;
+        this.probedAt = undefined;
+        this.session = new Session(this.#host(), link, loaded);
+        this.session.start();
+      } catch (why) {
+        link.close();
+        if (this.attempt === attempt) this.attempt = undefined;
+        this.#retry(describe(why), 0);
+      }
+      return this.#arm();
+    });
+  }
+
+  /** @returns {Host} */
+  #host() {
+    const { env, db, user, changed, received, signal, reset, conflict, watch } = this.config;
+    return {
+      env, db, user, changed, received, signal, reset, conflict, watch, queries: this.queries,
+      hello: (incarnation, position) => ({
+        minVersion: 1, maxVersion: 1, user, device: this.config.device, token: this.config.token, agent: AGENT, instance: this.instance,
+        attempt: ++this.attempts, incarnation, position, origin: "snapshot", extensions: [],
+      }),
+      greeted: (session) => {
+        if (session !== this.session) return;
+        this.ways?.onConnected(session.link.transport);
+        this.#show({ state: "connected", transport: session.link.transport });
+      },
+      lost: (session, why, retryAfterMs) => this.#onLost(session, why, retryAfterMs),
+      ended: (session, error) => {
+        if (session !== this.session) return;
+        this.#keepTurn(session);
+        this.#show({ state: "ended", transport: "none", error });
+      },
+      wake: () => this.#poll(),
+    };
+  }
+
+  /**
+   * The session is over, but may still be writing.
+   * @param {Session} session
+   */
+  #keepTurn(session) {
+    this.idle = session.uplink.waiting;
+    this.lastId = session.lastId;
+    this.session = undefined;
+    this.queries.onDisconnect();
+    const { draining } = session;
+    this.turn = this.turn.then(() => draining);
+  }
+
+  /**
+   * @param {Session} session
+   * @param {{ code: string, message: string }} why
+   * @param {number} retryAfterMs
+   */
+  #onLost(session, why, retryAfterMs) {
+    if (session !== this.session) return;
+    this.#keepTurn(session);
+    if (session.ready && this.env.now() - session.begun >= STABLE_AFTER) this.backoff.reset();
+    // A path that lets handshakes through and then nothing.
+    if (session.mute) this.ways?.onFailed(session.link.transport);
+    // An attempt beside it was under way already: that is now the one.
+    if (this.attempt) this.#show({ state: "connecting", transport: "none" });
+    else if (retryAfterMs < 0) this.#connect();
+    else this.#retry(why, retryAfterMs);
+  }
+
+  /**
+   * @param {{ code: string, message: string }} error
+   * @param {number} asked
+   */
+  #retry(error, asked) {
+    if (this.stopped) return;
+    if (error.code === "outdated" || error.code === "unsupportedVersion" || error.code === "unsupportedTransport") {
+      return this.#show({ state: "ended", transport: "none", error });
+    }
+    const wait = this.backoff.next(asked);
+    this.retryAt = this.env.now() + wait;
+    const retryAt = Math.round(this.env.time() + wait);
+    if (wait < SHORT_WAIT && this.backoff.failures <= 1) this.#show({ state: "connecting", transport: "none", error });
+    else this.#show({ state: "offline", transport: "none", error, retryAt });
+    return this.#arm();
+  }
+
+  /** @param {number} suspectAfter */
+  #probe(suspectAfter) {
+    this.suspectAfter = suspectAfter;
+    this.probedAt ??= this.env.now();
+    this.session?.ping();
+    this.#arm();
+  }
+
+  /**
+   * Looks after a session: asks whether the server is there, tries beside it where no answer comes, gives it up in the end.
+   * @param {Session} session
+   * @param {number} now
+   * @returns {number} when to look again
+   */
+  #watchOver(session, now) {
+    if (!session.ready) {
+      if (now < session.begun + WELCOME_TIMEOUT) return session.begun + WELCOME_TIMEOUT;
+      void session.leave();
+      this.#onLost(session, { code: "timeout", message: "the server did not welcome us in time" }, 0);
+      return Infinity;
+    }
+    if (this.probedAt !== undefined && session.heard >= this.probedAt) {
+      this.probedAt = undefined;
+      // It lives: an attempt beside it was for nothing.
+      this.attempt?.abort();
+      this.attempt = undefined;
+    }
+    if (this.probedAt === undefined) {
+      const quiet = session.heard + (this.env.hidden() ? PROBE_AFTER_HIDDEN : PROBE_AFTER);
+      const due = Math.min(quiet, (session.unanswered ?? Infinity) + PROBE_UNANSWERED);
+      if (now < due) return due;
+      this.#probe(SUSPECT_AFTER);
+      return now + SUSPECT_AFTER;
+    }
+    if (now >= this.probedAt + GIVE_UP_AFTER) {
+      void session.leave();
+      this.#onLost(session, { code: "timeout", message: "the server does not answer any more" }, -1);
+      return Infinity;
+    }
+    if (now >= this.probedAt + this.suspectAfter) {
+      // The next, if this one fails, is not worth hurrying for.
+      this.suspectAfter = now - this.probedAt + SUSPECT_AFTER;
+      if (!this.attempt) this.#connect();
+    }
+    return this.probedAt + Math.min(this.suspectAfter, GIVE_UP_AFTER);
+  }
+
+  #poll() {
+    if (this.stopped) return;
+    const wake = this.session?.poll() ?? Infinity;
+    this.#arm(wake);
+  }
+
+  /** Sets the one timer to whatever comes first. @param {number} [wake] */
+  #arm(wake = this.session?.poll() ?? Infinity) {
+    if (this.stopped) return;
+    const now = this.env.now();
+    if (this.session) wake = Math.min(wake, this.#watchOver(this.session, now));
+    wake = Math.min(wake, this.retryAt);
+    clearTimeout(this.timer);
+    this.timer = wake === Infinity ? undefined : setTimeout(() => this.#tick(), Math.max(0, Math.min(wake - now, 2 ** 31 - 1)));
+  }
+
+  #tick() {
+    if (this.stopped) return;
+    if (this.env.now() >= this.retryAt && !this.session && !this.attempt) this.#connect();
+    else this.#arm();
+  }
+}

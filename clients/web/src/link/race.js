@@ -1,0 +1,170 @@
+// The best transport that works: both are tried, one with a head start, and what worked is remembered.
+
+import { WhimbrelError } from "../errors.js";
+import { discover } from "./discover.js";
+import { connectWebSocket } from "./websocket.js";
+import { connectWebTransport, isUsable } from "./webtransport.js";
+
+/** @typedef {import("./link.js").Link} Link */
+/** @typedef {import("./link.js").TransportKind} TransportKind */
+/** @typedef {(signal: AbortSignal) => Promise<Link>} Attempt */
+
+/** How long the favourite may take before the other is tried too. */
+export const HEAD_START = 250;
+/** So long a WebSocket stays the favourite on a network where it won. */
+const REMEMBERED_FOR = 3_600_000;
+/** Chromium makes a page wait longer with each WebTransport attempt that fails, and forgets that after this long. */
+const THROTTLED_FOR = 300_000;
+const FAILURES_MAX = 3;
+
+/** Which transport to try first, and whether at all. */
+export class Ways {
+  /**
+   * @param {import("../environment.js").Environment} env
+   * @param {"auto" | TransportKind} wanted
+   * @param {import("../store/rows.js").Way | null} way how the server was last reached
+   * @param {(way: import("../store/rows.js").Way) => void} remember
+   */
+  constructor(env, wanted, way, remember) {
+    this.env = env;
+    this.wanted = wanted;
+    this.way = way;
+    this.remember = remember;
+    /** When WebTransport failed of late. @type {number[]} */
+    this.failed = [];
+  }
+
+  /**
+   * In the order to try them.
+   * @param {import("./link.js").Endpoints} endpoints
+   * @returns {TransportKind[]}
+   */
+  order({ webtransport, websocket }) {
+    const now = this.env.time();
+    this.failed = this.failed.filter((at) => now - at < THROTTLED_FOR);
+    const quic = webtransport && this.wanted !== "websocket" && (this.wanted === "webtransport" || isUsable(this.env));
+    if (this.wanted === "webtransport") return quic && typeof this.env.WebTransport === "function" ? ["webtransport"] : [];
+    if (!websocket) return quic ? ["webtransport"] : [];
+    if (!quic || this.failed.length >= FAILURES_MAX) return ["websocket"];
+    const { way } = this;
+    const remembered = way?.transport === "websocket" && way.network === this.env.network() && now - way.at < REMEMBERED_FOR;
+    return remembered ? ["websocket", "webtransport"] : ["webtransport", "websocket"];
+  }
+
+  /**
+   * WebTransport failed, was too slow, or brought nothing.
+   * @param {TransportKind} transport
+   */
+  onFailed(transport) {
+    if (transport === "webtransport") this.failed.push(this.env.time());
+  }
+
+  /**
+   * A session is there.
+   * @param {TransportKind} transport
+   */
+  onConnected(transport) {
+    if (this.wanted !== "auto") return;
+    if (transport === "webtransport") this.failed = [];
+    const way = { transport, network: this.env.network(), at: this.env.time() };
+    const { way: before } = this;
+    this.way = way;
+    if (before?.transport !== transport || before.network !== way.network) this.remember(way);
+  }
+
+  /** The network is another one: what failed on the old one says nothing about it. */
+  onNetworkChanged() {
+    this.way = null;
+    this.failed = this.failed.slice(0, FAILURES_MAX - 1);
+  }
+}
+
+/**
+ * Finds out where the server is and opens a link to it. Only the link that is returned ever carries a frame: two `hello`s of one device
+ * would replace each other.
+ * @param {import("../environment.js").Environment} env
+ * @param {URL} base
+ * @param {Ways} ways
+ * @param {AbortSignal} signal
+ * @returns {Promise<Link>}
+ */
+export async function connect(env, base, ways, signal) {
+  const endpoints = await discover(env, base, signal);
+  /** @type {Record<TransportKind, Attempt>} */
+  const attempts = {
+    webtransport: async (signal) => {
+      try {
+        return await connectWebTransport(env, /** @type {any} */ (endpoints.webtransport), signal);
+      } catch (why) {
+        ways.onFailed("webtransport");
+        throw why;
+      }
+    },
+    websocket: (signal) => connectWebSocket(env, /** @type {any} */ (endpoints.websocket).url, signal),
+  };
+  const [first, second] = ways.order(endpoints);
+  if (!first) throw new WhimbrelError("unsupportedTransport", `the server or this browser does not offer ${ways.wanted}: choose "auto"`);
+  return race(attempts[first], second && attempts[second], signal);
+}
+
+/**
+ * The first of two that succeeds; the second begins when the first has failed or had its head start. The loser is given up.
+ * @param {Attempt} first
+ * @param {Attempt | undefined} second
+ * @param {AbortSignal} signal
+ * @param {number} [headStart]
+ * @returns {Promise<Link>}
+ */
+export function race(first, second, signal, headStart = HEAD_START) {
+  return new Promise((resolve, reject) => {
+    let over = false;
+    let running = 0;
+    /** @type {string[]} */
+    const reasons = [];
+    /** @type {Set<AbortController>} */
+    const aborts = new Set();
+    let rest = second ? [first, second] : [first];
+    const end = () => {
+      over = true;
+      clearTimeout(timer);
+      signal.removeEventListener("abort", cancel);
+      for (const abort of aborts) abort.abort();
+    };
+    const cancel = () => {
+      end();
+      reject(new WhimbrelError("unreachable", "given up"));
+    };
+    const begin = () => {
+      const attempt = rest.shift();
+      if (!attempt || over) return;
+      const abort = new AbortController();
+      aborts.add(abort);
+      running += 1;
+      attempt(abort.signal).then(
+        (link) => {
+          if (over) return link.close();
+          aborts.delete(abort);
+          end();
+          return resolve(link);
+        },
+        (why) => {
+          running -= 1;
+          aborts.delete(abort);
+          reasons.push(why instanceof Error ? why.message : String(why));
+          if (over) return;
+          if (rest.length > 0) begin();
+          else if (running === 0) {
+            end();
+            reject(new WhimbrelError("unreachable", reasons.join("; ")));
+          }
+        },
+      );
+    };
+    const timer = setTimeout(begin, headStart);
+    if (signal.aborted) cancel();
+    else {
+      signal.addEventListener("abort", cancel);
+      begin();
+    }
+  });
+}

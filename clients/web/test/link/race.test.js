@@ -1,0 +1,180 @@
+// Which transport goes first, who wins, and what is remembered. Time is a mock: nothing here waits.
+
+import assert from "node:assert/strict";
+import { mock, test } from "node:test";
+import { endpoints } from "../../src/link/discover.js";
+import { connect, HEAD_START, race, Ways } from "../../src/link/race.js";
+import { isUsable } from "../../src/link/webtransport.js";
+import { FakeBrowser } from "../harness/environment.js";
+
+/** @typedef {import("../../src/link/link.js").Link} Link */
+
+/** An attempt that takes so long, and then succeeds or fails; what became of its link and of itself is in `log`. */
+function attempt(/** @type {string} */ name, /** @type {number} */ ms, /** @type {boolean} */ works, /** @type {string[]} */ log) {
+  return (/** @type {AbortSignal} */ signal) =>
+    new Promise((/** @type {(link: Link) => void} */ resolve, reject) => {
+      log.push(`${name} begins`);
+      signal.addEventListener("abort", () => log.push(`${name} given up`));
+      setTimeout(() => (works ? resolve(/** @type {any} */ ({ name, close: () => log.push(`${name} closed`) })) : reject(new Error(`${name} is down`))), ms);
+    });
+}
+
+/**
+ * @param {[number, boolean]} first
+ * @param {[number, boolean]} second
+ */
+async function run(first, second, { abortAfter = Infinity } = {}) {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  /** @type {string[]} */
+  const log = [];
+  const abort = new AbortController();
+  let outcome = "";
+  let took = 0;
+  race(attempt("first", ...first, log), attempt("second", ...second, log), abort.signal).then(
+    (link) => (outcome = /** @type {any} */ (link).name),
+    (why) => (outcome = why.message),
+  );
+  for (; took < 10_000 && !outcome; took += 10) {
+    for (let turn = 0; turn < 10; turn++) await Promise.resolve();
+    if (outcome) break;
+    if (took >= abortAfter) abort.abort();
+    mock.timers.tick(10);
+  }
+  // Losers that are late.
+  mock.timers.tick(20_000);
+  for (let turn = 0; turn < 10; turn++) await Promise.resolve();
+  mock.timers.reset();
+  return { outcome, took, log };
+}
+
+test("the first that works wins, and the favourite has a head start", async () => {
+  assert.deepEqual(await run([150, true], [0, true]), { outcome: "first", took: 150, log: ["first begins"] });
+  const slow = await run([900, true], [100, true]);
+  assert.deepEqual([slow.outcome, slow.took], ["second", HEAD_START + 100]);
+  assert.deepEqual(slow.log, ["first begins", "second begins", "first given up", "first closed"], "the loser is given up, and closed if it comes late");
+  assert.equal((await run([HEAD_START + 50, true], [100, true])).outcome, "first");
+});
+
+test("a failure ends the head start", async () => {
+  assert.deepEqual(await run([10, false], [20, true]), { outcome: "second", took: 30, log: ["first begins", "second begins"] });
+});
+
+test("the other is waited for when one fails, and both reasons are told", async () => {
+  assert.equal((await run([900, true], [10, false])).outcome, "first");
+  assert.equal((await run([900, false], [10, false])).outcome, "second is down; first is down");
+});
+
+test("a race that is called off ends, and leaves no link behind", async () => {
+  const { outcome, log } = await run([900, true], [800, true], { abortAfter: 400 });
+  assert.equal(outcome, "given up");
+  assert.ok(log.includes("first closed") && log.includes("second closed"), log.join());
+});
+
+const BOTH = { webtransport: { url: "https://a/wt", hashes: [] }, websocket: { url: "wss://a/ws" } };
+
+/** An environment with a clock to set. */
+function clocked(/** @type {Record<string, unknown>} */ more = {}) {
+  const env = new FakeBrowser().tab();
+  let now = 1_000_000;
+  Object.assign(env, { WebTransport: class {}, network: () => "wifi", time: () => now, ...more });
+  return { env, pass: (/** @type {number} */ ms) => (now += ms), network: (/** @type {string} */ name) => (env.network = () => name) };
+}
+
+test("WebTransport goes first, until WebSocket won on this network; for an hour, or until the network is another one", () => {
+  const { env, pass, network } = clocked();
+  /** @type {any[]} */
+  const remembered = [];
+  const ways = new Ways(env, "auto", null, (way) => remembered.push(way.transport));
+  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"]);
+  ways.onConnected("websocket");
+  assert.deepEqual(ways.order(BOTH), ["websocket", "webtransport"]);
+  assert.deepEqual(new Ways(env, "auto", ways.way, () => {}).order(BOTH), ["websocket", "webtransport"], "also after a reload");
+  network("cellular");
+  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"]);
+  network("wifi");
+  pass(3_600_000);
+  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"]);
+  ways.onConnected("webtransport");
+  assert.deepEqual(remembered, ["websocket", "webtransport"]);
+});
+
+test("after three failures of WebTransport it is left alone for as long as the browser holds them against it", () => {
+  const { env, pass } = clocked();
+  const ways = new Ways(env, "auto", null, () => {});
+  for (const left of [2, 2, 1]) {
+    ways.onFailed("webtransport");
+    assert.equal(ways.order(BOTH).length, left);
+  }
+  ways.onNetworkChanged();
+  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"], "another network, one more attempt");
+  ways.onFailed("webtransport");
+  assert.deepEqual(ways.order(BOTH), ["websocket"]);
+  pass(300_000);
+  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"]);
+});
+
+test("what is wanted, offered and known to work decides", () => {
+  const { env } = clocked();
+  const order = (/** @type {any} */ wanted, /** @type {any} */ offered, environment = env) => new Ways(environment, wanted, null, () => {}).order(offered);
+  assert.deepEqual(order("websocket", BOTH), ["websocket"]);
+  assert.deepEqual(order("webtransport", BOTH), ["webtransport"]);
+  assert.deepEqual(order("webtransport", { websocket: BOTH.websocket }), []);
+  assert.deepEqual(order("auto", { websocket: BOTH.websocket }), ["websocket"]);
+  const without = clocked({ WebTransport: undefined }).env;
+  assert.deepEqual(order("auto", BOTH, without), ["websocket"]);
+  assert.deepEqual(order("webtransport", BOTH, without), []);
+  const agent = (/** @type {string} */ userAgent) => isUsable(clocked({ userAgent }).env);
+  assert.equal(agent("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"), true);
+  assert.equal(agent("Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"), true);
+  assert.equal(agent("Mozilla/5.0 (iPhone; CPU iPhone OS 26_4 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.4 Mobile/15E148 Safari/604.1"), false);
+  const safari = clocked({ userAgent: "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.4 Safari/605.1.15" }).env;
+  assert.deepEqual(order("auto", BOTH, safari), ["websocket"]);
+  assert.deepEqual(order("webtransport", BOTH, safari), ["webtransport"], "unless one insists");
+});
+
+test("what a server says of itself is believed as far as it can be", () => {
+  const known = { webtransport: { url: "https://h:1/wt", certificateHashes: [btoa("x".repeat(32)), "short", 5] }, websocket: { url: "ws://h/ws" } };
+  const fallback = { websocket: { url: "wss://chat.example/ws" } };
+  const found = endpoints(new URL("https://chat.example"), known, fallback);
+  assert.deepEqual(found.webtransport, { url: "https://h:1/wt", hashes: [new Uint8Array(32).fill(120)] });
+  assert.deepEqual(found.websocket, fallback.websocket, "TLS is not talked down");
+  assert.deepEqual(endpoints(new URL("http://chat.example"), known, fallback).websocket, { url: "ws://h/ws" });
+  for (const nothing of [null, {}, { webtransport: null, websocket: 7 }, []]) assert.deepEqual(endpoints(new URL("https://chat.example"), nothing, fallback), fallback);
+});
+
+test("hashes are asked for anew with each round of attempts", async () => {
+  const { env } = clocked();
+  /** @type {string[]} */
+  const pinned = [];
+  let hash = "a";
+  Object.assign(env, {
+    fetch: async () => new Response(JSON.stringify({ webtransport: { url: "https://h:1/wt", certificateHashes: [btoa(hash.repeat(32))] }, versions: [1] })),
+    WebTransport: class {
+      constructor(/** @type {string} */ _, /** @type {any} */ options) {
+        pinned.push(String.fromCharCode(options.serverCertificateHashes[0].value[0]));
+        this.closed = new Promise(() => {});
+        this.ready = Promise.reject(new Error("wrong hash"));
+      }
+      close() {}
+    },
+  });
+  const ways = new Ways(env, "webtransport", null, () => {});
+  for (hash of ["a", "b"]) await assert.rejects(connect(env, new URL("https://h"), ways, new AbortController().signal), { code: "unreachable" });
+  assert.deepEqual(pinned, ["a", "b"]);
+});
+
+test("a server of another version, or none at all, has a name", async () => {
+  const { env } = clocked();
+  const ways = new Ways(env, "auto", null, () => {});
+  const answers = (/** @type {Response} */ response) => {
+    env.fetch = async () => response;
+    return connect(env, new URL("https://h"), ways, new AbortController().signal);
+  };
+  await assert.rejects(answers(new Response('{"versions":[7]}')), { code: "unsupportedVersion" });
+  await assert.rejects(answers(new Response("<html>")), { code: "unreachable" });
+  await assert.rejects(answers(new Response("", { status: 500 })), { code: "unreachable" });
+  env.fetch = async () => {
+    throw new TypeError("fetch failed");
+  };
+  await assert.rejects(connect(env, new URL("https://h"), ways, new AbortController().signal), { code: "unreachable" });
+});
