@@ -2,7 +2,7 @@
 
 use crate::harness::{ServerProcess, binary};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 /// Runs a command in the server's folder, as a person would who started it there.
@@ -136,6 +136,41 @@ fn the_store_is_looked_after() {
     let send = whimbrel(&server, &["send", "--as", "ann", "--to", "bob", "--url", &url, "and on"]);
     assert!(send.status.success());
     assert!(String::from_utf8_lossy(&send.stderr).contains("restored"), "what may be lost is said: {send:?}");
+}
+
+/// On a terminal, which `script` (of util-linux) makes. In its raw mode Ctrl+C is a key; the signals come from outside.
+#[test]
+fn a_chat_that_is_ended_by_a_signal_gives_the_terminal_back() {
+    const TAKEN: &str = "\x1b[?1049h";
+    const GIVEN_BACK: &str = "\x1b[?1049l";
+    let server = ServerProcess::start();
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let talk = format!("stty rows 24 cols 80; echo $$ > pid; exec {} chat --as ann --url {}", binary().display(), server.url());
+        let mut script = Command::new("script")
+            .args(["-q", "-f", "-c", &talk, "/dev/null"])
+            .current_dir(server.folder())
+            .env("XDG_DATA_HOME", server.folder())
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = script.stdout.take().unwrap();
+        let mut screen = Vec::new();
+        let shows = |screen: &[u8], what: &str| screen.windows(what.len()).any(|bytes| bytes == what.as_bytes());
+        while !shows(&screen, TAKEN) {
+            let mut bytes = [0; 4096];
+            let read = output.read(&mut bytes).unwrap();
+            assert!(read > 0, "it never took the terminal: {}", String::from_utf8_lossy(&screen));
+            screen.extend_from_slice(&bytes[..read]);
+        }
+        let pid = std::fs::read_to_string(server.folder().join("pid")).unwrap();
+        assert!(Command::new("kill").args([signal, pid.trim()]).status().unwrap().success());
+        output.read_to_end(&mut screen).unwrap();
+        assert!(shows(&screen, GIVEN_BACK), "{signal}: {}", String::from_utf8_lossy(&screen));
+        script.wait().unwrap();
+    }
 }
 
 #[test]
