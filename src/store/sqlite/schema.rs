@@ -205,7 +205,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Locks the store at `path`.
+    /// Locks the store at `path`, which is [`canonical`].
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         let lock = beside(path, ".lock");
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock);
@@ -236,6 +236,30 @@ impl Lock {
             self.seen = end;
         }
     }
+}
+
+/// How many symlinks may lead to a file that is not there yet.
+const LINKS_MAX: usize = 16;
+
+/// The one path of a file, whatever symlinks lead to it. Its neighbours (`.lock`, and what SQLite keeps) are named after this: two ways to
+/// a store must not be two locks. The file may not be there yet.
+pub(super) fn canonical(path: &Path) -> Result<PathBuf, StoreError> {
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = folder.canonicalize().map_err(|error| unavailable("cannot look into the folder", folder, &error))?;
+        let name = path.file_name().ok_or_else(|| StoreError::Unavailable(format!("{} is no file", path.display())))?;
+        let file = folder.join(name);
+        match file.read_link() {
+            Ok(target) => path = folder.join(target),
+            // No link, or nothing there: this is its name.
+            Err(_) => return Ok(file),
+        }
+    }
+    Err(StoreError::Unavailable(format!("{}: too many symlinks lead to it", path.display())))
 }
 
 /// A path with something after its name.

@@ -128,6 +128,32 @@ fn a_check_finds_planted_damage() {
     assert!(matches!(check(&copy.path().join("nothing.db")), Err(StoreError::Unavailable(_))));
 }
 
+#[cfg(unix)]
+#[test]
+fn however_a_store_is_reached_it_has_one_writer() {
+    use std::os::unix::fs::symlink;
+    let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let links = [folder.path().join("link.db"), elsewhere.path().join("far.db"), elsewhere.path().join("folder/store.db")];
+    symlink("store.db", &links[0]).unwrap();
+    symlink(&links[0], &links[1]).unwrap();
+    symlink(folder.path(), elsewhere.path().join("folder")).unwrap();
+    // First through a link to a file that is not there yet, then by its name.
+    let store = SqliteStore::open(&links[1], small()).unwrap();
+    fill(&store, 2, 3);
+    for way in links.iter().chain([&path(&folder)]) {
+        let Err(StoreError::Unavailable(why)) = SqliteStore::open(way, small()) else { panic!("two writers: {}", way.display()) };
+        assert!(why.contains("open in another process"), "{why}");
+        let Err(StoreError::Unavailable(why)) = compact(way) else { panic!("it was compacted: {}", way.display()) };
+        assert!(why.contains("open in another process"), "{why}");
+        assert_eq!(check(way).unwrap(), check(&path(&folder)).unwrap());
+    }
+    drop(store);
+    SqliteStore::open(&path(&folder), small()).unwrap();
+    symlink("round.db", folder.path().join("round.db")).unwrap();
+    let why = SqliteStore::open(&folder.path().join("round.db"), small()).unwrap_err().to_string();
+    assert!(why.contains("too many symlinks"), "{why}");
+}
+
 #[test]
 fn a_check_and_a_backup_work_while_the_server_writes() {
     let folder = TempDir::new().unwrap();
