@@ -183,6 +183,14 @@ pub(super) fn settle_epoch(connection: &mut Connection, path: &Path, seen: u64, 
     {
         return Ok(LogEpoch(epoch));
     }
+    if end < seen {
+        tracing::warn!(
+            "the log in {} ends before record {end}, but had got to {seen} when it was last noted: taken as restored from an older backup, and all \
+             devices are told so. If nobody restored anything, what is missing was lost: stop the server, keep this folder, and put a \
+             backup in its place",
+            path.display()
+        );
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
     let epoch = now.max(old.map_or(1, |old| old + 1));
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| failed(&error))?;

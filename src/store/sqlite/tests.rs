@@ -222,6 +222,40 @@ fn copies_and_files_put_back_raise_the_epoch() {
     assert!(SqliteStore::open(&path(&folder), small()).unwrap().epoch() > epoch);
 }
 
+/// What is logged while `work` runs.
+fn logged(work: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, work);
+    String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
+}
+
+#[test]
+fn a_log_that_became_shorter_is_told() {
+    let folder = filled();
+    let open = || drop(SqliteStore::open(&path(&folder), small()).unwrap());
+    assert_eq!(logged(open), "");
+    let records = check(&path(&folder)).unwrap().records;
+    std::fs::write(path(&folder), b"").unwrap();
+    let told = logged(open);
+    for part in ["WARN", "ends before record 1,", &format!("got to {}", records + 1), "restored", "nobody restored anything"] {
+        assert!(told.contains(part), "no `{part}` in: {told}");
+    }
+    assert_eq!(logged(open), "", "once");
+}
+
 #[test]
 fn a_store_has_one_writer() {
     let folder = filled();
