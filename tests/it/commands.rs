@@ -138,6 +138,34 @@ fn the_store_is_looked_after() {
     assert!(String::from_utf8_lossy(&send.stderr).contains("restored"), "what may be lost is said: {send:?}");
 }
 
+#[test]
+fn damage_of_the_store_is_said_with_what_to_do() {
+    let mut server = ServerProcess::start();
+    lines(&whimbrel(&server, &["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "words of the log"]));
+    assert!(server.terminate().success());
+    let store = server.data().join("whimbrel.db");
+    let mut bytes = std::fs::read(&store).unwrap();
+    let at = bytes.windows(16).position(|words| words == b"words of the log").unwrap();
+    // The header of the page that they are in.
+    bytes[at / 4096 * 4096..][..8].fill(0xff);
+    std::fs::write(&store, bytes).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = whimbrel(&server, arguments);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let check = run(&["store", "check"]);
+    for part in ["records, 2 users", "problem: ", "the store is damaged", "put a backup in its place"] {
+        assert!(check.contains(part), "no `{part}` in: {check}");
+    }
+    let compact = run(&["store", "compact"]);
+    assert!(compact.contains("damaged") && compact.contains("nothing was changed"), "{compact}");
+    let backup = run(&["store", "backup", "copy.db"]);
+    assert!(backup.contains("the copy is damaged"), "{backup}");
+    assert!(server.folder().join("copy.db").is_file());
+    assert!(!server.folder().join("copy.db-wal").exists() && !server.folder().join("copy.db.part-wal").exists());
+}
+
 /// On a terminal, which `script` (of util-linux) makes. In its raw mode Ctrl+C is a key; the signals come from outside.
 #[test]
 fn a_chat_that_is_ended_by_a_signal_gives_the_terminal_back() {

@@ -118,14 +118,69 @@ fn a_check_finds_planted_damage() {
         assert!(report.problems.iter().any(|problem| problem.contains(expected)), "{damage}: {report:?}");
         assert_eq!(std::fs::read(path(&copy)).unwrap(), before, "a check changes nothing");
     }
-    // Damage of the file itself.
-    let copy = TempDir::new().unwrap();
-    let mut bytes = std::fs::read(path(&folder)).unwrap();
-    let middle = bytes.len() / 2 / 4096 * 4096;
-    bytes[middle..middle + 8].fill(0xff);
-    std::fs::write(path(&copy), bytes).unwrap();
-    assert!(check(&path(&copy)).map_or(true, |report| !report.is_sound()));
-    assert!(matches!(check(&copy.path().join("nothing.db")), Err(StoreError::Unavailable(_))));
+    assert!(matches!(check(&folder.path().join("nothing.db")), Err(StoreError::Unavailable(_))));
+}
+
+const PAGE: usize = 4096;
+
+/// Overwrites the header of a page of a closed store.
+fn damage_page(folder: &TempDir, page: usize) {
+    let mut bytes = std::fs::read(path(folder)).unwrap();
+    bytes[page * PAGE..page * PAGE + 8].fill(0xff);
+    std::fs::write(path(folder), bytes).unwrap();
+}
+
+/// A closed store, and the page with the record of message 148: a leaf of the log, neither its first nor its root.
+fn filled_with_page() -> (TempDir, usize) {
+    const LEAF: u8 = 13;
+    let folder = filled();
+    let bytes = std::fs::read(path(&folder)).unwrap();
+    let holds = |page: &[u8]| page[0] == LEAF && page.windows(11).any(|words| words == b"message 148");
+    let page = bytes.chunks(PAGE).position(holds).unwrap();
+    (folder, page)
+}
+
+#[test]
+fn a_check_goes_on_after_damage_of_the_file_itself() {
+    let (folder, page) = filled_with_page();
+    damage_page(&folder, page);
+    let report = check(&path(&folder)).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.contains("the log cannot be read to its end")), "{report:?}");
+    assert!(report.records > 0 && report.users == 5 && report.conversations > 0, "{report:?}");
+    assert!(report.problems.len() < 10, "what was not read is not called wrong: {report:?}");
+
+    // Wherever it is: there is a report, and only of a page that nothing uses it may say that all is well.
+    let folder = filled();
+    let connection = rusqlite::Connection::open(path(&folder)).unwrap();
+    let unused: u32 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap();
+    drop(connection);
+    let pages = std::fs::metadata(path(&folder)).unwrap().len() as usize / PAGE;
+    let mut unnoticed = 0;
+    for page in 0..pages {
+        let copy = TempDir::new().unwrap();
+        std::fs::copy(path(&folder), path(&copy)).unwrap();
+        damage_page(&copy, page);
+        unnoticed += u32::from(check(&path(&copy)).unwrap().is_sound());
+    }
+    assert!(pages > 10 && unnoticed <= unused, "{unnoticed} of {pages} pages, {unused} of them unused");
+}
+
+#[test]
+fn a_damaged_store_is_not_compacted_and_its_copy_is_known_to_be_damaged() {
+    let (folder, page) = filled_with_page();
+    damage_page(&folder, page);
+    let before = std::fs::read(path(&folder)).unwrap();
+    let Err(StoreError::Damaged(why)) = compact(&path(&folder)) else { panic!("it was compacted") };
+    assert!(why.contains("nothing was changed"), "{why}");
+    assert_eq!(std::fs::read(path(&folder)).unwrap(), before);
+    let to = folder.path().join("copy.db");
+    let report = backup(&path(&folder), &to).unwrap();
+    assert!(!report.is_sound());
+    assert_eq!(check(&to).unwrap(), report, "the copy is kept");
+    // What SQLite itself would copy without a word.
+    let folder = filled();
+    sql(&folder, "DELETE FROM log WHERE pos = 40");
+    assert!(matches!(compact(&path(&folder)), Err(StoreError::Damaged(_))));
 }
 
 #[cfg(unix)]
@@ -183,7 +238,7 @@ fn a_backup_has_a_life_of_its_own_and_overwrites_nothing() {
     let folder = filled();
     let epoch = SqliteStore::open(&path(&folder), small()).unwrap().epoch();
     let to = folder.path().join("backup.db");
-    backup(&path(&folder), &to).unwrap();
+    assert!(backup(&path(&folder), &to).unwrap().is_sound());
     let Err(StoreError::Unavailable(why)) = backup(&path(&folder), &to) else { panic!("it was overwritten") };
     assert!(why.contains("is there already"), "{why}");
     let names = |folder: &TempDir| -> Vec<String> {
