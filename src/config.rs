@@ -9,6 +9,27 @@ use std::path::{Path, PathBuf};
 /// The file that is read where none is named, if it is there.
 const DEFAULT_FILE: &str = "whimbrel.toml";
 
+/// Where things lie: the flags of every command that looks after a server's files, so that it finds them where the server does.
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+pub struct Places {
+    /// Folder of the embedded store.
+    #[arg(long, env = "WHIMBREL_DATA", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Folder of keys and certificates; made on first start.
+    #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certs: Option<PathBuf>,
+    /// Where messages are kept: `sqlite:PATH`.
+    #[arg(long, env = "WHIMBREL_STORE", value_name = "URL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// File with the flags of `whimbrel serve` as keys in TOML; `whimbrel.toml` if it is there.
+    #[arg(long, env = "WHIMBREL_CONFIG", value_name = "FILE", global = true)]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
 /// Flags of `whimbrel serve`, each also in the environment and in the file.
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]
 pub struct Flags {
@@ -20,18 +41,10 @@ pub struct Flags {
     #[arg(long, env = "WHIMBREL_SECURE", value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure: Option<SocketAddr>,
-    /// Folder of the embedded store.
-    #[arg(long, env = "WHIMBREL_DATA", value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<PathBuf>,
-    /// Folder of keys and certificates; made on first start.
-    #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certs: Option<PathBuf>,
-    /// Where messages are kept: `sqlite:PATH`.
-    #[arg(long, env = "WHIMBREL_STORE", value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
+    /// Where things lie.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub places: Places,
     /// Who may come in: `open` (clients say who they are; loopback only).
     #[arg(long, env = "WHIMBREL_AUTH", value_name = "MODE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,10 +65,6 @@ pub struct Flags {
     #[arg(long, env = "WHIMBREL_MAILBOX_DAYS", value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mailbox_days: Option<u64>,
-    /// File with the same keys in TOML; `whimbrel.toml` if it is there.
-    #[arg(long, env = "WHIMBREL_CONFIG", value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
@@ -137,8 +146,8 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Puts the configuration together. `port` is the environment's `PORT`, as hosting platforms set it: the port of `http` where
-    /// nothing more specific is said.
+    /// Puts the configuration together, for serving. `port` is the environment's `PORT`, as hosting platforms set it: the port of `http`
+    /// where nothing more specific is said.
     ///
     /// # Errors
     /// If a key is unknown, a value unusable, or the whole unsafe.
@@ -148,16 +157,28 @@ impl Config {
             let port: u16 = port.parse().map_err(|_| ConfigError::BadPort(port.into()))?;
             defaults.http.set_port(port);
         }
+        let config = Self::read(defaults, flags)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as it is read for commands that do not serve, of which only the places are of use to them.
+    ///
+    /// # Errors
+    /// If a key is unknown or a value not what the key takes.
+    pub fn locate(places: Places) -> Result<Self, ConfigError> {
+        Self::read(Self::default(), &Flags { places, ..Flags::default() })
+    }
+
+    fn read(defaults: Self, flags: &Flags) -> Result<Self, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(defaults));
-        match &flags.config {
+        match &flags.places.config {
             Some(file) if !file.is_file() => return Err(ConfigError::NoFile(file.clone())),
             Some(file) => figment = figment.merge(Toml::file_exact(file)),
             None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
             None => {}
         }
-        let config: Self = figment.merge(Serialized::defaults(flags)).extract().map_err(Box::new)?;
-        config.check()?;
-        Ok(config)
+        Ok(figment.merge(Serialized::defaults(flags)).extract().map_err(Box::new)?)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -191,7 +212,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("w.toml");
         std::fs::write(&file, text).unwrap();
-        Config::load(&Flags { config: Some(file), ..flags }, None)
+        let places = Places { config: Some(file), ..flags.places };
+        Config::load(&Flags { places, ..flags }, None)
     }
 
     #[test]
@@ -225,7 +247,17 @@ mod tests {
 
     #[test]
     fn a_store_that_is_not_known_is_refused() {
-        let flags = Flags { store: Some("mysql://x".into()), ..Flags::default() };
+        let flags = Flags { places: Places { store: Some("mysql://x".into()), ..Places::default() }, ..Flags::default() };
         assert!(matches!(with_file("", flags), Err(ConfigError::UnknownStore(_))));
+    }
+
+    #[test]
+    fn what_does_not_serve_finds_the_places_and_minds_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("w.toml");
+        std::fs::write(&file, "data = 'dd'\ncerts = 'cc'\nhttp = '0.0.0.0:80'").unwrap();
+        let places = Places { config: Some(file), certs: Some("mine".into()), ..Places::default() };
+        let config = Config::locate(places).unwrap();
+        assert_eq!((config.store_path().unwrap().as_path(), config.certs.as_path()), (Path::new("dd/whimbrel.db"), Path::new("mine")));
     }
 }

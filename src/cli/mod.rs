@@ -9,9 +9,10 @@ mod send;
 mod serve;
 mod store;
 
+use crate::config::{Config, Places};
 use clap::{Parser, Subcommand};
+use std::fmt::Display;
 use std::future::Future;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use whimbrel_client::{Client, Connection};
 
@@ -52,9 +53,8 @@ enum Subcommands {
     Certs {
         #[command(subcommand)]
         action: certs::CertsAction,
-        /// Folder of keys and certificates.
-        #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR", default_value = "certs", global = true)]
-        certs: PathBuf,
+        #[command(flatten)]
+        places: Places,
     },
 }
 
@@ -74,17 +74,25 @@ pub fn main() -> ExitCode {
         Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
         Subcommands::Store(arguments) => store::run(arguments),
         Subcommands::Bench(arguments) => on_runtime(bench::run(arguments)),
-        Subcommands::Certs { action, certs } => match certs::run(action, &certs) {
-            Ok(report) => {
-                print!("{report}");
-                ExitCode::SUCCESS
+        Subcommands::Certs { action, places } => {
+            let certs = match Config::locate(places) {
+                Ok(config) => config.certs,
+                Err(error) => return fail(&error, exit::USAGE),
+            };
+            match certs::run(action, &certs) {
+                Ok(report) => {
+                    print!("{report}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail(&error, exit::USAGE),
             }
-            Err(error) => {
-                eprintln!("whimbrel: {error}");
-                ExitCode::from(exit::USAGE)
-            }
-        },
+        }
     }
+}
+
+fn fail(error: &impl Display, code: u8) -> ExitCode {
+    eprintln!("whimbrel: {error}");
+    ExitCode::from(code)
 }
 
 /// Runs a client's command: one thread is plenty.

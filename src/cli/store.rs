@@ -1,6 +1,7 @@
 //! `whimbrel store check|backup|compact`: looking after the embedded store.
 
-use super::exit;
+use super::{exit, fail};
+use crate::config::{Config, Places};
 use crate::store::StoreError;
 use crate::store::sqlite::{self, Report};
 use clap::{Args, Subcommand};
@@ -13,9 +14,8 @@ use std::process::ExitCode;
 pub(super) struct StoreCommand {
     #[command(subcommand)]
     action: Action,
-    /// Folder of the embedded store.
-    #[arg(long, env = "WHIMBREL_DATA", value_name = "DIR", default_value = "data", global = true)]
-    data: PathBuf,
+    #[command(flatten)]
+    places: Places,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -32,16 +32,18 @@ enum Action {
 }
 
 pub(super) fn run(arguments: StoreCommand) -> ExitCode {
-    let (error, code) = match act(&arguments.action, &arguments.data.join("whimbrel.db")) {
+    let path = match Config::locate(arguments.places).and_then(|config| config.store_path()) {
+        Ok(path) => path,
+        Err(error) => return fail(&error, exit::USAGE),
+    };
+    match act(&arguments.action, &path) {
         Ok((text, code)) => {
             print!("{text}");
-            return ExitCode::from(code);
+            ExitCode::from(code)
         }
-        Err(error @ StoreError::Damaged(_)) => (error, exit::REFUSED),
-        Err(error) => (error, exit::USAGE),
-    };
-    eprintln!("whimbrel: {error}");
-    ExitCode::from(code)
+        Err(error @ StoreError::Damaged(_)) => fail(&error, exit::REFUSED),
+        Err(error) => fail(&error, exit::USAGE),
+    }
 }
 
 /// Does it. Returns what to print, and the code to end with.

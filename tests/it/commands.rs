@@ -166,6 +166,36 @@ fn damage_of_the_store_is_said_with_what_to_do() {
     assert!(!server.folder().join("copy.db-wal").exists() && !server.folder().join("copy.db.part-wal").exists());
 }
 
+#[test]
+fn files_are_found_where_the_server_finds_them() {
+    let mut server = ServerProcess::start();
+    assert!(server.terminate().success());
+    let folder = server.folder();
+    let move_to = |from: &str, to: &str| std::fs::rename(folder.join(from), folder.join(to));
+    let run = |arguments: &[&str]| whimbrel(&server, arguments).status.code();
+    move_to("data", "dd").unwrap();
+    move_to("certs", "cc").unwrap();
+    assert_eq!((run(&["store", "check"]), run(&["certs", "show"])), (Some(2), Some(2)), "nothing is there");
+    // What concerns serving alone does not matter here, such as an address that only --open-anywhere allows.
+    std::fs::write(folder.join("other.toml"), "data = 'dd'\ncerts = 'cc'\nhttp = '0.0.0.0:80'\n").unwrap();
+    assert_eq!((run(&["store", "check", "--config", "other.toml"]), run(&["certs", "show", "--config", "other.toml"])), (Some(0), Some(0)));
+    std::fs::rename(folder.join("other.toml"), folder.join("whimbrel.toml")).unwrap();
+    assert_eq!((run(&["store", "check"]), run(&["certs", "show"])), (Some(0), Some(0)));
+    assert_eq!(
+        (run(&["store", "--data", "data", "check"]), run(&["certs", "--certs", "certs", "show"])),
+        (Some(2), Some(2)),
+        "flags beat it"
+    );
+    std::fs::create_dir(folder.join("elsewhere")).unwrap();
+    move_to("dd/whimbrel.db", "elsewhere/x.db").unwrap();
+    assert_eq!(run(&["store", "check"]), Some(2), "it is no longer there");
+    assert_eq!(run(&["store", "check", "--store", "sqlite:elsewhere/x.db"]), Some(0));
+    assert_eq!(run(&["store", "compact", "--store", "sqlite:elsewhere/x.db"]), Some(0));
+    assert_eq!(run(&["store", "check", "--store", "pigeon:x"]), Some(2));
+    std::fs::write(folder.join("whimbrel.toml"), "dada = 'dd'\n").unwrap();
+    assert_eq!(run(&["store", "check", "--store", "sqlite:elsewhere/x.db"]), Some(2), "the server would not start with it either");
+}
+
 /// On a terminal, which `script` (of util-linux) makes. In its raw mode Ctrl+C is a key; the signals come from outside.
 #[test]
 fn a_chat_that_is_ended_by_a_signal_gives_the_terminal_back() {
