@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// The file that is read where none is named, if it is there.
 const DEFAULT_FILE: &str = "whimbrel.toml";
 
+/// The longest grace, a day: it is added to instants, whose sums end somewhere.
+const PRESENCE_GRACE_MAX: u64 = 86_400;
+
 /// Where things lie: the flags of every command that looks after a server's files, so that it finds them where the server does.
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]
 pub struct Places {
@@ -140,6 +143,9 @@ pub enum ConfigError {
     /// A store that this version does not have.
     #[error("the store {0:?} is not known: use sqlite:PATH")]
     UnknownStore(String),
+    /// Users would hardly ever go offline.
+    #[error("presence_grace (--presence-grace) is {0} seconds, and may be at most {PRESENCE_GRACE_MAX}, a day")]
+    GraceTooLong(u64),
     /// `PORT` is not a port.
     #[error("PORT is {0:?}, which is not a port number")]
     BadPort(String),
@@ -147,13 +153,13 @@ pub enum ConfigError {
 
 impl Config {
     /// Puts the configuration together, for serving. `port` is the environment's `PORT`, as hosting platforms set it: the port of `http`
-    /// where nothing more specific is said.
+    /// where nothing more specific is said; empty is not set.
     ///
     /// # Errors
     /// If a key is unknown, a value unusable, or the whole unsafe.
     pub fn load(flags: &Flags, port: Option<&str>) -> Result<Self, ConfigError> {
         let mut defaults = Self::default();
-        if let Some(port) = port {
+        if let Some(port) = port.filter(|port| !port.is_empty()) {
             let port: u16 = port.parse().map_err(|_| ConfigError::BadPort(port.into()))?;
             defaults.http.set_port(port);
         }
@@ -182,6 +188,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if self.presence_grace > PRESENCE_GRACE_MAX {
+            return Err(ConfigError::GraceTooLong(self.presence_grace));
+        }
         let beyond = [self.http, self.secure].into_iter().find(|address| !address.ip().is_loopback());
         match beyond {
             Some(address) if self.auth == AuthMode::Open && !self.open_anywhere => Err(ConfigError::OpenBeyondLoopback(address)),
@@ -249,6 +258,22 @@ mod tests {
     fn a_store_that_is_not_known_is_refused() {
         let flags = Flags { places: Places { store: Some("mysql://x".into()), ..Places::default() }, ..Flags::default() };
         assert!(matches!(with_file("", flags), Err(ConfigError::UnknownStore(_))));
+    }
+
+    #[test]
+    fn an_empty_port_is_none() {
+        assert_eq!(Config::load(&Flags::default(), Some("")).unwrap().http.port(), 8080);
+    }
+
+    #[test]
+    fn a_grace_that_no_clock_can_hold_is_refused() {
+        for (seconds, taken) in [(PRESENCE_GRACE_MAX, true), (PRESENCE_GRACE_MAX + 1, false), (u64::MAX, false)] {
+            let loaded = with_file("", Flags { presence_grace: Some(seconds), ..Flags::default() });
+            assert_eq!(loaded.is_ok(), taken, "{seconds}");
+            if let Err(error) = loaded {
+                assert!(error.to_string().contains("presence_grace") && error.to_string().contains("at most 86400"), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ mod serve;
 mod store;
 
 use crate::config::{Config, Places};
+use clap::builder::{OsStr, Resettable};
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::future::Future;
 use std::process::ExitCode;
@@ -66,7 +68,7 @@ pub fn main() -> ExitCode {
         eprintln!("whimbrel: another TLS provider is installed already");
         return ExitCode::from(exit::USAGE);
     }
-    let command = Arguments::parse().command.unwrap_or_else(|| Subcommands::Serve(serve::flags_from_environment()));
+    let command = parse::<Arguments>(std::env::args_os()).command.unwrap_or_else(|| Subcommands::Serve(serve::flags_from_environment()));
     match command {
         Subcommands::Serve(flags) => serve::run(&flags),
         Subcommands::Chat(arguments) => chat::run(&arguments),
@@ -88,6 +90,21 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Parses a command line. Malformed variables of the environment end the program here with clap's own message, as malformed flags do.
+fn parse<T: Parser>(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> T {
+    let matches = without_empty(T::command()).get_matches_from(arguments);
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Leaves out variables of the environment that are empty: in the files of containers and services that is how one says "not set".
+fn without_empty(command: clap::Command) -> clap::Command {
+    let set = |argument: clap::Arg| match argument.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => argument.env(Resettable::<OsStr>::Reset),
+        _ => argument,
+    };
+    command.mut_args(set).mut_subcommands(without_empty)
 }
 
 fn fail(error: &impl Display, code: u8) -> ExitCode {

@@ -196,6 +196,22 @@ fn files_are_found_where_the_server_finds_them() {
     assert_eq!(run(&["store", "check", "--store", "sqlite:elsewhere/x.db"]), Some(2), "the server would not start with it either");
 }
 
+#[test]
+fn empty_variables_are_not_set() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["serve", "--config", "nowhere.toml"][..], &[]] {
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(folder.path()).env("WHIMBREL_CONFIG", "nowhere.toml");
+        for name in ["PORT", "WHIMBREL_HTTP", "WHIMBREL_DATA", "WHIMBREL_STORE", "WHIMBREL_AUTH", "WHIMBREL_PRESENCE_GRACE"] {
+            command.env(name, "");
+        }
+        let output = command.output().unwrap();
+        // It got as far as looking for the file.
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains("nowhere.toml is not there"), "{told}");
+    }
+}
+
 /// On a terminal, which `script` (of util-linux) makes. In its raw mode Ctrl+C is a key; the signals come from outside.
 #[test]
 fn a_chat_that_is_ended_by_a_signal_gives_the_terminal_back() {
