@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::future::Future;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use whimbrel_client::{Client, Connection};
 
@@ -82,10 +83,7 @@ pub fn main() -> ExitCode {
                 Err(error) => return fail(&error, exit::USAGE),
             };
             match certs::run(action, &certs) {
-                Ok(report) => {
-                    print!("{report}");
-                    ExitCode::SUCCESS
-                }
+                Ok(report) => say(&report.to_string(), 0),
                 Err(error) => fail(&error, exit::USAGE),
             }
         }
@@ -105,6 +103,16 @@ fn without_empty(command: clap::Command) -> clap::Command {
         _ => argument,
     };
     command.mut_args(set).mut_subcommands(without_empty)
+}
+
+/// Prints what a command found out, and ends with `code`. Whoever closed standard output (`| head -1`) has seen enough: that is no
+/// failure, and what was found out does not depend on it.
+fn say(text: &str, code: u8) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => fail(&format!("cannot write to standard output: {why}"), exit::USAGE),
+        _ => ExitCode::from(code),
+    }
 }
 
 fn fail(error: &impl Display, code: u8) -> ExitCode {

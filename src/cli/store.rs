@@ -1,6 +1,6 @@
 //! `whimbrel store check|backup|compact`: looking after the embedded store.
 
-use super::{exit, fail};
+use super::{exit, fail, say};
 use crate::config::{Config, Places};
 use crate::store::StoreError;
 use crate::store::sqlite::{self, Report};
@@ -37,10 +37,7 @@ pub(super) fn run(arguments: StoreCommand) -> ExitCode {
         Err(error) => return fail(&error, exit::USAGE),
     };
     match act(&arguments.action, &path) {
-        Ok((text, code)) => {
-            print!("{text}");
-            ExitCode::from(code)
-        }
+        Ok((text, code)) => say(&text, code),
         Err(error @ StoreError::Damaged(_)) => fail(&error, exit::REFUSED),
         Err(error) => fail(&error, exit::USAGE),
     }

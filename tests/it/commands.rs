@@ -212,6 +212,20 @@ fn empty_variables_are_not_set() {
     }
 }
 
+/// As `| head -1` leaves it.
+#[test]
+fn a_closed_standard_output_is_no_failure() {
+    let server = ServerProcess::start();
+    for arguments in [["certs", "show"], ["store", "check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(server.folder()).stdout(writer).stderr(Stdio::piped());
+        let output = command.output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
 /// On a terminal, which `script` (of util-linux) makes. In its raw mode Ctrl+C is a key; the signals come from outside.
 #[test]
 fn a_chat_that_is_ended_by_a_signal_gives_the_terminal_back() {
