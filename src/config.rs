@@ -9,6 +9,30 @@ use std::path::{Path, PathBuf};
 /// The file that is read where none is named, if it is there.
 const DEFAULT_FILE: &str = "whimbrel.toml";
 
+/// The longest grace, a day: it is added to instants, whose sums end somewhere.
+const PRESENCE_GRACE_MAX: u64 = 86_400;
+
+/// Where things lie: the flags of every command that looks after a server's files, so that it finds them where the server does.
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+pub struct Places {
+    /// Folder of the embedded store.
+    #[arg(long, env = "WHIMBREL_DATA", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Folder of keys and certificates; made on first start.
+    #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certs: Option<PathBuf>,
+    /// Where messages are kept: `sqlite:PATH`.
+    #[arg(long, env = "WHIMBREL_STORE", value_name = "URL", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// File with the flags of `whimbrel serve` as keys in TOML; `whimbrel.toml` if it is there.
+    #[arg(long, env = "WHIMBREL_CONFIG", value_name = "FILE", global = true)]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
 /// Flags of `whimbrel serve`, each also in the environment and in the file.
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]
 pub struct Flags {
@@ -20,18 +44,10 @@ pub struct Flags {
     #[arg(long, env = "WHIMBREL_SECURE", value_name = "ADDR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure: Option<SocketAddr>,
-    /// Folder of the embedded store.
-    #[arg(long, env = "WHIMBREL_DATA", value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<PathBuf>,
-    /// Folder of keys and certificates; made on first start.
-    #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certs: Option<PathBuf>,
-    /// Where messages are kept: `sqlite:PATH`.
-    #[arg(long, env = "WHIMBREL_STORE", value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
+    /// Where things lie.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub places: Places,
     /// Who may come in: `open` (clients say who they are; loopback only).
     #[arg(long, env = "WHIMBREL_AUTH", value_name = "MODE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,10 +68,6 @@ pub struct Flags {
     #[arg(long, env = "WHIMBREL_MAILBOX_DAYS", value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mailbox_days: Option<u64>,
-    /// File with the same keys in TOML; `whimbrel.toml` if it is there.
-    #[arg(long, env = "WHIMBREL_CONFIG", value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
@@ -131,36 +143,54 @@ pub enum ConfigError {
     /// A store that this version does not have.
     #[error("the store {0:?} is not known: use sqlite:PATH")]
     UnknownStore(String),
+    /// Users would hardly ever go offline.
+    #[error("presence_grace (--presence-grace) is {0} seconds, and may be at most {PRESENCE_GRACE_MAX}, a day")]
+    GraceTooLong(u64),
     /// `PORT` is not a port.
     #[error("PORT is {0:?}, which is not a port number")]
     BadPort(String),
 }
 
 impl Config {
-    /// Puts the configuration together. `port` is the environment's `PORT`, as hosting platforms set it: the port of `http` where
-    /// nothing more specific is said.
+    /// Puts the configuration together, for serving. `port` is the environment's `PORT`, as hosting platforms set it: the port of `http`
+    /// where nothing more specific is said; empty is not set.
     ///
     /// # Errors
     /// If a key is unknown, a value unusable, or the whole unsafe.
     pub fn load(flags: &Flags, port: Option<&str>) -> Result<Self, ConfigError> {
         let mut defaults = Self::default();
-        if let Some(port) = port {
+        if let Some(port) = port.filter(|port| !port.is_empty()) {
             let port: u16 = port.parse().map_err(|_| ConfigError::BadPort(port.into()))?;
             defaults.http.set_port(port);
         }
+        let config = Self::read(defaults, flags)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as it is read for commands that do not serve, of which only the places are of use to them.
+    ///
+    /// # Errors
+    /// If a key is unknown or a value not what the key takes.
+    pub fn locate(places: Places) -> Result<Self, ConfigError> {
+        Self::read(Self::default(), &Flags { places, ..Flags::default() })
+    }
+
+    fn read(defaults: Self, flags: &Flags) -> Result<Self, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(defaults));
-        match &flags.config {
+        match &flags.places.config {
             Some(file) if !file.is_file() => return Err(ConfigError::NoFile(file.clone())),
             Some(file) => figment = figment.merge(Toml::file_exact(file)),
             None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
             None => {}
         }
-        let config: Self = figment.merge(Serialized::defaults(flags)).extract().map_err(Box::new)?;
-        config.check()?;
-        Ok(config)
+        Ok(figment.merge(Serialized::defaults(flags)).extract().map_err(Box::new)?)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if self.presence_grace > PRESENCE_GRACE_MAX {
+            return Err(ConfigError::GraceTooLong(self.presence_grace));
+        }
         let beyond = [self.http, self.secure].into_iter().find(|address| !address.ip().is_loopback());
         match beyond {
             Some(address) if self.auth == AuthMode::Open && !self.open_anywhere => Err(ConfigError::OpenBeyondLoopback(address)),
@@ -191,7 +221,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("w.toml");
         std::fs::write(&file, text).unwrap();
-        Config::load(&Flags { config: Some(file), ..flags }, None)
+        let places = Places { config: Some(file), ..flags.places };
+        Config::load(&Flags { places, ..flags }, None)
     }
 
     #[test]
@@ -225,7 +256,33 @@ mod tests {
 
     #[test]
     fn a_store_that_is_not_known_is_refused() {
-        let flags = Flags { store: Some("mysql://x".into()), ..Flags::default() };
+        let flags = Flags { places: Places { store: Some("mysql://x".into()), ..Places::default() }, ..Flags::default() };
         assert!(matches!(with_file("", flags), Err(ConfigError::UnknownStore(_))));
+    }
+
+    #[test]
+    fn an_empty_port_is_none() {
+        assert_eq!(Config::load(&Flags::default(), Some("")).unwrap().http.port(), 8080);
+    }
+
+    #[test]
+    fn a_grace_that_no_clock_can_hold_is_refused() {
+        for (seconds, taken) in [(PRESENCE_GRACE_MAX, true), (PRESENCE_GRACE_MAX + 1, false), (u64::MAX, false)] {
+            let loaded = with_file("", Flags { presence_grace: Some(seconds), ..Flags::default() });
+            assert_eq!(loaded.is_ok(), taken, "{seconds}");
+            if let Err(error) = loaded {
+                assert!(error.to_string().contains("presence_grace") && error.to_string().contains("at most 86400"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_serve_finds_the_places_and_minds_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("w.toml");
+        std::fs::write(&file, "data = 'dd'\ncerts = 'cc'\nhttp = '0.0.0.0:80'").unwrap();
+        let places = Places { config: Some(file), certs: Some("mine".into()), ..Places::default() };
+        let config = Config::locate(places).unwrap();
+        assert_eq!((config.store_path().unwrap().as_path(), config.certs.as_path()), (Path::new("dd/whimbrel.db"), Path::new("mine")));
     }
 }

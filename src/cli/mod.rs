@@ -9,9 +9,13 @@ mod send;
 mod serve;
 mod store;
 
+use crate::config::{Config, Places};
+use clap::builder::{OsStr, Resettable};
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::future::Future;
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use whimbrel_client::{Client, Connection};
 
@@ -52,9 +56,8 @@ enum Subcommands {
     Certs {
         #[command(subcommand)]
         action: certs::CertsAction,
-        /// Folder of keys and certificates.
-        #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR", default_value = "certs", global = true)]
-        certs: PathBuf,
+        #[command(flatten)]
+        places: Places,
     },
 }
 
@@ -66,7 +69,7 @@ pub fn main() -> ExitCode {
         eprintln!("whimbrel: another TLS provider is installed already");
         return ExitCode::from(exit::USAGE);
     }
-    let command = Arguments::parse().command.unwrap_or_else(|| Subcommands::Serve(serve::flags_from_environment()));
+    let command = parse::<Arguments>(std::env::args_os()).command.unwrap_or_else(|| Subcommands::Serve(serve::flags_from_environment()));
     match command {
         Subcommands::Serve(flags) => serve::run(&flags),
         Subcommands::Chat(arguments) => chat::run(&arguments),
@@ -74,17 +77,47 @@ pub fn main() -> ExitCode {
         Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
         Subcommands::Store(arguments) => store::run(arguments),
         Subcommands::Bench(arguments) => on_runtime(bench::run(arguments)),
-        Subcommands::Certs { action, certs } => match certs::run(action, &certs) {
-            Ok(report) => {
-                print!("{report}");
-                ExitCode::SUCCESS
+        Subcommands::Certs { action, places } => {
+            let certs = match Config::locate(places) {
+                Ok(config) => config.certs,
+                Err(error) => return fail(&error, exit::USAGE),
+            };
+            match certs::run(action, &certs) {
+                Ok(report) => say(&report.to_string(), 0),
+                Err(error) => fail(&error, exit::USAGE),
             }
-            Err(error) => {
-                eprintln!("whimbrel: {error}");
-                ExitCode::from(exit::USAGE)
-            }
-        },
+        }
     }
+}
+
+/// Parses a command line. Malformed variables of the environment end the program here with clap's own message, as malformed flags do.
+fn parse<T: Parser>(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> T {
+    let matches = without_empty(T::command()).get_matches_from(arguments);
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Leaves out variables of the environment that are empty: in the files of containers and services that is how one says "not set".
+fn without_empty(command: clap::Command) -> clap::Command {
+    let set = |argument: clap::Arg| match argument.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => argument.env(Resettable::<OsStr>::Reset),
+        _ => argument,
+    };
+    command.mut_args(set).mut_subcommands(without_empty)
+}
+
+/// Prints what a command found out, and ends with `code`. Whoever closed standard output (`| head -1`) has seen enough: that is no
+/// failure, and what was found out does not depend on it.
+fn say(text: &str, code: u8) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => fail(&format!("cannot write to standard output: {why}"), exit::USAGE),
+        _ => ExitCode::from(code),
+    }
+}
+
+fn fail(error: &impl Display, code: u8) -> ExitCode {
+    eprintln!("whimbrel: {error}");
+    ExitCode::from(code)
 }
 
 /// Runs a client's command: one thread is plenty.

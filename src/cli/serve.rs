@@ -15,8 +15,7 @@ pub(super) fn flags_from_environment() -> Flags {
         #[command(flatten)]
         flags: Flags,
     }
-    // Malformed variables end the program here with clap's own message, as they do for `whimbrel serve`.
-    Nothing::parse_from(["whimbrel"]).flags
+    super::parse::<Nothing>(["whimbrel"]).flags
 }
 
 pub(super) fn run(flags: &Flags) -> ExitCode {
@@ -70,7 +69,9 @@ fn announce(server: &Server) -> std::io::Result<()> {
 
 fn init_logs() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("WHIMBREL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,whimbrel=info"));
+    // Empty is not set, as for every variable.
+    let asked = std::env::var("WHIMBREL_LOG").ok().filter(|asked| !asked.is_empty());
+    let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok()).unwrap_or_else(|| EnvFilter::new("warn,whimbrel=info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if subscriber.try_init().is_err() {
         eprintln!("whimbrel: logs are set up already");

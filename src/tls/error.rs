@@ -1,7 +1,7 @@
 //! What can be wrong with keys, each with the file and the mend.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
 /// Why there are no usable keys. Every text names the file and says what to do.
@@ -48,7 +48,7 @@ pub enum TlsError {
         advice: String,
     },
     /// A certificate that we must not replace is not valid at this time.
-    #[error("{} is valid from {} to {}, and the clock says {}. {advice}", path.display(), day(*not_before), day(*not_after), day(*now))]
+    #[error("{}", not_valid(path, *not_before, *not_after, *now, advice))]
     NotValid {
         /// Which file.
         path: PathBuf,
@@ -103,6 +103,17 @@ fn io_advice(source: &io::Error) -> &'static str {
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "Choose another directory with --certs",
         _ => "Nothing was changed",
     }
+}
+
+/// Before its first day a certificate is hardly ever at fault: whoever replaced it would only lose the trust that devices have in it.
+fn not_valid(path: &Path, not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime, advice: &str) -> String {
+    let (path, from, to, now_is) = (path.display(), day(not_before), day(not_after), day(now));
+    if now < not_before {
+        return format!(
+            "the clock of this machine says {now_is}, which is before {path} becomes valid ({from}): set the clock first. Only if it is right: {advice}"
+        );
+    }
+    format!("{path} is valid from {from} to {to}, and the clock says {now_is}. {advice}")
 }
 
 /// A point in time, for people.

@@ -324,6 +324,21 @@ fn a_clock_that_was_never_set_makes_no_keys() {
 }
 
 #[test]
+fn a_clock_before_the_first_day_is_to_be_set_before_anything_is_removed() {
+    let dir = dir();
+    let first = info(&open(&dir, day0()), Role::Ca).not_before;
+    let early = day0() - Span::days(700);
+    let text = refusal(&dir, early);
+    for part in ["ca.pem", &day(early), &day(first), "set the clock first"] {
+        assert!(text.contains(part), "no `{part}` in: {text}");
+    }
+    assert!(text.find("set the clock") < text.find("remove"), "{text}");
+    // After the last day the clock may well be right.
+    let text = refusal(&dir, day0() + Span::days(11 * 366));
+    assert!(text.contains("is valid from") && !text.contains("set the clock"), "{text}");
+}
+
+#[test]
 fn looking_changes_nothing() {
     let dir = dir();
     assert!(matches!(inspect(dir.path()), Err(TlsError::Empty(_))));

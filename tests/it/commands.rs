@@ -2,7 +2,7 @@
 
 use crate::harness::{ServerProcess, binary};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 /// Runs a command in the server's folder, as a person would who started it there.
@@ -155,6 +155,129 @@ fn the_store_is_looked_after() {
     let send = whimbrel(&server, &["send", "--as", "ann", "--to", "bob", "--url", &url, "and on"]);
     assert!(send.status.success());
     assert!(String::from_utf8_lossy(&send.stderr).contains("restored"), "what may be lost is said: {send:?}");
+}
+
+#[test]
+fn damage_of_the_store_is_said_with_what_to_do() {
+    let mut server = ServerProcess::start();
+    lines(&whimbrel(&server, &["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "words of the log"]));
+    assert!(server.terminate().success());
+    let store = server.data().join("whimbrel.db");
+    let mut bytes = std::fs::read(&store).unwrap();
+    let at = bytes.windows(16).position(|words| words == b"words of the log").unwrap();
+    // The header of the page that they are in.
+    bytes[at / 4096 * 4096..][..8].fill(0xff);
+    std::fs::write(&store, bytes).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = whimbrel(&server, arguments);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let check = run(&["store", "check"]);
+    for part in ["records, 2 users", "problem: ", "the store is damaged", "put a backup in its place"] {
+        assert!(check.contains(part), "no `{part}` in: {check}");
+    }
+    let compact = run(&["store", "compact"]);
+    assert!(compact.contains("damaged") && compact.contains("nothing was changed"), "{compact}");
+    let backup = run(&["store", "backup", "copy.db"]);
+    assert!(backup.contains("the copy is damaged"), "{backup}");
+    assert!(server.folder().join("copy.db").is_file());
+    assert!(!server.folder().join("copy.db-wal").exists() && !server.folder().join("copy.db.part-wal").exists());
+}
+
+#[test]
+fn files_are_found_where_the_server_finds_them() {
+    let mut server = ServerProcess::start();
+    assert!(server.terminate().success());
+    let folder = server.folder();
+    let move_to = |from: &str, to: &str| std::fs::rename(folder.join(from), folder.join(to));
+    let run = |arguments: &[&str]| whimbrel(&server, arguments).status.code();
+    move_to("data", "dd").unwrap();
+    move_to("certs", "cc").unwrap();
+    assert_eq!((run(&["store", "check"]), run(&["certs", "show"])), (Some(2), Some(2)), "nothing is there");
+    // What concerns serving alone does not matter here, such as an address that only --open-anywhere allows.
+    std::fs::write(folder.join("other.toml"), "data = 'dd'\ncerts = 'cc'\nhttp = '0.0.0.0:80'\n").unwrap();
+    assert_eq!((run(&["store", "check", "--config", "other.toml"]), run(&["certs", "show", "--config", "other.toml"])), (Some(0), Some(0)));
+    std::fs::rename(folder.join("other.toml"), folder.join("whimbrel.toml")).unwrap();
+    assert_eq!((run(&["store", "check"]), run(&["certs", "show"])), (Some(0), Some(0)));
+    assert_eq!(
+        (run(&["store", "--data", "data", "check"]), run(&["certs", "--certs", "certs", "show"])),
+        (Some(2), Some(2)),
+        "flags beat it"
+    );
+    std::fs::create_dir(folder.join("elsewhere")).unwrap();
+    move_to("dd/whimbrel.db", "elsewhere/x.db").unwrap();
+    assert_eq!(run(&["store", "check"]), Some(2), "it is no longer there");
+    assert_eq!(run(&["store", "check", "--store", "sqlite:elsewhere/x.db"]), Some(0));
+    assert_eq!(run(&["store", "compact", "--store", "sqlite:elsewhere/x.db"]), Some(0));
+    assert_eq!(run(&["store", "check", "--store", "pigeon:x"]), Some(2));
+    std::fs::write(folder.join("whimbrel.toml"), "dada = 'dd'\n").unwrap();
+    assert_eq!(run(&["store", "check", "--store", "sqlite:elsewhere/x.db"]), Some(2), "the server would not start with it either");
+}
+
+#[test]
+fn empty_variables_are_not_set() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["serve", "--config", "nowhere.toml"][..], &[]] {
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(folder.path()).env("WHIMBREL_CONFIG", "nowhere.toml");
+        for name in ["PORT", "WHIMBREL_HTTP", "WHIMBREL_DATA", "WHIMBREL_STORE", "WHIMBREL_AUTH", "WHIMBREL_PRESENCE_GRACE"] {
+            command.env(name, "");
+        }
+        let output = command.output().unwrap();
+        // It got as far as looking for the file.
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains("nowhere.toml is not there"), "{told}");
+    }
+}
+
+/// As `| head -1` leaves it.
+#[test]
+fn a_closed_standard_output_is_no_failure() {
+    let server = ServerProcess::start();
+    for arguments in [["certs", "show"], ["store", "check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(server.folder()).stdout(writer).stderr(Stdio::piped());
+        let output = command.output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+/// On a terminal, which `script` (of util-linux) makes. In its raw mode Ctrl+C is a key; the signals come from outside.
+#[test]
+fn a_chat_that_is_ended_by_a_signal_gives_the_terminal_back() {
+    const TAKEN: &str = "\x1b[?1049h";
+    const GIVEN_BACK: &str = "\x1b[?1049l";
+    let server = ServerProcess::start();
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let talk = format!("stty rows 24 cols 80; echo $$ > pid; exec {} chat --as ann --url {}", binary().display(), server.url());
+        let mut script = Command::new("script")
+            .args(["-q", "-f", "-c", &talk, "/dev/null"])
+            .current_dir(server.folder())
+            .env("XDG_DATA_HOME", server.folder())
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = script.stdout.take().unwrap();
+        let mut screen = Vec::new();
+        let shows = |screen: &[u8], what: &str| screen.windows(what.len()).any(|bytes| bytes == what.as_bytes());
+        while !shows(&screen, TAKEN) {
+            let mut bytes = [0; 4096];
+            let read = output.read(&mut bytes).unwrap();
+            assert!(read > 0, "it never took the terminal: {}", String::from_utf8_lossy(&screen));
+            screen.extend_from_slice(&bytes[..read]);
+        }
+        let pid = std::fs::read_to_string(server.folder().join("pid")).unwrap();
+        assert!(Command::new("kill").args([signal, pid.trim()]).status().unwrap().success());
+        output.read_to_end(&mut screen).unwrap();
+        assert!(shows(&screen, GIVEN_BACK), "{signal}: {}", String::from_utf8_lossy(&screen));
+        script.wait().unwrap();
+    }
 }
 
 #[test]

@@ -60,10 +60,12 @@ impl Reading {
         };
         let turn = Turn(self, conversation);
         tokio::time::sleep_until(next).await;
-        drop(turn);
         let mut marks = self.lock();
-        let mark = marks.get_mut(&conversation)?;
-        mark.next = Instant::now() + READ_MARK_EVERY;
+        // Its drop would take the lock by itself, and what neither waits nor has a later time may be dropped in between.
+        std::mem::forget(turn);
+        let now = Instant::now();
+        let mark = marks.entry(conversation).or_insert(Mark { wanted: seq, next: now, waits: false });
+        (mark.waits, mark.next) = (false, now + READ_MARK_EVERY);
         Some(mark.wanted)
     }
 }
@@ -102,6 +104,38 @@ mod tests {
         reading.turn(HERE, ConversationSeq(1)).await;
         assert!(tokio::time::timeout(Duration::from_millis(10), reading.turn(HERE, ConversationSeq(5))).await.is_err());
         assert_eq!(reading.turn(HERE, ConversationSeq(2)).await, Some(ConversationSeq(5)), "nor is what it wanted forgotten");
+    }
+
+    /// Another thread, with a clock that is far ahead, drops with each of its calls whatever may be dropped.
+    #[test]
+    fn a_mark_is_never_lost_to_a_call_that_drops_others() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (mine, other) = (runtime(), runtime());
+        let reading = Reading::default();
+        let crowd = (0..REMEMBERED_MAX as u64).map(|number| ConversationId(1000 + number));
+        let next = mine.block_on(async { Instant::now() });
+        reading.lock().extend(crowd.map(|id| (id, Mark { wanted: ConversationSeq(1), next, waits: true })));
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                other.block_on(async {
+                    tokio::time::advance(READ_MARK_EVERY * 1_000_000).await;
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        reading.turn(THERE, ConversationSeq(1)).await;
+                    }
+                });
+            });
+            let lost = mine.block_on(async {
+                for seq in (1..=20_000).map(ConversationSeq) {
+                    if reading.turn(HERE, seq).await != Some(seq) {
+                        return Some(seq);
+                    }
+                }
+                None
+            });
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(lost, None);
+        });
     }
 
     #[tokio::test(start_paused = true)]

@@ -90,19 +90,13 @@ fn names(tag: &str, role: &str, number: usize) -> Result<UserId, BenchError> {
 pub(super) async fn run(bench: Bench) -> ExitCode {
     match run_or_stop(&bench).await {
         Ok(report) if bench.json => match serde_json::to_string_pretty(&report) {
-            Ok(json) => {
-                println!("{json}");
-                ExitCode::SUCCESS
-            }
+            Ok(json) => super::say(&(json + "\n"), 0),
             Err(why) => {
                 eprintln!("whimbrel: the report cannot be written: {why}");
                 ExitCode::from(exit::REFUSED)
             }
         },
-        Ok(report) => {
-            print!("{report}");
-            ExitCode::SUCCESS
-        }
+        Ok(report) => super::say(&report.to_string(), 0),
         Err(error) => {
             eprintln!("whimbrel: {error}");
             ExitCode::from(error.code())

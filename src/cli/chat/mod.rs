@@ -90,9 +90,11 @@ async fn chat(arguments: &Chat, to: Option<UserId>, zone: Zone) -> ExitCode {
     if let Some(to) = to {
         app.open_user(&to);
     }
+    // Before the terminal is ours: a signal must find somebody who gives it back.
+    let stop = stop_signal();
     let result = match Taken::take() {
         Ok((taken, screen)) => {
-            let result = talk(&client, events, &mut app, screen).await;
+            let result = talk(&client, events, &mut app, screen, stop).await;
             drop(taken);
             result
         }
@@ -129,14 +131,20 @@ fn report(app: &App, result: std::io::Result<()>, why_offline: Option<String>) -
 }
 
 /// The loop, until the user leaves or the client ends.
-async fn talk(client: &Client, mut events: Events, app: &mut App, mut screen: Screen) -> std::io::Result<()> {
+async fn talk(
+    client: &Client,
+    mut events: Events,
+    app: &mut App,
+    mut screen: Screen,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
     let theme = draw::Theme::from_environment();
     let (worker, mut done) = Worker::start(client);
     worker.watch();
     let mut connection = client.connection();
     connection.mark_changed();
     let mut keys = keyboard();
-    let mut stop = std::pin::pin!(stop_signal());
+    let mut stop = std::pin::pin!(stop);
     while !app.is_leaving() && app.ended().is_none() {
         client.active(app.is_focused());
         perform(app, &worker);
@@ -237,18 +245,24 @@ async fn at(wake: Option<Instant>) {
     }
 }
 
-/// Somebody wants the process to end.
-async fn stop_signal() {
+/// Somebody wants the process to end. Noticed from this call on, not from the first poll: until then a signal just ends the process.
+fn stop_signal() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
+        [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()].map(signal)
+    };
+    async move {
+        #[cfg(unix)]
+        if let [Ok(mut terminate), Ok(mut hang_up), Ok(mut interrupt)] = signals {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = hang_up.recv() => {}
+                // From outside only: on the terminal, Ctrl+C is a key.
+                _ = interrupt.recv() => {}
             }
             return;
         }
+        std::future::pending().await
     }
-    std::future::pending().await
 }

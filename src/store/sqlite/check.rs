@@ -50,6 +50,14 @@ impl Report {
         }
     }
 
+    /// [`Self::note`] for a part of the file that SQLite reads: it does not say itself which one is damaged.
+    fn part<T>(&mut self, what: &str, found: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        self.note(found.map_err(|error| match error {
+            StoreError::Damaged(why) => StoreError::Damaged(format!("{what}: {why}")),
+            other => other,
+        }))
+    }
+
     /// Notes what is damaged and goes on; anything else ends the check.
     fn note<T>(&mut self, found: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         match found {
@@ -66,47 +74,68 @@ impl Report {
 /// Checks the store at `path` and changes nothing. A server may go on writing meanwhile; its write-ahead log grows until the check ends.
 ///
 /// # Errors
-/// If the store cannot be read at all, or is of a newer version. What is wrong in it is in the report.
+/// If the store is not there, cannot be read for reasons that are not its own, or is of a newer version. What is wrong in it is in the
+/// report.
 pub fn check(path: &Path) -> Result<Report, StoreError> {
     // Mapped memory would turn an unreadable sector into a signal.
     let options = SqliteOptions { mmap_bytes: 0, ..SqliteOptions::default() };
-    let connection = copy::reader(path, &options)?;
-    connection.execute_batch("BEGIN").map_err(|error| failed(&error))?;
-    if known_version(&connection)? == 0 {
-        return Err(StoreError::Unavailable(format!("{} is not a store", path.display())));
-    }
     let mut report = Report::default();
-    file(&connection, &mut report)?;
-    let replay = Replay::run(&connection, &mut report)?;
-    tables(&connection, &replay, &mut report)?;
-    let tail = meta(&connection, "tail")?.unwrap_or(1);
-    for (user, entries) in &replay.mailboxes {
-        let key = u64::from(user.0);
-        let found = index(&connection, &rows::MAILBOX, key, entries, tail);
-        report.note(found)?;
+    let opened = copy::reader(path, &options).and_then(|connection| {
+        connection.execute_batch("BEGIN").map_err(|error| failed(&error))?;
+        let version = known_version(&connection)?;
+        Ok((connection, version))
+    });
+    match report.part("the file", opened)? {
+        Some((_, 0)) => return Err(StoreError::Unavailable(format!("{} is not a store", path.display()))),
+        Some((connection, _)) => contents(path, &connection, options, &mut report)?,
+        // It begins with damage: there is nothing more to be had.
+        None => {}
     }
-    for (id, entries) in &replay.numbered {
-        let found = index(&connection, &rows::CONVERSATION, id.0, entries, tail);
-        report.note(found)?;
-    }
-    states(path, &connection, options, &replay, &mut report)?;
     Ok(report)
 }
 
+fn contents(path: &Path, connection: &Connection, options: SqliteOptions, report: &mut Report) -> Result<(), StoreError> {
+    file(connection, report)?;
+    let replay = Replay::run(connection, report)?;
+    users(connection, report)?;
+    report.conversations = replay.conversations.len() as u64;
+    if !replay.whole {
+        // Everything that only the rest of the log knows would be called wrong.
+        report.problem("the log cannot be read to its end, so that nothing else could be compared with it");
+        return Ok(());
+    }
+    tables(connection, &replay, report)?;
+    let tail = report.part("the facts about the file", meta(connection, "tail"))?.flatten().unwrap_or(1);
+    for (user, entries) in &replay.mailboxes {
+        let key = u64::from(user.0);
+        let found = index(connection, &rows::MAILBOX, key, entries, tail);
+        report.note(found)?;
+    }
+    for (id, entries) in &replay.numbered {
+        let found = index(connection, &rows::CONVERSATION, id.0, entries, tail);
+        report.note(found)?;
+    }
+    states(path, connection, options, &replay, report)
+}
+
 fn file(connection: &Connection, report: &mut Report) -> Result<(), StoreError> {
-    rows::each(connection, "PRAGMA quick_check(100)", [], |row| {
+    let read = rows::each(connection, "PRAGMA quick_check(100)", [], |row| {
         let found: String = rows::column(row, 0)?;
-        if found != "ok" {
-            report.problem(format!("the file: {found}"));
+        // Several lines are several problems; the first may only name the database.
+        for line in found.lines().filter(|line| *line != "ok" && !line.starts_with("***")) {
+            report.problem(format!("the file: {line}"));
         }
         Ok(true)
-    })
+    });
+    report.part("the file", read).map(drop)
 }
 
 /// What the log says.
 #[derive(Default)]
 struct Replay {
     end: Pos,
+    /// The log could be read to its end.
+    whole: bool,
     devices: BTreeMap<UserNo, Vec<DeviceSlot>>,
     conversations: BTreeMap<ConversationId, Option<Arc<super::Conversation>>>,
     numbered: BTreeMap<ConversationId, Positions>,
@@ -117,12 +146,16 @@ struct Replay {
 
 impl Replay {
     fn run(connection: &Connection, report: &mut Report) -> Result<Self, StoreError> {
-        let users = rows::one(connection, "SELECT coalesce(max(user), 0) FROM user", [], |row| row.get::<_, u32>(0))?.unwrap_or(0);
+        let users = report.part("the users", last_user(connection))?;
         let mut replay = Self { end: 1, ..Self::default() };
-        rows::each(connection, rows::LOG_FROM, [i64::MIN], |row| {
+        let read = rows::each(connection, rows::LOG_FROM, [i64::MIN], |row| {
             let pos = rows::number(row, 0)?;
             if pos != replay.end {
                 report.problem(format!("the log: record {pos} comes where {} should be", replay.end));
+            }
+            if pos < replay.end || i64::try_from(pos).is_err() {
+                // A page that lies about its keys. Nothing that follows could be told apart from it.
+                return Ok(true);
             }
             replay.end = pos + 1;
             report.records += 1;
@@ -132,12 +165,13 @@ impl Replay {
                 }
             }
             Ok(true)
-        })?;
+        });
+        replay.whole = report.part("the log", read)?.is_some();
         Ok(replay)
     }
 
-    /// Returns what the record contradicts.
-    fn apply(&mut self, record: &Record, users: u32) -> Vec<String> {
+    /// Returns what the record contradicts. `users`: the last of them, if that can be read.
+    fn apply(&mut self, record: &Record, users: Option<u32>) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some(key) = fold::device_of(&record.body) {
             problems.extend(apply_to_devices(self.devices.entry(key.user).or_default(), record).err());
@@ -154,7 +188,7 @@ impl Replay {
             self.members.extend(members.iter().map(|user| (*user, *conversation)));
         }
         for (user, seq) in &record.recipients {
-            if user.0 == 0 || user.0 > users {
+            if user.0 == 0 || users.is_some_and(|last| user.0 > last) {
                 problems.push(format!("it is in the mailbox of user {}, whom there is not", user.0));
             }
             let mailbox = self.mailboxes.entry(*user).or_default();
@@ -174,50 +208,64 @@ impl Replay {
 /// Compares tables that are written at once, and looks for rows that belong to nothing.
 fn tables(connection: &Connection, replay: &Replay, report: &mut Report) -> Result<(), StoreError> {
     let mut missing = replay.directs.clone();
-    rows::each(connection, "SELECT one, other, conversation FROM direct", [], |row| {
+    let read = rows::each(connection, "SELECT one, other, conversation FROM direct", [], |row| {
         let found = (UserNo(rows::column(row, 0)?), UserNo(rows::column(row, 1)?), ConversationId(rows::number(row, 2)?));
         if !missing.remove(&found) {
             report.problem(format!("a direct conversation that the log does not know: {found:?}"));
         }
         Ok(true)
-    })?;
-    for found in missing {
-        report.problem(format!("a direct conversation that cannot be found by its members: {found:?}"));
+    });
+    // What was not read is not missing.
+    if report.part("the direct conversations", read)?.is_some() {
+        for found in missing {
+            report.problem(format!("a direct conversation that cannot be found by its members: {found:?}"));
+        }
     }
     let mut missing = replay.members.clone();
-    rows::each(connection, "SELECT user, conversation FROM member", [], |row| {
+    let read = rows::each(connection, "SELECT user, conversation FROM member", [], |row| {
         let found = (UserNo(rows::column(row, 0)?), ConversationId(rows::number(row, 1)?));
         if !missing.remove(&found) {
             report.problem(format!("a membership that the log does not know: {found:?}"));
         }
         Ok(true)
-    })?;
-    for found in missing {
-        report.problem(format!("a membership that is not listed: {found:?}"));
+    });
+    if report.part("the memberships", read)?.is_some() {
+        for found in missing {
+            report.problem(format!("a membership that is not listed: {found:?}"));
+        }
     }
-    rows::each(connection, "SELECT user FROM user", [], |row| {
-        let user = UserNo(rows::column(row, 0)?);
-        report.users += 1;
-        let named = rows::user_id(connection, user).and_then(|id| id.ok_or_else(|| damaged(format!("user {} has no name", user.0))));
-        report.note(named)?;
-        Ok(true)
-    })?;
     for (table, column, known) in [
         ("mailbox", "user", replay.mailboxes.keys().map(|user| u64::from(user.0)).collect::<HashSet<_>>()),
         ("mailbox_chunk", "user", replay.mailboxes.keys().map(|user| u64::from(user.0)).collect()),
         ("conversation", "conversation", replay.conversations.keys().map(|id| id.0).collect()),
         ("conversation_chunk", "conversation", replay.conversations.keys().map(|id| id.0).collect()),
     ] {
-        rows::each(connection, &format!("SELECT DISTINCT {column} FROM {table}"), [], |row| {
+        let read = rows::each(connection, &format!("SELECT DISTINCT {column} FROM {table}"), [], |row| {
             let key = rows::number(row, 0)?;
             if !known.contains(&key) {
                 report.problem(format!("{table} has {column} {key}, which the log does not know"));
             }
             Ok(true)
-        })?;
+        });
+        report.part(table, read)?;
     }
-    report.conversations = replay.conversations.len() as u64;
     Ok(())
+}
+
+fn users(connection: &Connection, report: &mut Report) -> Result<(), StoreError> {
+    let read = rows::each(connection, "SELECT user FROM user", [], |row| {
+        let user = UserNo(rows::column(row, 0)?);
+        report.users += 1;
+        let named = rows::user_id(connection, user).and_then(|id| id.ok_or_else(|| damaged(format!("user {} has no name", user.0))));
+        report.note(named)?;
+        Ok(true)
+    });
+    report.part("the users", read).map(drop)
+}
+
+fn last_user(connection: &Connection) -> Result<u32, StoreError> {
+    let last = rows::one(connection, "SELECT coalesce(max(user), 0) FROM user", [], |row| row.get(0))?;
+    Ok(last.unwrap_or(0))
 }
 
 /// Compares one index with the log: what is in chunks must be the beginning of `entries`, at least up to `tail`.
@@ -230,7 +278,7 @@ fn index(connection: &Connection, chunks: &Chunks, key: u64, entries: &Positions
     }
     let closed = chunks.closed(connection, key)?;
     if open.floor + closed + 1 != open.first {
-        return wrong(format!("its closed chunks hold {closed} entries, not {}", open.first - 1 - open.floor));
+        return wrong(format!("its closed chunks hold {closed} entries, not {}", open.first.saturating_sub(1 + open.floor)));
     }
     let mut found = found.into_iter();
     for (seq, pos) in (1..).zip(chunk::positions(entries.bytes())).skip(usize::try_from(open.floor).unwrap_or(usize::MAX)) {
@@ -252,7 +300,7 @@ fn states(path: &Path, connection: &Connection, options: SqliteOptions, replay: 
     let Some((fresh, _)) = report.note(load(connection, &options))? else { return Ok(()) };
     let shared = Shared::new(path, options, fresh, Checkpoints::none());
     let mut published = Published { connection, shared: &shared };
-    let users = rows::one(connection, "SELECT coalesce(max(user), 0) FROM user", [], |row| row.get::<_, u32>(0))?.unwrap_or(0);
+    let Some(users) = report.part("the users", last_user(connection))? else { return Ok(()) };
     let known = |device: &Device| (device.key, device.name.clone(), device.incarnation, device.applied, device.recent.clone());
     for user in (1..=users).map(UserNo) {
         let Some(found) = report.note(published.devices(user))? else { continue };

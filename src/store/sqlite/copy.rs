@@ -1,7 +1,8 @@
 //! Copies and housekeeping, for the command line.
 
 use super::super::{Store, StoreError};
-use super::schema::{self, Access, beside, failed, set_meta};
+use super::check::{Report, check};
+use super::schema::{self, Access, Lock, beside, failed, set_meta};
 use super::{SqliteOptions, SqliteStore};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
@@ -10,11 +11,12 @@ use std::fs::File;
 use std::path::Path;
 
 /// Copies the store at `path` to the new file `to`, as it is at one moment, while a server may go on writing. The copy is marked:
-/// when it is opened it raises its epoch. It is complete once it has its name; until then it lies beside it as `….part`.
+/// when it is opened it raises its epoch. It is complete once it has its name; until then it lies beside it as `….part`. It is checked
+/// like any store: damage is copied too, and a copy that holds some is kept, for it may be the best there is. The report is about the copy.
 ///
 /// # Errors
 /// If `to` is there already, or something cannot be read or written.
-pub fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
+pub fn backup(path: &Path, to: &Path) -> Result<Report, StoreError> {
     let options = SqliteOptions::default();
     let part = beside(to, ".part");
     for taken in [to, &part] {
@@ -23,18 +25,21 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
         }
     }
     let source = reader(path, &options)?;
-    schema::known_version(&source)?;
+    unless_damaged(schema::known_version(&source))?;
+    // There may be nothing to remove; and if something stays, an error that matters comes first.
+    let remove = |suffix| drop(std::fs::remove_file(beside(&part, suffix)));
     let copied = copy(&source, &part).and_then(|()| {
         let io = |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", to.display()));
         File::open(&part).and_then(|file| file.sync_all()).map_err(io)?;
+        let report = check(&part)?;
+        // The check wrote nothing, so that what SQLite left beside the copy is empty.
+        ["-wal", "-shm"].into_iter().for_each(remove);
         std::fs::rename(&part, to).map_err(io)?;
-        schema::sync_directory(to)
+        schema::sync_directory(to)?;
+        Ok(report)
     });
     if copied.is_err() {
-        for suffix in ["", "-wal", "-shm"] {
-            // There may be nothing to remove; and the error that matters is the first.
-            let _ = std::fs::remove_file(beside(&part, suffix));
-        }
+        ["", "-wal", "-shm"].into_iter().for_each(remove);
     }
     copied
 }
@@ -48,8 +53,16 @@ fn copy(source: &Connection, part: &Path) -> Result<(), StoreError> {
     if step != StepResult::Done {
         return Err(StoreError::Unavailable("the store is being changed in another way; try again".to_owned()));
     }
-    set_meta(&copy, "copy", 1)?;
+    unless_damaged(set_meta(&copy, "copy", 1))?;
     copy.close().map_err(|(_, error)| failed(&error))
+}
+
+/// Lets damage pass: the check of the copy finds it.
+fn unless_damaged<T>(result: Result<T, StoreError>) -> Result<(), StoreError> {
+    match result {
+        Ok(_) | Err(StoreError::Damaged(_)) => Ok(()),
+        Err(other) => Err(other),
+    }
 }
 
 /// A connection that leaves everything as it is.
@@ -73,11 +86,17 @@ pub struct Compacted {
 /// an index goes on in its open chunk until that is full.) Needs as much room again for as long as it takes.
 ///
 /// # Errors
-/// If there is no store, it is open in another process, or there is not enough room.
+/// If there is no store, it is open in another process, there is not enough room, or it is damaged: then nothing is changed, for what
+/// cannot be read might not be in the new file.
 pub fn compact(path: &Path) -> Result<Compacted, StoreError> {
     let bytes = || std::fs::metadata(path).map(|meta| meta.len());
     let unavailable = |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
     let bytes_before = bytes().map_err(unavailable)?;
+    // Whether a server has it is known at once, and a check takes a while.
+    drop(Lock::take(&schema::canonical(path)?)?);
+    if let Some(problem) = check(path)?.problems.first() {
+        return Err(StoreError::Damaged(format!("{problem}; nothing was changed")));
+    }
     let store = SqliteStore::open(path, SqliteOptions::default())?;
     store.flush()?;
     let writer = store.writer();

@@ -9,7 +9,8 @@
 //! # Who does what
 //! One writer at a time (`writer`) runs a transaction over what is published, writes its records and a step of the sweep, commits,
 //! and then publishes. Readers (`reader`) have connections of their own and never wait for the writer. A thread of its own moves the
-//! write-ahead log into the file (`checkpoint`). A second process cannot open the store for writing (the `.lock` file beside it);
+//! write-ahead log into the file (`checkpoint`). A second process cannot open the store for writing (the `.lock` file beside it, whatever
+//! symlinks lead there; a hard link is another file to it, and to SQLite: give a store one name);
 //! [`check()`] and [`backup()`] read, and may run at any time.
 //!
 //! # Which life of the log this is
@@ -174,6 +175,7 @@ impl SqliteStore {
     /// # Errors
     /// If the file cannot be opened, is open for writing in another process, is of a newer version, is no store, or is damaged.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        let path = &schema::canonical(path)?;
         let mut lock = Lock::take(path)?;
         let mut connection = schema::connect(path, Access::Write, &options)?;
         let new = schema::known_version(&connection)? == 0;

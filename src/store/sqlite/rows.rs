@@ -85,7 +85,7 @@ pub(super) fn record(connection: &Connection, pos: Pos) -> Result<Option<Record>
 /// Position after the last record.
 pub(super) fn log_end(connection: &Connection) -> Result<Pos, StoreError> {
     let last = one(connection, "SELECT max(pos) FROM log", [], |row| row.get::<_, Option<i64>>(0))?;
-    Ok(last.flatten().map_or(1, |last| last as u64 + 1))
+    Ok(last.flatten().map_or(1, |last| (last as u64).saturating_add(1)))
 }
 
 // Users.
@@ -175,6 +175,9 @@ impl Chunks {
     pub(super) fn open(&self, connection: &Connection, key: u64) -> Result<Option<Open>, StoreError> {
         let row = one(connection, self.open, [key as i64], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?)))?;
         let Some((floor, first, positions)) = row else { return Ok(None) };
+        if floor < 0 || first < 1 {
+            return Err(self.damaged(key, "the numbers of its entries are out of range"));
+        }
         let positions = Positions::read(positions).ok_or_else(|| self.damaged(key, "the open chunk cannot be read"))?;
         Ok(Some(Open { floor: floor as u64, first: first as u64, positions }))
     }

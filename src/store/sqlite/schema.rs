@@ -183,6 +183,14 @@ pub(super) fn settle_epoch(connection: &mut Connection, path: &Path, seen: u64, 
     {
         return Ok(LogEpoch(epoch));
     }
+    if end < seen {
+        tracing::warn!(
+            "the log in {} ends before record {end}, but had got to {seen} when it was last noted: taken as restored from an older backup, and all \
+             devices are told so. If nobody restored anything, what is missing was lost: stop the server, keep this folder, and put a \
+             backup in its place",
+            path.display()
+        );
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
     let epoch = now.max(old.map_or(1, |old| old + 1));
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| failed(&error))?;
@@ -205,7 +213,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Locks the store at `path`.
+    /// Locks the store at `path`, which is [`canonical`].
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         let lock = beside(path, ".lock");
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock);
@@ -236,6 +244,30 @@ impl Lock {
             self.seen = end;
         }
     }
+}
+
+/// How many symlinks may lead to a file that is not there yet.
+const LINKS_MAX: usize = 16;
+
+/// The one path of a file, whatever symlinks lead to it. Its neighbours (`.lock`, and what SQLite keeps) are named after this: two ways to
+/// a store must not be two locks. The file may not be there yet.
+pub(super) fn canonical(path: &Path) -> Result<PathBuf, StoreError> {
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = folder.canonicalize().map_err(|error| unavailable("cannot look into the folder", folder, &error))?;
+        let name = path.file_name().ok_or_else(|| StoreError::Unavailable(format!("{} is no file", path.display())))?;
+        let file = folder.join(name);
+        match file.read_link() {
+            Ok(target) => path = folder.join(target),
+            // No link, or nothing there: this is its name.
+            Err(_) => return Ok(file),
+        }
+    }
+    Err(StoreError::Unavailable(format!("{}: too many symlinks lead to it", path.display())))
 }
 
 /// A path with something after its name.

@@ -118,14 +118,95 @@ fn a_check_finds_planted_damage() {
         assert!(report.problems.iter().any(|problem| problem.contains(expected)), "{damage}: {report:?}");
         assert_eq!(std::fs::read(path(&copy)).unwrap(), before, "a check changes nothing");
     }
-    // Damage of the file itself.
-    let copy = TempDir::new().unwrap();
-    let mut bytes = std::fs::read(path(&folder)).unwrap();
-    let middle = bytes.len() / 2 / 4096 * 4096;
-    bytes[middle..middle + 8].fill(0xff);
-    std::fs::write(path(&copy), bytes).unwrap();
-    assert!(check(&path(&copy)).map_or(true, |report| !report.is_sound()));
-    assert!(matches!(check(&copy.path().join("nothing.db")), Err(StoreError::Unavailable(_))));
+    assert!(matches!(check(&folder.path().join("nothing.db")), Err(StoreError::Unavailable(_))));
+}
+
+const PAGE: usize = 4096;
+
+/// Overwrites the header of a page of a closed store.
+fn damage_page(folder: &TempDir, page: usize) {
+    let mut bytes = std::fs::read(path(folder)).unwrap();
+    bytes[page * PAGE..page * PAGE + 8].fill(0xff);
+    std::fs::write(path(folder), bytes).unwrap();
+}
+
+/// A closed store, and the page with the record of message 148: a leaf of the log, neither its first nor its root.
+fn filled_with_page() -> (TempDir, usize) {
+    const LEAF: u8 = 13;
+    let folder = filled();
+    let bytes = std::fs::read(path(&folder)).unwrap();
+    let holds = |page: &[u8]| page[0] == LEAF && page.windows(11).any(|words| words == b"message 148");
+    let page = bytes.chunks(PAGE).position(holds).unwrap();
+    (folder, page)
+}
+
+#[test]
+fn a_check_goes_on_after_damage_of_the_file_itself() {
+    let (folder, page) = filled_with_page();
+    damage_page(&folder, page);
+    let report = check(&path(&folder)).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.contains("the log cannot be read to its end")), "{report:?}");
+    assert!(report.records > 0 && report.users == 5 && report.conversations > 0, "{report:?}");
+    assert!(report.problems.len() < 10, "what was not read is not called wrong: {report:?}");
+
+    // Wherever it is: there is a report, and only of a page that nothing uses it may say that all is well.
+    let folder = filled();
+    let connection = rusqlite::Connection::open(path(&folder)).unwrap();
+    let unused: u32 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0)).unwrap();
+    drop(connection);
+    let pages = std::fs::metadata(path(&folder)).unwrap().len() as usize / PAGE;
+    let mut unnoticed = 0;
+    for page in 0..pages {
+        let copy = TempDir::new().unwrap();
+        std::fs::copy(path(&folder), path(&copy)).unwrap();
+        damage_page(&copy, page);
+        unnoticed += u32::from(check(&path(&copy)).unwrap().is_sound());
+    }
+    assert!(pages > 10 && unnoticed <= unused, "{unnoticed} of {pages} pages, {unused} of them unused");
+}
+
+#[test]
+fn a_damaged_store_is_not_compacted_and_its_copy_is_known_to_be_damaged() {
+    let (folder, page) = filled_with_page();
+    damage_page(&folder, page);
+    let before = std::fs::read(path(&folder)).unwrap();
+    let Err(StoreError::Damaged(why)) = compact(&path(&folder)) else { panic!("it was compacted") };
+    assert!(why.contains("nothing was changed"), "{why}");
+    assert_eq!(std::fs::read(path(&folder)).unwrap(), before);
+    let to = folder.path().join("copy.db");
+    let report = backup(&path(&folder), &to).unwrap();
+    assert!(!report.is_sound());
+    assert_eq!(check(&to).unwrap(), report, "the copy is kept");
+    // What SQLite itself would copy without a word.
+    let folder = filled();
+    sql(&folder, "DELETE FROM log WHERE pos = 40");
+    assert!(matches!(compact(&path(&folder)), Err(StoreError::Damaged(_))));
+}
+
+#[cfg(unix)]
+#[test]
+fn however_a_store_is_reached_it_has_one_writer() {
+    use std::os::unix::fs::symlink;
+    let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let links = [folder.path().join("link.db"), elsewhere.path().join("far.db"), elsewhere.path().join("folder/store.db")];
+    symlink("store.db", &links[0]).unwrap();
+    symlink(&links[0], &links[1]).unwrap();
+    symlink(folder.path(), elsewhere.path().join("folder")).unwrap();
+    // First through a link to a file that is not there yet, then by its name.
+    let store = SqliteStore::open(&links[1], small()).unwrap();
+    fill(&store, 2, 3);
+    for way in links.iter().chain([&path(&folder)]) {
+        let Err(StoreError::Unavailable(why)) = SqliteStore::open(way, small()) else { panic!("two writers: {}", way.display()) };
+        assert!(why.contains("open in another process"), "{why}");
+        let Err(StoreError::Unavailable(why)) = compact(way) else { panic!("it was compacted: {}", way.display()) };
+        assert!(why.contains("open in another process"), "{why}");
+        assert_eq!(check(way).unwrap(), check(&path(&folder)).unwrap());
+    }
+    drop(store);
+    SqliteStore::open(&path(&folder), small()).unwrap();
+    symlink("round.db", folder.path().join("round.db")).unwrap();
+    let why = SqliteStore::open(&folder.path().join("round.db"), small()).unwrap_err().to_string();
+    assert!(why.contains("too many symlinks"), "{why}");
 }
 
 #[test]
@@ -157,7 +238,7 @@ fn a_backup_has_a_life_of_its_own_and_overwrites_nothing() {
     let folder = filled();
     let epoch = SqliteStore::open(&path(&folder), small()).unwrap().epoch();
     let to = folder.path().join("backup.db");
-    backup(&path(&folder), &to).unwrap();
+    assert!(backup(&path(&folder), &to).unwrap().is_sound());
     let Err(StoreError::Unavailable(why)) = backup(&path(&folder), &to) else { panic!("it was overwritten") };
     assert!(why.contains("is there already"), "{why}");
     let names = |folder: &TempDir| -> Vec<String> {
@@ -194,6 +275,40 @@ fn copies_and_files_put_back_raise_the_epoch() {
     drop(store);
     std::fs::write(path(&folder), old).unwrap();
     assert!(SqliteStore::open(&path(&folder), small()).unwrap().epoch() > epoch);
+}
+
+/// What is logged while `work` runs.
+fn logged(work: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, work);
+    String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
+}
+
+#[test]
+fn a_log_that_became_shorter_is_told() {
+    let folder = filled();
+    let open = || drop(SqliteStore::open(&path(&folder), small()).unwrap());
+    assert_eq!(logged(open), "");
+    let records = check(&path(&folder)).unwrap().records;
+    std::fs::write(path(&folder), b"").unwrap();
+    let told = logged(open);
+    for part in ["WARN", "ends before record 1,", &format!("got to {}", records + 1), "restored", "nobody restored anything"] {
+        assert!(told.contains(part), "no `{part}` in: {told}");
+    }
+    assert_eq!(logged(open), "", "once");
 }
 
 #[test]

@@ -371,7 +371,7 @@ pub(super) fn load(connection: &Connection, options: &super::SqliteOptions) -> R
     let user = highest("SELECT max(user) FROM user")?;
     let conversation = highest("SELECT max(conversation) FROM conversation")?;
     let user = u32::try_from(user).ok().and_then(|user| user.checked_add(1)).ok_or_else(|| damaged(format!("there is a user {user}")))?;
-    let next = Next { pos: tail, user: UserNo(user), conversation: ConversationId(conversation as u64 + 1) };
+    let next = Next { pos: tail, user: UserNo(user), conversation: ConversationId((conversation as u64).saturating_add(1)) };
     let mut index = Index::new(next, options.ring_bytes);
     rows::each(connection, rows::LOG_FROM, [tail as i64], |row| {
         index.apply(&Arc::new(rows::log_row(row)?)).map_err(damaged)?;
