@@ -7,6 +7,7 @@ import { nameFault } from "./codec/types.js";
 import { toBigInt } from "./numbers.js";
 import { Leader } from "./leader.js";
 import { checked, newDevice, openStore } from "./open.js";
+import { Marks } from "./marks.js";
 import { Signals } from "./signals.js";
 import { discard, enqueue, markRead, readRejected } from "./store/outbox.js";
 import { conversation, conversations, load, lookUp, messages, pendingMessage, saveDraft } from "./store/views.js";
@@ -83,6 +84,7 @@ export class Client extends EventTarget {
   /** @type {Waiting[]} */
   #unstored = [];
   #storing = false;
+  #marks = new Marks();
 
   #store() {
     if (this.#closed) throw new WhimbrelError("closed", "the client was closed");
@@ -221,8 +223,10 @@ export class Client extends EventTarget {
     toBigInt(seq, "the number of a message");
     const { id, other } = await lookUp(this.#store(), target(of));
     if (id === null) return;
-    const mark = { conversation: id, seq, nonce: randomHex(8), time: this.#env.time() };
-    if (!(await markRead(this.#db, this.user, mark))) return;
+    const upTo = await this.#marks.turn(id, seq);
+    if (upTo === undefined) return;
+    const mark = { conversation: id, seq: upTo, nonce: randomHex(8), time: this.#env.time() };
+    if (!(await markRead(this.#store(), this.user, mark))) return;
     this.waiting += 1;
     this.#tabs.toLeader({ type: "kick" });
     this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
@@ -233,8 +237,11 @@ export class Client extends EventTarget {
    * @param {string} text
    */
   async saveDraft(of, text) {
-    const { id, other } = await lookUp(this.#store(), target(of));
-    await saveDraft(this.#db, other, text);
+    const to = target(of);
+    // Before anything is asked: a page that is about to go writes what it begins now, and hears no answer.
+    const stored = "user" in to ? saveDraft(this.#store(), to.user, text) : undefined;
+    const [{ id, other }] = await Promise.all([lookUp(this.#store(), to), stored]);
+    if (!stored) await saveDraft(this.#store(), other, text);
     this.#tabs.tell({ type: "changed", conversations: [{ id, other }] });
   }
 

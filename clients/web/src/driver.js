@@ -17,7 +17,11 @@ import { load, saveWay } from "./store/views.js";
 const WELCOME_TIMEOUT = 8_000;
 /** A session that lasted this long makes the next wait a first one again. */
 const STABLE_AFTER = 5_000;
-/** After this much silence the server is asked whether it is there … */
+/** After this much silence the server is asked whether it is there: while somebody does something … */
+const PROBE_AFTER_ACTIVE = 4_000;
+/** … which lasts this long after the last thing done … */
+const ACTIVE_FOR = 60_000;
+/** … while somebody only looks … */
 const PROBE_AFTER = 10_000;
 /** … in a page that nobody looks at after this much: it keeps address translations alive, and not the device awake. */
 const PROBE_AFTER_HIDDEN = 25_000;
@@ -70,6 +74,8 @@ export class Driver {
     /** @type {number | undefined} */
     this.probedAt = undefined;
     this.suspectAfter = SUSPECT_AFTER;
+    /** When somebody last did something. */
+    this.activeAt = -Infinity;
     /** Commands that wait while there is no session, and the last row of the outbox that is counted among them. */
     this.idle = 0;
     this.lastId = 0;
@@ -99,6 +105,7 @@ export class Driver {
 
   /** The outbox may hold something new. */
   async kick() {
+    this.#onActive();
     if (this.session) return this.session.sync();
     // One after the other: none may count what another has counted.
     const counted = this.counting.then(async () => {
@@ -123,6 +130,7 @@ export class Driver {
       return Promise.reject(new WhimbrelError("offline", `there is no connection${error ? `: ${error.message}` : ""}`));
     }
     const answer = this.queries.ask(query);
+    this.activeAt = this.env.now();
     this.#poll();
     return answer;
   }
@@ -130,6 +138,20 @@ export class Driver {
   /** @param {import("./codec/frames.js").Signal} signal */
   signal(signal) {
     this.session?.signal(signal);
+    this.#onActive();
+  }
+
+  /** Somebody does something: a connection that died meanwhile should be noticed soon. */
+  #onActive() {
+    const wasIdle = this.env.now() >= this.activeAt + ACTIVE_FOR;
+    this.activeAt = this.env.now();
+    if (wasIdle) this.#arm();
+  }
+
+  /** How long the server may be silent before it is asked whether it is there. @param {number} now */
+  #patience(now) {
+    if (this.env.hidden()) return PROBE_AFTER_HIDDEN;
+    return now < this.activeAt + ACTIVE_FOR ? PROBE_AFTER_ACTIVE : PROBE_AFTER;
   }
 
   /** Whose presence is wanted has changed. */
@@ -192,7 +214,13 @@ export class Driver {
       (why) => {
         if (this.attempt !== attempt) return;
         this.attempt = undefined;
-        if (!this.session) this.#retry(describe(why), 0);
+        const { session } = this;
+        if (!session) this.#retry(describe(why), 0);
+        else if (this.probedAt !== undefined && session.heard < this.probedAt) {
+          // It does not answer, and no other way leads there: it is gone.
+          void session.leave();
+          this.#onLost(session, describe(why), 0);
+        }
       },
     );
     this.#arm();
@@ -326,7 +354,7 @@ export class Driver {
       this.attempt = undefined;
     }
     if (this.probedAt === undefined) {
-      const quiet = session.heard + (this.env.hidden() ? PROBE_AFTER_HIDDEN : PROBE_AFTER);
+      const quiet = session.heard + this.#patience(now);
       const due = Math.min(quiet, (session.unanswered ?? Infinity) + PROBE_UNANSWERED);
       if (now < due) return due;
       this.#probe(SUSPECT_AFTER);

@@ -1,6 +1,6 @@
 // Opens the page over the fake SDK for a test.
 
-import { launch } from "./browser.js";
+import { launch } from "../harness/chromium.js";
 import { serveFake } from "./site.js";
 
 /** @typedef {import("playwright-core").Page} Page */

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Server } from "../harness/server.js";
-import { launch } from "./browser.js";
+import { launch } from "../harness/chromium.js";
 import { until } from "./open.js";
 
 /** @typedef {import("playwright-core").Page} Page */

@@ -2,7 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { launch } from "./browser.js";
+import { launch } from "../harness/chromium.js";
 import { serveFake } from "./site.js";
 
 const folder = fileURLToPath(new URL("../screenshots/", import.meta.url));

@@ -4,7 +4,7 @@
 // frames take while 10,000 messages are scrolled through.
 
 import { Server } from "../harness/server.js";
-import { launch } from "./browser.js";
+import { launch } from "../harness/chromium.js";
 
 const MESSAGES = 10_000;
 const VISITS = 15;
