@@ -6,7 +6,6 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use whimbrel_client::protocol::frame::{Event, EventBody, Origin, ServerSignal};
 use whimbrel_client::{Events, Incoming, Outcome, TransportKind};
@@ -32,7 +31,7 @@ pub(super) struct Listen {
 
 pub(super) async fn run(arguments: Listen) -> ExitCode {
     let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("listen"));
-    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let deadline = super::deadline(arguments.timeout);
     let (client, mut events) = match Connect::by(deadline, arguments.connect.open(&device, Origin::Oldest)).await {
         Ok(opened) => opened,
         Err(error) => return failed(&error),
@@ -42,6 +41,8 @@ pub(super) async fn run(arguments: Listen) -> ExitCode {
         printed = print(&mut events, &arguments) => match printed {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => super::ended(&client),
+            // Whoever read along has had enough, as `head` has.
+            Err(why) if why.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(why) => {
                 eprintln!("whimbrel: cannot write to standard output: {why}");
                 ExitCode::from(exit::USAGE)

@@ -120,6 +120,11 @@ fn fail(error: &impl Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// When so many seconds from now are over; never where no clock reaches that far.
+fn deadline(seconds: Option<u64>) -> Option<tokio::time::Instant> {
+    tokio::time::Instant::now().checked_add(std::time::Duration::from_secs(seconds?))
+}
+
 /// Runs a client's command: one thread is plenty.
 fn on_runtime(command: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {

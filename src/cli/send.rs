@@ -7,7 +7,6 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use whimbrel_client::protocol::Nonce;
@@ -45,7 +44,7 @@ pub(super) async fn run(arguments: Send) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    let deadline = arguments.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let deadline = super::deadline(arguments.timeout);
     let (client, events) = match Connect::by(deadline, arguments.connect.open_any("send", Origin::Now)).await {
         Ok(opened) => opened,
         Err(error) => return failed(&error),

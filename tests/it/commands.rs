@@ -235,11 +235,18 @@ fn empty_variables_are_not_set() {
 #[test]
 fn a_closed_standard_output_is_no_failure() {
     let server = ServerProcess::start();
-    for arguments in [["certs", "show"], ["store", "check"]] {
+    let url = server.url();
+    let mut said = Command::new(binary());
+    said.args(["send", "--as", "ann", "--to", "bob", "--url", &url, "words"]).current_dir(server.folder());
+    assert!(said.env("XDG_DATA_HOME", server.folder()).output().unwrap().status.success());
+    // The time has more seconds than a clock can count: it never comes.
+    let listen = ["listen", "--as", "bob", "--url", &url, "--timeout", "18446744073709551615"];
+    for arguments in [&["certs", "show"][..], &["store", "check"], &listen] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(server.folder()).stdout(writer).stderr(Stdio::piped());
+        command.env("XDG_DATA_HOME", server.folder());
         let output = command.output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
     }
