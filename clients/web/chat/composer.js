@@ -3,6 +3,7 @@
 import { el, set } from "./dom.js";
 import { icon } from "./icons.js";
 import { texts } from "./language.js";
+import { keepLeft, takeLeft } from "./leaving.js";
 
 /** @typedef {import("./state.js").State} State */
 
@@ -36,7 +37,7 @@ export function makeComposer(state, other, sent) {
     event.preventDefault();
     send();
   } }, trouble, el("div", { class: "box" }, box, button));
-  addEventListener("pagehide", storeDraft);
+  addEventListener("pagehide", leave);
 
   /** As high as its text, within the limits that the style sheet sets. */
   function fit() {
@@ -53,6 +54,12 @@ export function makeComposer(state, other, sent) {
     state.client.typing(to, !empty);
     clearTimeout(draftTimer);
     draftTimer = setTimeout(storeDraft, DRAFT_PAUSE);
+  }
+
+  function leave() {
+    if (draftTimer === undefined) return;
+    keepLeft(state.client.user, other, box.value);
+    storeDraft();
   }
 
   function storeDraft() {
@@ -117,14 +124,16 @@ export function makeComposer(state, other, sent) {
     complain,
     /** Shows a stored draft; what was typed meanwhile goes before it. @param {string} text */
     set(text) {
-      if (box.value === "") put(text);
+      const left = takeLeft(state.client.user, other);
+      if (left !== null) state.saveDraft(other, left).catch(complain);
+      if (box.value === "") put(left ?? text);
     },
     focus: () => box.focus(),
     fit,
     close() {
       storeDraft();
       state.client.typing(to, false);
-      removeEventListener("pagehide", storeDraft);
+      removeEventListener("pagehide", leave);
     },
   };
 }

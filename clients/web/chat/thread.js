@@ -101,7 +101,7 @@ export class Thread {
     const [known] = await Promise.all([conversation, this.messages.started]);
     if (known && !this.state.conversations.has(this.other)) this.state.conversations.set(this.other, known);
     const unread = known?.unread ?? 0;
-    if (known?.draft) this.composer.set(known.draft);
+    this.composer.set(known?.draft ?? "");
     if (unread > 0) await this.messages.reach(unread);
     if (this.leaving.signal.aborted) return;
     if (known && unread > 0) this.mark = known.read;
