@@ -16,6 +16,8 @@ const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/web.rs"));
 const INDEX: &str = "/web/chat/index.html";
 /// The service worker. It may look after `/`, though it stands further down.
 const WORKER: &str = "/web/chat/sw.js";
+/// The SDK's modules, for other pages: ours has them in its bundle.
+const SDK: &str = "/web/src/";
 
 static SITE: LazyLock<Site> = LazyLock::new(Site::new);
 
@@ -104,7 +106,8 @@ fn file(path: &str, headers: &HeaderMap, reached: Option<&Reached>) -> Response 
 
 /// The worker, told what to keep. Its text changes with any file and with the policy: that is how browsers notice a new version.
 fn worker(script: &[u8], policy: &str) -> Vec<u8> {
-    let files: Vec<&str> = FILES.iter().map(|(path, _)| if *path == INDEX { "/" } else { path }).filter(|path| *path != WORKER).collect();
+    let needed = |path: &&str| *path != WORKER && !path.starts_with(SDK);
+    let files: Vec<&str> = FILES.iter().map(|(path, _)| if *path == INDEX { "/" } else { path }).filter(needed).collect();
     let version = hash(&[SITE.version.as_bytes(), policy.as_bytes()]);
     let kept = serde_json::json!({ "version": version, "files": files });
     [format!("self.kept = {kept};\n").as_bytes(), script].concat()

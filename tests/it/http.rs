@@ -85,7 +85,7 @@ fn the_page_is_served_from_the_binary_under_a_strict_policy() {
 fn what_did_not_change_is_not_sent_again() {
     run(async {
         let server = ServerProcess::start();
-        for (path, accept) in [("/", BROWSER), ("/web/chat/main.js", ("accept", "*/*")), ("/web/chat/sw.js", ("accept", "*/*"))] {
+        for (path, accept) in [("/", BROWSER), ("/web/dist/page.js", ("accept", "*/*")), ("/web/chat/sw.js", ("accept", "*/*"))] {
             let first = http_get(server.http, path, &[accept]).await;
             let tag = header(&first, "etag").to_owned();
             assert!(tag.starts_with('"') && !first.body().is_empty(), "{path}");
@@ -101,9 +101,15 @@ fn what_did_not_change_is_not_sent_again() {
 fn files_that_are_not_of_the_page_are_not_served() {
     run(async {
         let server = ServerProcess::start();
-        for path in
-            ["/web/", "/web/nothing.js", "/web/chat/index.html", "/web/chat/tsconfig.json", "/web/../Cargo.toml", "/web/%2e%2e/Cargo.toml"]
-        {
+        for path in [
+            "/web/",
+            "/web/nothing.js",
+            "/web/chat/main.js",
+            "/web/chat/index.html",
+            "/web/chat/tsconfig.json",
+            "/web/../Cargo.toml",
+            "/web/%2e%2e/Cargo.toml",
+        ] {
             assert_eq!(http_get(server.http, path, &[]).await.status(), 404, "{path}");
         }
     });
@@ -119,7 +125,9 @@ fn the_worker_keeps_everything_and_changes_with_the_policy() {
         let kept: Value =
             serde_json::from_str(script.lines().next().unwrap().trim_start_matches("self.kept = ").trim_end_matches(';')).unwrap();
         let files: Vec<&str> = kept["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
-        assert!(files.contains(&"/") && files.contains(&"/web/chat/main.js") && !files.contains(&"/web/chat/sw.js"), "{files:?}");
+        assert!(files.contains(&"/") && files.contains(&"/web/dist/page.js") && !files.contains(&"/web/chat/sw.js"), "{files:?}");
+        assert_eq!(http_get(server.http, "/web/src/index.js", &[]).await.status(), 200, "the SDK is for other pages");
+        assert!(!files.iter().any(|file| file.starts_with("/web/src/")), "{files:?}");
         for file in &files {
             assert_eq!(http_get(server.http, file, &[BROWSER]).await.status(), 200, "{file}");
         }

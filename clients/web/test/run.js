@@ -72,12 +72,19 @@ const testFiles = (folder) =>
     return entry.isDirectory() ? testFiles(path) : entry.name.endsWith(".test.js") ? [path] : [];
   });
 
+/** Every view as it looks, kept to be looked at. */
+function pictures() {
+  const { status, stderr } = spawnSync(process.execPath, [join(ROOT, "test/page/shots.js"), "--few"], { encoding: "utf8", cwd: ROOT });
+  report("pictures of every view are in test/screenshots, and no page complained", status === 0 && stderr === "", stderr);
+}
+
 const named = process.argv.slice(2);
 if (named.length === 0) {
   types();
   await size();
   packaging();
 }
+if (named.length === 0) pictures();
 await tests(named.length > 0 ? named.map((file) => join(process.cwd(), file)) : testFiles(join(ROOT, "test")));
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed > 0 ? 1 : 0);

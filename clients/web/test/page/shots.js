@@ -1,4 +1,5 @@
 // Pictures of the page in every state, for people to look at: `node test/page/shots.js [part of a name]`. They go to test/screenshots.
+// With `--few` only the narrowest and the widest, light in English and dark in Chinese.
 
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -6,7 +7,8 @@ import { launch } from "../harness/chromium.js";
 import { serveFake } from "./site.js";
 
 const folder = fileURLToPath(new URL("../screenshots/", import.meta.url));
-const only = process.argv[2] ?? "";
+const few = process.argv.includes("--few");
+const only = process.argv.slice(2).find((part) => part !== "--few") ?? "";
 const now = Date.now();
 const minutes = (/** @type {number} */ count) => now - count * 60_000;
 const talk = [
@@ -78,7 +80,7 @@ for (const [name, scenario, path, act] of views) {
     for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
       for (const lang of ["en", "zh"]) {
         const file = `${name}-${width}-${colorScheme}-${lang}.png`;
-        if (!file.includes(only)) continue;
+        if (!file.includes(only) || (few && (width === 900 || (colorScheme === "light") !== (lang === "en")))) continue;
         const context = await browser.newContext({ viewport: { width, height: width === 360 ? 740 : 800 }, colorScheme, locale: lang === "zh" ? "zh-CN" : "en-GB", hasTouch: width === 360, isMobile: width === 360, serviceWorkers: "block" });
         await context.addInitScript((value) => {
           globalThis.scenario = value;

@@ -30,8 +30,8 @@ export async function serveFake() {
   /** @param {string} name @param {string} path */
   async function read(name, path) {
     let body = await readFile(path);
-    // The fake is one file.
-    if (name === "/web/chat/index.html") body = Buffer.from(body.toString().replace(/<link rel="modulepreload" href="\/web\/src\/(?!index\.js)[^>]*>\n/g, ""));
+    // The modules one by one, since the SDK among them is another.
+    if (name === "/web/chat/index.html") body = Buffer.from(body.toString().replace("/web/dist/page.js", "/web/chat/main.js"));
     const change = changes.get(name);
     return change ? Buffer.from(change(body.toString())) : body;
   }
