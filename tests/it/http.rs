@@ -63,7 +63,7 @@ fn the_page_is_served_from_the_binary_under_a_strict_policy() {
         // Everything that the page names is there, with its type, and from here.
         let html = String::from_utf8(page.body().to_vec()).unwrap();
         let named: Vec<&str> = html.split(['"', '\'']).filter(|part| part.contains("://") || part.starts_with('/')).collect();
-        assert!(named.iter().any(|path| path.ends_with("main.js")) && named.iter().any(|path| path.ends_with(".css")), "{named:?}");
+        assert!(named.iter().any(|path| path.ends_with("page.js")) && named.iter().any(|path| path.ends_with(".css")), "{named:?}");
         for path in named {
             let file = http_get(server.http, path, &[]).await;
             let kind = match path.rsplit_once('.').unwrap().1 {
