@@ -171,9 +171,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn open_store(path: &std::path::Path) -> Result<Arc<dyn Store>, StoreError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         let why = |why| StoreError::Unavailable(format!("cannot make the folder {}: {why}", folder.display()));
-        std::fs::create_dir_all(folder).map_err(why)?;
+        private_folder(folder).map_err(why)?;
     }
     Ok(Arc::new(SqliteStore::open(path, SqliteOptions::default())?))
+}
+
+/// Makes a folder, if it is not there, that nobody else on the machine can look into: what people say is in it.
+fn private_folder(folder: &std::path::Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
 }
 
 /// Names that certificates are made for: where the server is bound, beside those they always have.

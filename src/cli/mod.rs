@@ -32,15 +32,15 @@ pub(crate) mod exit {
 }
 
 #[derive(Parser)]
-#[command(version, about, long_about = None, args_conflicts_with_subcommands = true)]
+#[command(version, about, long_about = None)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Subcommands>,
+    command: Subcommands,
 }
 
 #[derive(Subcommand)]
 enum Subcommands {
-    /// Run the server (the default).
+    /// Run the server: what is run without a command, too, also with flags (`whimbrel --http 127.0.0.1:9090`).
     Serve(crate::config::Flags),
     /// Talk, in the terminal.
     Chat(chat::Chat),
@@ -69,8 +69,7 @@ pub fn main() -> ExitCode {
         eprintln!("whimbrel: another TLS provider is installed already");
         return ExitCode::from(exit::USAGE);
     }
-    let command = parse::<Arguments>(std::env::args_os()).command.unwrap_or_else(|| Subcommands::Serve(serve::flags_from_environment()));
-    match command {
+    match parse::<Arguments>(with_command(std::env::args_os().collect())).command {
         Subcommands::Serve(flags) => serve::run(&flags),
         Subcommands::Chat(arguments) => chat::run(&arguments),
         Subcommands::Send(arguments) => on_runtime(send::run(arguments)),
@@ -88,6 +87,16 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Without a command, and where flags come first, it is the server that is meant.
+fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let of_its_own = ["-h", "--help", "-V", "--version"];
+    let is_flag = |first: &OsString| first.as_encoded_bytes().starts_with(b"-") && !of_its_own.iter().any(|flag| first == flag);
+    if arguments.get(1).is_none_or(is_flag) {
+        arguments.insert(arguments.len().min(1), "serve".into());
+    }
+    arguments
 }
 
 /// Parses a command line. Malformed variables of the environment end the program here with clap's own message, as malformed flags do.

@@ -3,20 +3,9 @@
 use super::exit;
 use crate::config::{Config, Flags};
 use crate::server::{Server, ServerError};
-use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// The flags where no command was given: from the environment alone.
-pub(super) fn flags_from_environment() -> Flags {
-    #[derive(Parser)]
-    struct Nothing {
-        #[command(flatten)]
-        flags: Flags,
-    }
-    super::parse::<Nothing>(["whimbrel"]).flags
-}
 
 pub(super) fn run(flags: &Flags) -> ExitCode {
     init_logs();

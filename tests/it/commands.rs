@@ -86,6 +86,19 @@ fn a_bad_line_does_not_stand_in_the_way_of_good_ones() {
 }
 
 #[test]
+fn what_people_say_is_nobody_elses_business() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = ServerProcess::start();
+    let state = server.folder().join("state");
+    let said = ["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "--state", state.to_str().unwrap(), "hi"];
+    assert!(whimbrel(&server, &said).status.success());
+    for folder in [server.data(), state] {
+        let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} can be looked into: {mode:o}", folder.display());
+    }
+}
+
+#[test]
 fn exit_codes_say_what_went_wrong() {
     let server = ServerProcess::start();
     let url = server.url();
@@ -99,6 +112,9 @@ fn exit_codes_say_what_went_wrong() {
     assert_eq!(code(&["listen", "--as", "bob", "--url", &url, "--timeout", "3"]), Some(0), "time was all that was asked for");
     assert_eq!(code(&["listen", "--as", "bob", "--url", &url, "--count", "1", "--timeout", "3"]), Some(4));
     assert_eq!(code(&["serve", "--http", "0.0.0.0:0"]), Some(2), "open beyond loopback");
+    let flags_alone = whimbrel(&server, &["--http", "0.0.0.0:0"]);
+    assert!(String::from_utf8_lossy(&flags_alone.stderr).contains("--open-anywhere"), "the server runs without a command: {flags_alone:?}");
+    assert_eq!((code(&["--help"]), code(&["--version"]), code(&["nonsense"])), (Some(0), Some(0), Some(2)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod rows;
 
 use rows::{count, damaged, failed, int, list, outbox_row, reset_number, user, whose};
 use rusqlite::{Connection, OptionalExtension, params};
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::path::Path;
 use whimbrel_protocol::codec::Form;
 use whimbrel_protocol::frame::{
@@ -34,7 +34,11 @@ impl SqliteStore {
     /// asked for) must be the ones that it says.
     pub fn open(folder: &Path, user: &UserId, wanted: Option<&DeviceId>, fresh: &DeviceId) -> Result<(Self, Device), StateError> {
         let cannot = |reason: String| StateError::Open { folder: folder.into(), reason };
-        std::fs::create_dir_all(folder).map_err(|why| cannot(why.to_string()))?;
+        let mut builder = DirBuilder::new();
+        // What people say is in it: nobody else on the machine can look into it.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(folder).map_err(|why| cannot(why.to_string()))?;
         let lock = File::create(folder.join("lock")).map_err(|why| cannot(why.to_string()))?;
         match lock.try_lock() {
             Ok(()) => {}
