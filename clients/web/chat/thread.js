@@ -62,6 +62,12 @@ export class Thread {
       el("div", { class: "who" }, this.heading, this.status));
     this.lead = el("div", { class: "lead" });
     this.log = el("div", { class: "log", role: "log", "aria-live": "off", "aria-label": texts.messages(name), tabindex: 0 });
+    // To the newest message: where the browser takes the end to be is a guess for as long as not every message was measured.
+    this.log.addEventListener("keydown", (event) => {
+      if (event.key !== "End" || event.shiftKey || event.target !== this.log) return;
+      event.preventDefault();
+      this.toNewest();
+    });
     this.pillText = el("span");
     this.pill = el("button", { class: "pill", type: "button", hidden: true, onclick: () => this.toNewest() }, icon("down"), this.pillText);
     this.typingLine = el("div", { class: "typing", "aria-live": "off" });
