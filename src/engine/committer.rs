@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use whimbrel_protocol::frame::{Command, Error};
+use whimbrel_protocol::frame::{Command, Error, Hello};
 use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq, UserId};
 
 /// The most work in one transaction: enough to spread the cost of a disk flush thin, also of a slow disk; few enough for the rest of the
@@ -34,6 +34,16 @@ pub(super) enum Work {
     Hello { user: UserId, device: DeviceId, incarnation: Incarnation, attempt: Attempt, answer: oneshot::Sender<Result<Arrived, Error>> },
     /// A user's devices have taken conversations up to here.
     Delivered { user: UserNo, marks: Vec<(ConversationId, ConversationSeq)> },
+}
+
+impl Work {
+    /// A device says hello; `user` is who it is, checked. The session, or why there is none, comes over the receiver.
+    pub(super) fn hello(user: &UserId, hello: &Hello) -> (Self, oneshot::Receiver<Result<Arrived, Error>>) {
+        let (answer, answered) = oneshot::channel();
+        let attempt = Attempt { instance: hello.instance, number: hello.attempt };
+        let (device, incarnation) = (hello.device.clone(), hello.incarnation);
+        (Self::Hello { user: user.clone(), device, incarnation, attempt, answer }, answered)
+    }
 }
 
 /// A session that was entered.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use whimbrel_protocol::frame::{Busy, Error, GoAway, Presence, PresenceState, ServerSignal, Watch};
+use whimbrel_protocol::frame::{Error, GoAway, Presence, PresenceState, ServerSignal, Watch};
 use whimbrel_protocol::{CommandSeq, ErrorCode, Incarnation, MailboxSeq, Nonce, SessionEpoch, UserId};
 
 /// Signals that wait for a session beyond this are dropped, the oldest first.
@@ -38,7 +38,6 @@ pub struct SessionHandle {
     applied: AtomicU64,
     replaced: AtomicBool,
     end: OnceLock<End>,
-    busy: Mutex<Option<Busy>>,
     signals: Mutex<VecDeque<ServerSignal>>,
     wake: Notify,
 }
@@ -78,11 +77,6 @@ impl SessionHandle {
         if self.end.set(end).is_ok() {
             self.wake.notify_one();
         }
-    }
-
-    /// A `Busy` to pass on.
-    pub fn take_busy(&self) -> Option<Busy> {
-        lock(&self.busy).take()
     }
 
     /// A signal to pass on.
@@ -237,7 +231,6 @@ impl Hub {
             applied: AtomicU64::new(new.applied.0),
             replaced: AtomicBool::new(false),
             end: OnceLock::new(),
-            busy: Mutex::new(None),
             signals: Mutex::default(),
             wake: Notify::new(),
         });

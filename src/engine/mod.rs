@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use whimbrel_protocol::frame::{
     Begin, Busy, Command, CommandBody, Error, Event, Hello, Origin, Position, ResetReason, ServerSignal, Signal, Target, TypingFrom,
 };
@@ -212,14 +212,7 @@ impl Engine {
     /// # Errors
     /// What to tell the client.
     pub async fn hello(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
-        let (answer, answered) = oneshot::channel();
-        let work = Work::Hello {
-            user: user.clone(),
-            device: hello.device.clone(),
-            incarnation: hello.incarnation,
-            attempt: attempt(hello),
-            answer,
-        };
+        let (work, answered) = Work::hello(user, hello);
         let lane = Lane::Hello(self.hellos.fetch_add(1, Ordering::Relaxed));
         if self.queue.push(lane, 0, work).is_err() {
             return Err(overloaded());
@@ -419,10 +412,6 @@ impl Engine {
     pub fn epoch(&self) -> whimbrel_protocol::LogEpoch {
         self.store.epoch()
     }
-}
-
-fn attempt(hello: &Hello) -> hub::Attempt {
-    hub::Attempt { instance: hello.instance, number: hello.attempt }
 }
 
 fn overloaded() -> Error {

@@ -2,11 +2,10 @@
 
 use super::committer::Work;
 use super::queue::{Bounds, Lane};
-use super::{Engine, EngineConfig, Entered, Viewer, attempt, overloaded, store_error, view};
+use super::{Engine, EngineConfig, Entered, Viewer, overloaded, store_error, view};
 use crate::store::{Retention, Store};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 use whimbrel_protocol::frame::{Error, Event, Hello};
 use whimbrel_protocol::{MailboxSeq, UserId};
 
@@ -28,14 +27,7 @@ impl Engine {
 
     /// As [`hello`](Self::hello), with everything before it committed first.
     pub(crate) fn step_hello(&self, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
-        let (answer, mut answered) = oneshot::channel();
-        let work = Work::Hello {
-            user: user.clone(),
-            device: hello.device.clone(),
-            incarnation: hello.incarnation,
-            attempt: attempt(hello),
-            answer,
-        };
+        let (work, mut answered) = Work::hello(user, hello);
         assert!(self.queue.push(Lane::Hello(0), 0, work).is_ok(), "the queue is full");
         while self.step_commit(usize::MAX) {}
         let arrived = answered.try_recv().map_err(|_| overloaded())??;

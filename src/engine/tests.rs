@@ -175,10 +175,7 @@ fn devices_that_come_at_once_get_places_of_their_own() {
     }
     let mut answers = Vec::new();
     for (lane, device) in ["new-1", "new-2", "device-0"].into_iter().enumerate() {
-        let (answer, answered) = oneshot::channel();
-        let said = hello(device, Incarnation(1));
-        let work =
-            Work::Hello { user: user("ann"), device: said.device.clone(), incarnation: said.incarnation, attempt: attempt(&said), answer };
+        let (work, answered) = Work::hello(&user("ann"), &hello(device, Incarnation(1)));
         assert!(engine.queue.push(Lane::Hello(lane as u64), 0, work).is_ok());
         answers.push(answered);
     }
