@@ -82,7 +82,7 @@ fn not_next(known: &Device, command: &Command) -> Option<Outcome> {
 }
 
 fn remembered(device: &Device, nonce: Nonce) -> Option<Pos> {
-    device.recent.iter().rev().find(|recent| recent.nonce == nonce).map(|recent| recent.pos)
+    device.recent.iter().rev().chain(&device.former).find(|command| command.nonce == nonce).map(|command| command.pos)
 }
 
 /// Why a command is refused.
@@ -278,7 +278,7 @@ pub struct Arrival {
 /// A device says hello: it is entered if it is new, and gets a new outbox if it asks for one or names one that is not its newest.
 ///
 /// A new device takes a free slot, or the place of the one that has been away longest: the one with the lowest cursor of those that are
-/// not `here`. What that one had sent stays remembered in the slot, so if it ever comes back, nothing is done twice. `None` if the user
+/// not `here`. What that one had sent stays remembered in the slot, so if it comes back, nothing is done twice. `None` if the user
 /// has as many devices as are allowed, and all are here.
 ///
 /// # Errors

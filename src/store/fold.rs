@@ -113,7 +113,12 @@ pub(super) fn apply_device(device: &mut Option<Arc<Device>>, pos: Pos, body: &Re
         match device {
             Some(device) => {
                 let device = Arc::make_mut(device);
-                device.name = name.clone();
+                if device.name != *name {
+                    device.since = pos;
+                    device.former.append(&mut device.recent);
+                    device.former.drain(..device.former.len().saturating_sub(NONCES_MAX));
+                    device.name = name.clone();
+                }
                 device.incarnation = *incarnation;
                 device.applied = CommandSeq(0);
             }
@@ -124,6 +129,8 @@ pub(super) fn apply_device(device: &mut Option<Arc<Device>>, pos: Pos, body: &Re
                     incarnation: *incarnation,
                     applied: CommandSeq(0),
                     recent: VecDeque::new(),
+                    since: pos,
+                    former: VecDeque::new(),
                     cursor: MailboxSeq(0),
                 }));
             }

@@ -232,6 +232,11 @@ pub struct Device {
     pub applied: CommandSeq,
     /// Its last commands, oldest first, across its outboxes, at most [`NONCES_MAX`].
     pub recent: VecDeque<RecentCommand>,
+    /// Where in the log it took its slot. What the slot's commands before are, is [`former`](Self::former).
+    pub since: Pos,
+    /// The last commands of the devices that had its slot before it, oldest first, at most [`NONCES_MAX`]: one of those may come back
+    /// and send again what was on its way when it left, however much this device has sent since.
+    pub former: VecDeque<RecentCommand>,
     /// How far the device has got, as far as it said.
     pub cursor: MailboxSeq,
 }

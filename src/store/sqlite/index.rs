@@ -369,7 +369,9 @@ impl UserSlot {
     fn bytes(&self) -> usize {
         let devices = match &self.devices {
             Devices::Behind { records, cursors } => records.len() * 8 + cursors.len() * 16,
-            Devices::Here(devices) => devices.iter().map(|slot| 200 + slot.device.recent.capacity() * 16).sum(),
+            Devices::Here(devices) => {
+                devices.iter().map(|slot| 220 + (slot.device.recent.capacity() + slot.device.former.capacity()) * 16).sum()
+            }
         };
         160 + devices + self.mailbox.as_ref().map_or(0, |tail| tail.bytes())
     }

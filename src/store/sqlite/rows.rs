@@ -350,8 +350,7 @@ pub(super) fn device_number(key: DeviceKey) -> i64 {
 pub(super) fn devices(connection: &Connection, user: UserNo) -> Result<Vec<DeviceSlot>, StoreError> {
     let first = device_number(DeviceKey { user, slot: 0 });
     let mut found = Vec::new();
-    let sql =
-        "SELECT device, name, incarnation, applied, cursor, upto, commands FROM device WHERE device BETWEEN ?1 AND ?2 ORDER BY device";
+    let sql = "SELECT device, name, incarnation, applied, cursor, upto, commands, since FROM device WHERE device BETWEEN ?1 AND ?2 ORDER BY device";
     each(connection, sql, (first, first + 31), |row| {
         let number_of = column::<i64>(row, 0)?;
         let key = DeviceKey { user, slot: (number_of - first) as u8 };
@@ -365,13 +364,19 @@ pub(super) fn devices(connection: &Connection, user: UserNo) -> Result<Vec<Devic
         if commands.windows(2).any(|two| two[0].pos >= two[1].pos) {
             return Err(bad("order of the commands"));
         }
-        commands.drain(..commands.len().saturating_sub(super::super::NONCES_MAX));
+        let since = number(row, 7)?;
+        let mut recent = commands.split_off(commands.partition_point(|command| command.pos < since));
+        for commands in [&mut commands, &mut recent] {
+            commands.drain(..commands.len().saturating_sub(super::super::NONCES_MAX));
+        }
         let device = Device {
             key,
             name,
             incarnation: Incarnation(number(row, 2)?),
             applied: CommandSeq(number(row, 3)?),
-            recent: VecDeque::from(commands),
+            recent: VecDeque::from(recent),
+            since,
+            former: VecDeque::from(commands),
             cursor: MailboxSeq(number(row, 4)?),
         };
         found.push(DeviceSlot { device: Arc::new(device), upto: number(row, 5)?, dirty: false });
@@ -384,13 +389,13 @@ pub(super) fn devices(connection: &Connection, user: UserNo) -> Result<Vec<Devic
 pub(super) fn write_device(connection: &Connection, slot: &DeviceSlot, upto: Pos) -> Result<(), StoreError> {
     let device = &slot.device;
     let key = device_number(device.key);
-    let new = device.recent.partition_point(|command| command.pos < slot.upto);
+    let new: Vec<RecentCommand> = device.former.iter().chain(&device.recent).filter(|command| command.pos >= slot.upto).copied().collect();
     let open = one(connection, "SELECT commands FROM device WHERE device = ?1", [key], |row| row.get::<_, Vec<u8>>(0))?;
     let mut bytes = open.unwrap_or_default();
-    if new < device.recent.len() {
+    if !new.is_empty() {
         let mut commands: Vec<RecentCommand> = Vec::new();
         chunk::read_commands(&bytes, &mut commands).ok_or_else(|| damaged(format!("the commands of device {key} cannot be read")))?;
-        commands.extend(device.recent.iter().skip(new));
+        commands.extend(new);
         let mut closed = false;
         while commands.len() > OPEN_COMMANDS {
             let rest = commands.split_off(OPEN_COMMANDS);
@@ -399,18 +404,23 @@ pub(super) fn write_device(connection: &Connection, slot: &DeviceSlot, upto: Pos
             (commands, closed) = (rest, true);
         }
         bytes = encoded(&commands);
-        if closed && let Some(oldest) = device.recent.front() {
-            // A chunk before the one that the oldest remembered command is in holds only forgotten ones.
+        if closed {
+            // Before the chunk that the oldest remembered command is in, all are forgotten: those of the former devices and its own.
             let sql = "DELETE FROM device_commands WHERE device = ?1
-                AND first < (SELECT max(first) FROM device_commands WHERE device = ?1 AND first <= ?2)";
-            run(connection, sql, (key, oldest.pos as i64))?;
+                AND (first < (SELECT max(first) FROM device_commands WHERE device = ?1 AND first <= ?2)
+                OR first > ?3 AND first < (SELECT max(first) FROM device_commands WHERE device = ?1 AND first <= ?4))";
+            let at = |command: Option<&RecentCommand>, none: i64| command.map_or(none, |command| command.pos as i64);
+            let (oldest, newest) = (at(device.former.front(), -1), at(device.former.back(), -1));
+            run(connection, sql, (key, oldest, newest, at(device.recent.front(), device.since as i64)))?;
         }
     }
-    let sql = "INSERT INTO device (device, name, incarnation, applied, cursor, upto, commands) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    let sql = "INSERT INTO device (device, name, incarnation, applied, cursor, upto, commands, since)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
         ON CONFLICT (device) DO UPDATE SET name = excluded.name, incarnation = excluded.incarnation, applied = excluded.applied,
-        cursor = excluded.cursor, upto = excluded.upto, commands = excluded.commands";
+        cursor = excluded.cursor, upto = excluded.upto, commands = excluded.commands, since = excluded.since";
     let (incarnation, applied) = (device.incarnation.0 as i64, device.applied.0 as i64);
-    run(connection, sql, (key, device.name.as_str(), incarnation, applied, device.cursor.0 as i64, upto as i64, bytes)).map(|_| ())
+    let (cursor, since) = (device.cursor.0 as i64, device.since as i64);
+    run(connection, sql, (key, device.name.as_str(), incarnation, applied, cursor, upto as i64, bytes, since)).map(|_| ())
 }
 
 fn encoded(commands: &[RecentCommand]) -> Vec<u8> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::super::suite::{Ground, commit, direct, join, send, store_suite};
+use super::super::{DeviceKey, RecordBody};
 use super::*;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -101,6 +102,7 @@ fn a_check_finds_planted_damage() {
         ("UPDATE conversation SET time = time + 100000 WHERE conversation = 1", "conversation 1"),
         ("DELETE FROM conversation WHERE conversation = 1", "conversation 1"),
         ("UPDATE device SET applied = applied + 1 WHERE device = 2 * 32", "user 2"),
+        ("UPDATE device SET since = since + 1 WHERE device = 2 * 32", "user 2"),
         ("UPDATE device SET commands = x'' WHERE device = 2 * 32", "user 2"),
         ("DELETE FROM device WHERE device = 2 * 32", "user 2"),
         ("DELETE FROM direct WHERE conversation = 1", "cannot be found by its members"),
@@ -345,6 +347,37 @@ fn what_is_not_ours_or_newer_is_refused_by_name() {
     sql(&folder, "UPDATE log SET kind = 99 WHERE pos = (SELECT max(pos) FROM log)");
     let why = SqliteStore::open(&path(&folder), small()).unwrap_err();
     assert!(matches!(&why, StoreError::Damaged(why) if why.contains("newer version")), "{why}");
+}
+
+#[test]
+fn a_store_of_the_first_schema_is_read_and_brought_up_to_date() {
+    let folder = filled();
+    sql(&folder, "ALTER TABLE device DROP COLUMN since");
+    sql(&folder, "DELETE FROM refinery_schema_history WHERE version = 2");
+    let before = std::fs::read(path(&folder)).unwrap();
+    for report in [check(&path(&folder)), backup(&path(&folder), &folder.path().join("backup.db"))].map(Result::unwrap) {
+        assert!(report.is_sound() && report.records > 150, "{report:?}");
+    }
+    assert_eq!(std::fs::read(path(&folder)).unwrap(), before, "neither changes it");
+    for file in [path(&folder), folder.path().join("backup.db")] {
+        let store = SqliteStore::open(&file, small()).unwrap();
+        fill(&store, 5, 50);
+        commit(&store, |transaction| {
+            let (user, name) = (transaction.user(&"user-1".parse().unwrap()).unwrap(), "another".parse().unwrap());
+            let device = DeviceKey { user, slot: 0 };
+            let known = transaction.device(device).unwrap().unwrap();
+            let outbox = RecordBody::Outbox { device, name, incarnation: known.incarnation.next() };
+            transaction.append(Time(9000), outbox, &[]).unwrap();
+            let now = transaction.device(device).unwrap().unwrap();
+            assert_eq!((now.former.clone(), now.recent.len()), (known.recent.clone(), 0));
+        });
+        store.flush().unwrap();
+        drop(store);
+        let report = check(&file).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+    }
+    assert_eq!(sql(&folder, "UPDATE device SET commands = x'' WHERE device = 2 * 32"), 1);
+    assert!(!check(&path(&folder)).unwrap().is_sound());
 }
 
 #[test]

@@ -110,14 +110,24 @@ impl Model {
         let RecordBody::Outbox { name, incarnation, .. } = &outbox.body else { unreachable!() };
         let commands: Vec<_> =
             self.records.iter().filter(|record| record.body.origin().is_some_and(|origin| origin.device == key)).collect();
-        let recent = commands[commands.len().saturating_sub(NONCES_MAX)..].iter();
+        let of = |record: &&Arc<Record>| matches!(&record.body, RecordBody::Outbox { device, name: other, .. } if *device == key && other != name);
+        let other = self.records.iter().rposition(|record| of(&record)).map_or(0, |at| at + 1);
+        let own = |record: &&Arc<Record>| matches!(&record.body, RecordBody::Outbox { device, .. } if *device == key);
+        let since = self.records[other..].iter().find(own)?.pos;
+        let newest = |of: &[&Arc<Record>]| {
+            let newest = of[of.len().saturating_sub(NONCES_MAX)..].iter();
+            newest.map(|record| RecentCommand { nonce: record.body.origin().unwrap().nonce, pos: record.pos }).collect()
+        };
+        let (former, recent) = commands.split_at(commands.partition_point(|record| record.pos < since));
         let last = commands.last().filter(|record| record.pos > outbox.pos);
         Some(Device {
             key,
             name: name.clone(),
             incarnation: *incarnation,
             applied: last.map_or(CommandSeq(0), |record| record.body.origin().unwrap().cseq),
-            recent: recent.map(|record| RecentCommand { nonce: record.body.origin().unwrap().nonce, pos: record.pos }).collect(),
+            recent: newest(recent),
+            since,
+            former: newest(former),
             cursor: self.cursors.get(&key).copied().unwrap_or_default(),
         })
     }
@@ -148,7 +158,10 @@ impl Model {
             Op::Outbox { user: name, slot } => {
                 let device = DeviceKey { user: user(self, *name), slot: *slot };
                 let incarnation = Incarnation(self.device(device).map_or(0, |device| device.incarnation.0) + 1 + u64::from(*name));
-                (RecordBody::Outbox { device, name: DeviceId::new(&format!("d{}", self.nonce)).unwrap(), incarnation }, vec![])
+                // Half of them by the device that has the slot, the others by one that takes its place.
+                let name = self.device(device).filter(|_| self.nonce.is_multiple_of(2)).map(|device| device.name);
+                let name = name.unwrap_or_else(|| DeviceId::new(&format!("d{}", self.nonce)).unwrap());
+                (RecordBody::Outbox { device, name, incarnation }, vec![])
             }
             Op::Start { members } => {
                 let members: Vec<_> = members.iter().map(|name| user(self, *name)).collect();
