@@ -1,7 +1,8 @@
 //! The HTTP side.
 
-use crate::harness::{Frames, ServerProcess, http_get, run};
+use crate::harness::{Frames, Link, ServerProcess, http_get, run};
 use serde_json::Value;
+use whimbrel_protocol::TransportKind;
 use whimbrel_protocol::codec::Form;
 
 async fn json(server: &ServerProcess, path: &str) -> Value {
@@ -163,13 +164,63 @@ fn the_server_may_open_as_many_files_as_the_system_allows() {
 #[test]
 fn a_term_signal_drains_and_ends_well() {
     run(async {
+        use whimbrel_protocol::frame::ServerFrame;
         let mut server = ServerProcess::start();
-        let mut ann = Frames::enter(server.http, Form::Json, "ann", "phone").await;
+        let address = server.http;
+        // People who listen, over all transports; some who hold a connection and say nothing; one who never reads what she is sent.
+        let mut listening = vec![Frames::enter(address, Form::Json, "ann", "json").await];
+        for kind in [TransportKind::WebSocket, TransportKind::WebTransport] {
+            listening.push(Frames::over(address, kind, "ann", kind.name()).await);
+        }
+        let silent = tokio::net::TcpStream::connect(address).await.unwrap();
+        let _half = Link::over(address, TransportKind::WebTransport).await;
+        let _deaf = Frames::over(address, TransportKind::WebSocket, "cat", "deaf").await;
+        // And one who talks without a pause until she is told, and knows what was acknowledged.
+        let (talks, talking) = tokio::sync::oneshot::channel();
+        let talker = tokio::spawn(async move {
+            let (mut bob, mut talks) = (Frames::over(address, TransportKind::WebSocket, "bob", "phone").await, Some(talks));
+            let words = "x".repeat(4000);
+            let (mut said, mut applied) = (0, 0);
+            loop {
+                if said < applied + 32 {
+                    said = bob.say("cat", &words).await.0;
+                } else {
+                    let next = |frame: &ServerFrame| match frame {
+                        ServerFrame::Applied(done) => Some(Some(done.cseq.0)),
+                        ServerFrame::GoAway(_) => Some(None),
+                        _ => None,
+                    };
+                    match bob.wait("an answer", next).await {
+                        Some(cseq) => applied = cseq,
+                        None => return applied,
+                    }
+                    if applied > 2000
+                        && let Some(talks) = talks.take()
+                    {
+                        talks.send(()).unwrap();
+                    }
+                }
+            }
+        });
+        talking.await.unwrap();
         let begun = std::time::Instant::now();
-        let status = server.terminate();
+        let (mut server, status) = tokio::task::spawn_blocking(move || {
+            let status = server.terminate();
+            (server, status)
+        })
+        .await
+        .unwrap();
         assert!(status.success(), "{status}");
-        assert!(begun.elapsed() < std::time::Duration::from_secs(10));
-        let away = ann.wait("GoAway", |frame| matches!(frame, whimbrel_protocol::frame::ServerFrame::GoAway(_)).then_some(()));
-        away.await;
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "it took {:?}", begun.elapsed());
+        for mut ann in listening {
+            ann.wait("GoAway", |frame| matches!(frame, ServerFrame::GoAway(_)).then_some(())).await;
+        }
+        drop(silent);
+        let acknowledged = talker.await.unwrap();
+        server.restart();
+        let mut cat = Frames::enter(server.http, Form::Postcard, "cat", "laptop").await;
+        for _ in 0..acknowledged {
+            assert_eq!(cat.message().await.len(), 4000);
+        }
     });
 }
