@@ -10,14 +10,11 @@ use tokio::time::{Instant, sleep_until};
 use whimbrel_client::protocol::frame::{Event, EventBody, Origin, ServerSignal};
 use whimbrel_client::{Events, Incoming, Outcome, TransportKind};
 
-/// Whom to listen as.
+/// Whom to listen as. A device that is new begins with the oldest entry that is kept.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Listen {
     #[command(flatten)]
     connect: Connect,
-    /// Which of the user's devices; a new one starts at the oldest entry that is kept.
-    #[arg(long, value_name = "NAME")]
-    device: Option<String>,
     /// End after this many messages.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -30,9 +27,8 @@ pub(super) struct Listen {
 }
 
 pub(super) async fn run(arguments: Listen) -> ExitCode {
-    let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("listen"));
     let deadline = super::deadline(arguments.timeout);
-    let (client, mut events) = match Connect::by(deadline, arguments.connect.open(&device, Origin::Oldest)).await {
+    let (client, mut events) = match Connect::by(deadline, arguments.connect.open("listen", Origin::Oldest, 1)).await {
         Ok(opened) => opened,
         Err(error) => return failed(&error),
     };

@@ -153,7 +153,7 @@ fn on_runtime(command: impl Future<Output = ExitCode>) -> ExitCode {
 /// Why a client's events ended, and with which code.
 fn ended(client: &Client) -> ExitCode {
     match &*client.connection().borrow() {
-        Connection::Ended { error: Some(error) } => eprintln!("whimbrel: {error}"),
+        Connection::Ended { error: Some(error) } => eprintln!("whimbrel: {}", connect::reason(client, error)),
         _ => eprintln!("whimbrel: the connection has ended"),
     }
     ExitCode::from(exit::REFUSED)

@@ -1,6 +1,6 @@
 //! `whimbrel send`: says something, and waits until it is durable.
 
-use super::connect::{Connect, failed};
+use super::connect::{Connect, SLOTS, failed};
 use super::exit;
 use clap::Args;
 use serde_json::json;
@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: Send) -> ExitCode {
         }
     };
     let deadline = super::deadline(arguments.timeout);
-    let (client, events) = match Connect::by(deadline, arguments.connect.open_any("send", Origin::Now)).await {
+    let (client, events) = match Connect::by(deadline, arguments.connect.open("send", Origin::Now, SLOTS)).await {
         Ok(opened) => opened,
         Err(error) => return failed(&error),
     };
@@ -140,7 +140,7 @@ impl Sending {
                     None => return self.ended(),
                 },
                 () = at(deadline) => {
-                    eprintln!("whimbrel: {} messages have not got through yet; the next run goes on with them", self.waiting.len());
+                    self.tell_waiting();
                     return ExitCode::from(exit::TIMED_OUT);
                 }
             }
@@ -196,7 +196,18 @@ impl Sending {
     }
 
     fn ended(&self) -> ExitCode {
-        super::ended(&self.client)
+        let code = super::ended(&self.client);
+        self.tell_waiting();
+        code
+    }
+
+    /// Says what becomes of messages that did not get through.
+    fn tell_waiting(&self) {
+        match self.waiting.len() {
+            0 => {}
+            1 => eprintln!("whimbrel: 1 message has not got through yet; it is kept, and the next run sends it"),
+            waiting => eprintln!("whimbrel: {waiting} messages have not got through yet; they are kept, and the next run sends them"),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod checker;
 mod commands;
+mod devices;
 mod disk;
 mod harness;
 mod http;
