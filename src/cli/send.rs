@@ -3,16 +3,16 @@
 use super::connect::{Connect, SLOTS, failed};
 use super::exit;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use whimbrel_client::protocol::Nonce;
 use whimbrel_client::protocol::codec::MAX_TEXT;
 use whimbrel_client::protocol::frame::{CommandBody, Origin, Target};
-use whimbrel_client::{Client, Events, Incoming, Outcome, text};
+use whimbrel_client::protocol::{CommandSeq, Nonce};
+use whimbrel_client::{Client, Events, Incoming, Outcome, OutcomeError, Sent, text};
 
 /// Lines that wait to be sent; when more come, reading waits.
 const LINES_MAX: usize = 256;
@@ -174,22 +174,20 @@ impl Sending {
         if !known {
             return Ok(());
         }
-        match &outcome.result {
-            Ok(sent) => {
-                let line = json!({
-                    "cseq": sent.cseq.0,
-                    "conversation": sent.conversation.0,
-                    "message": sent.seq.0,
-                    "time": sent.time.0,
-                    "transport": sent.transport.name(),
-                });
+        match line(outcome.cseq, &outcome.result) {
+            Some(line) => {
+                if let Err(why) = &outcome.result {
+                    eprintln!("whimbrel: message {}: {why}", outcome.cseq);
+                }
                 let mut out = std::io::stdout().lock();
                 writeln!(out, "{line}")?;
                 out.flush()
             }
-            Err(why) => {
+            None => {
                 self.refused = true;
-                eprintln!("whimbrel: {why}");
+                if let Err(why) = &outcome.result {
+                    eprintln!("whimbrel: {why}");
+                }
                 Ok(())
             }
         }
@@ -211,6 +209,23 @@ impl Sending {
     }
 }
 
+/// The line for a message that is durable: also if it cannot be told any more where. None for one that is not.
+fn line(cseq: CommandSeq, result: &Result<Sent, OutcomeError>) -> Option<Value> {
+    match result {
+        Ok(sent) => Some(json!({
+            "cseq": sent.cseq.0,
+            "conversation": sent.conversation.0,
+            "message": sent.seq.0,
+            "time": sent.time.0,
+            "transport": sent.transport.name(),
+        })),
+        Err(OutcomeError::Untold) => {
+            Some(json!({ "cseq": cseq.0, "conversation": null, "message": null, "time": null, "transport": null }))
+        }
+        Err(_) => None,
+    }
+}
+
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("whimbrel: {error}");
     ExitCode::from(exit::REFUSED)
@@ -220,5 +235,20 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use whimbrel_client::protocol::ErrorCode;
+
+    #[test]
+    fn what_is_durable_has_a_line_and_what_was_refused_has_none() {
+        let cseq = CommandSeq(7);
+        let untold = line(cseq, &Err(OutcomeError::Untold)).unwrap();
+        assert_eq!((&untold["cseq"], &untold["message"], untold.as_object().unwrap().len()), (&7.into(), &Value::Null, 5));
+        let refused = OutcomeError::Rejected { code: ErrorCode::Empty, message: String::new() };
+        assert_eq!(line(cseq, &Err(refused)), None);
     }
 }

@@ -163,8 +163,7 @@ impl Driver {
             session.push(&ClientFrame::Query(query))?;
             session.pulse.on_owing(Instant::now());
         }
-        // While a command is being stored none may leave: the outbox does not say which of them are durable.
-        while !self.storing && session.sink.queued() < QUEUED_MAX {
+        while self.may_command(session) && session.sink.queued() < QUEUED_MAX {
             let Some(command) = self.outbox.poll_transmit(now) else { break };
             session.push(&ClientFrame::Command(command.clone()))?;
             session.pulse.on_owing(Instant::now());
@@ -173,6 +172,13 @@ impl Driver {
             return Err(Stop::lost("events came faster than they were taken; now there is room again", Retry::Now));
         }
         Ok(false)
+    }
+
+    /// Whether commands may leave. Not while one is being stored: the outbox does not say which of them are durable. Nor while a snapshot
+    /// is under way: if the connection breaks before its last page the next session begins at a later present, and the outcome of what was
+    /// carried out in between would lie before it.
+    fn may_command(&self, session: &Session) -> bool {
+        !self.storing && session.snapshot.is_none()
     }
 
     fn check_liveness(&mut self, session: &mut Session) -> Result<(), Stop> {
@@ -212,7 +218,7 @@ impl Driver {
             return wake;
         }
         at(Some(session.pulse.due(&self.watchfulness)));
-        if !self.storing && session.sink.queued() < QUEUED_MAX {
+        if self.may_command(session) && session.sink.queued() < QUEUED_MAX {
             at(self.outbox.poll_timeout().map(|time| self.epoch + time));
         }
         if self.downlink.position().is_some_and(|position| position.cursor <= session.seen) {

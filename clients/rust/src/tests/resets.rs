@@ -182,3 +182,58 @@ async fn who_takes_nothing_has_taken_note() {
         client.close().await;
     }
 }
+
+/// A device that was never here begins at the present, after a snapshot, and the connection breaks on the way. What the server carried out
+/// in the meantime lies before the present of the next session.
+#[tokio::test]
+async fn an_outcome_is_told_although_the_first_snapshot_breaks_off() {
+    for origin in [Origin::Now, Origin::Snapshot] {
+        let mut server = Server::start().await;
+        let (client, _events) = server.client("alice").origin(origin).start().await.unwrap();
+        let ticket = client.send(bob(), text("where is it?")).await.unwrap();
+        let begin = |hello: &Hello, head: u64| {
+            let begin = Begin { cursor: MailboxSeq(head), time: Time(0), snapshot: true, reset: None };
+            Welcome { head: MailboxSeq(head), begin, ..welcome(hello) }
+        };
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        peer.send(ServerFrame::Welcome(begin(&hello, 40))).await;
+        peer.send(ServerFrame::Snapshot(snapshot_page(7, &["alice", "bob"], 5..=6, false))).await;
+        // Commands leave after questions: one that may leave is here before the second question.
+        let asking = {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for _ in 0..2 {
+                    client.history(bob(), ConversationSeq(0), Direction::Backwards, 1).await.unwrap();
+                }
+            })
+        };
+        let mut carried_out = Vec::new();
+        for _ in 0..2 {
+            let query = loop {
+                match peer.recv().await.unwrap() {
+                    ClientFrame::Command(command) => carried_out.push(command),
+                    ClientFrame::Query(query) => break query,
+                    other => panic!("neither a command nor a question: {other:?}"),
+                }
+            };
+            let page = HistoryPage { conversation: ConversationId(7), messages: Vec::new(), more: false };
+            peer.send(ServerFrame::Answer(Answer { id: query.id, last: true, body: page.into() })).await;
+        }
+        asking.await.unwrap();
+        drop(peer);
+
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        let again = begin(&hello, 40 + u64::try_from(carried_out.len()).unwrap());
+        let (applied, nonce) = carried_out.last().map(|command| (command.cseq, command.nonce)).unwrap_or_default();
+        peer.send(ServerFrame::Welcome(Welcome { applied, applied_nonce: nonce, ..again })).await;
+        peer.send(ServerFrame::Snapshot(snapshot_page(7, &["alice", "bob"], 5..=6, true))).await;
+        if carried_out.is_empty() {
+            let command = peer.command().await;
+            peer.send(event(41, sent(&command, 7, 7))).await;
+        }
+        let outcome = ticket.outcome().await;
+        assert_eq!(outcome.map(|sent| sent.seq), Ok(ConversationSeq(7)), "it was carried out, and nobody knows where");
+    }
+}
