@@ -2,14 +2,13 @@
 
 use super::exit;
 use clap::Args;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use whimbrel_client::protocol::ErrorCode;
 use whimbrel_client::protocol::frame::Origin;
-use whimbrel_client::{Builder, Client, ConnectError, EndReason, Events, StartError, State, StateError, Transport};
+use whimbrel_client::{Builder, Client, ConnectError, Connection, EndReason, Events, StartError, State, StateError, Transport};
 
 /// How many processes of one command may run at once for one user: each is a device of its own.
 pub(super) const SLOTS: u32 = 8;
@@ -68,25 +67,31 @@ impl Connect {
         }
     }
 
-    /// The same, and connects.
-    pub async fn open(&self, command: &str, origin: Origin, slots: u32) -> Result<(Client, Events), ConnectError> {
-        let slots = if self.device.is_some() { 1 } else { slots };
-        let mut slot = 1;
+    /// Waits for a client's first connection. Without a deadline the first attempt counts: the address may be wrong. With one it is tried
+    /// again until then.
+    pub async fn connected(client: &Client, deadline: Option<Instant>) -> Result<(), ConnectError> {
+        let mut connection = client.connection();
+        let mut last = None;
         loop {
-            match self.builder(command, slot, origin).connect().await {
-                Err(ConnectError::Start(StartError::State(StateError::Locked { .. }))) if slot < slots => slot += 1,
-                opened => return opened,
+            let state = connection.borrow_and_update().clone();
+            match state {
+                Connection::Connected { .. } => return Ok(()),
+                Connection::Ended { error: Some(error) } => return Err(error.into()),
+                Connection::Ended { error: None } => return Err(ConnectError::Unreachable("the client has ended".into())),
+                Connection::Offline { why, .. } if deadline.is_none() => return Err(ConnectError::Unreachable(why)),
+                Connection::Offline { why, .. } => last = Some(why),
+                Connection::Connecting { why, .. } => last = why.or(last),
+                _ => {}
             }
-        }
-    }
-
-    /// Waits for a connection that is being opened, until a deadline.
-    pub async fn by<T>(deadline: Option<Instant>, opening: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
-        match deadline {
-            None => opening.await,
-            Some(deadline) => tokio::time::timeout_at(deadline, opening)
-                .await
-                .unwrap_or_else(|_| Err(ConnectError::Unreachable("there was no connection before the time was up (--timeout)".into()))),
+            tokio::select! {
+                changed = connection.changed() => if changed.is_err() {
+                    return Err(ConnectError::Unreachable("the client has ended".into()));
+                },
+                () = at(deadline) => {
+                    let last = last.map(|why| format!("; the last attempt: {why}")).unwrap_or_default();
+                    return Err(ConnectError::Unreachable(format!("there was no connection before the time was up (--timeout){last}")));
+                }
+            }
         }
     }
 
@@ -197,11 +202,24 @@ pub(super) fn reason(client: &Client, why: &EndReason) -> String {
 /// Says why there is no connection, and with which code to end.
 pub(super) fn failed(error: &ConnectError) -> ExitCode {
     eprintln!("whimbrel: {error}");
-    ExitCode::from(match error {
-        ConnectError::Start(_) => exit::USAGE,
-        ConnectError::Ended(_) => exit::REFUSED,
-        _ => exit::NO_CONNECTION,
-    })
+    match error {
+        ConnectError::Start(_) => ExitCode::from(exit::USAGE),
+        ConnectError::Ended(why) => code(why),
+        _ => ExitCode::from(exit::NO_CONNECTION),
+    }
+}
+
+/// The code to end with when a client ended by itself.
+pub(super) fn code(why: &EndReason) -> ExitCode {
+    ExitCode::from(if matches!(why, EndReason::State(_)) { exit::USAGE } else { exit::REFUSED })
+}
+
+/// Waits for a moment; for ever if there is none.
+pub(super) async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

@@ -12,3 +12,4 @@ mod http;
 mod kills;
 mod rules;
 mod talk;
+mod waiting;
