@@ -62,6 +62,11 @@ mod state;
 mod tests;
 mod transport;
 
+/// The example in the README is one that compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use builder::{Builder, Liveness, State};
 pub use client::{Client, Sent, Ticket, text};
 pub use connection::Connection;
