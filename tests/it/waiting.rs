@@ -43,7 +43,7 @@ fn a_server_that_comes_up_in_time_is_used() {
 fn without_a_connection_nothing_is_taken_in_and_what_was_is_kept() {
     let mut server = ServerProcess::start();
     let send = ["send", "--as", "ann", "--to", "bob"];
-    let mut stream = start(&server, &[&send[..], &["--timeout", "3", "-"]].concat());
+    let mut stream = start(&server, &[&send[..], &["--timeout", "10", "-"]].concat());
     let mut input = stream.stdin.take().unwrap();
     let mut lines = BufReader::new(stream.stdout.take().unwrap());
     input.write_all(b"one\n").unwrap();
