@@ -25,8 +25,8 @@ pub enum Agreement {
     /// incarnation and its old nonce. Store the new state and numbers in one transaction *before* sending any of them.
     Renumbered,
     /// They contradict each other. Store [`Uplink::state`] (its incarnation is 0 now), connect again, and the server gives a new outbox.
-    /// Tell the application, before the state is stored or in the same transaction: afterwards nothing remembers the contradiction. The
-    /// reason says what may have been lost; it stands until [`Renumbered`](Self::Renumbered).
+    /// Note the reason in the same transaction, until the application has been told: afterwards nothing else remembers the contradiction.
+    /// The reason says what may have been lost; it stands until [`Renumbered`](Self::Renumbered).
     Disagreed(Disagreement),
 }
 

@@ -2,21 +2,21 @@
 
 use super::exit;
 use clap::Args;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+use whimbrel_client::protocol::ErrorCode;
 use whimbrel_client::protocol::frame::Origin;
-use whimbrel_client::{Builder, Client, ConnectError, Events, StartError, State, StateError, Transport};
+use whimbrel_client::{Builder, Client, ConnectError, Connection, EndReason, Events, StartError, State, StateError, Transport};
 
 /// How many processes of one command may run at once for one user: each is a device of its own.
-const SLOTS: u32 = 8;
+pub(super) const SLOTS: u32 = 8;
 
-/// The longest name made up for a device, in characters: addresses are ASCII, and a number may follow.
-const DEVICE_CHARS: usize = 60;
+/// The longest part of a made-up device name that says what it is, in characters: a server's address is ASCII, and a random part follows.
+const DEVICE_CHARS: usize = 52;
 /// A process that is just leaving lets go of its device within this time: better to wait for it than to be another device.
-const LEAVING: Duration = Duration::from_millis(400);
+pub(super) const LEAVING: Duration = Duration::from_millis(400);
 /// How often to look whether it has.
 const LEAVING_STEP: Duration = Duration::from_millis(50);
 
@@ -32,6 +32,9 @@ pub(super) struct Connect {
     /// `auto` (the best that works), `webtransport`, `websocket` or `websocket-json`.
     #[arg(long, value_name = "T", default_value = "auto")]
     pub transport: Transport,
+    /// Which of the user's devices to be, by exactly this name. Unless said, one of this machine's own, whose name is made up once.
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
     /// Where this device keeps its outbox and its cursor between runs. One process at a time holds it.
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
@@ -47,65 +50,67 @@ pub(super) struct Connect {
 }
 
 impl Connect {
-    /// Connects as a device of this name.
-    pub async fn open(&self, device: &str, origin: Origin) -> Result<(Client, Events), ConnectError> {
-        self.builder(device, origin).connect().await
-    }
-
-    /// The name of a command's device where none was given. Below the default folder there is one state a server's address, so there is
-    /// one device an address too: the same server under two addresses is not two outboxes that claim to be one device.
-    pub fn device(&self, command: &str) -> String {
-        match &self.state {
-            Some(_) => command.to_owned(),
-            None => format!("{command}@{}", self.host()).chars().take(DEVICE_CHARS).collect(),
-        }
-    }
-
-    /// Connects as the first of several devices that no other process holds, so that a command can run several times at once.
-    pub async fn open_any(&self, command: &str, origin: Origin) -> Result<(Client, Events), ConnectError> {
-        let device = self.device(command);
+    /// Starts as the device that was named, or else as the first of this machine's own for a command that no other process holds, of so
+    /// many: what this device knows is there at once. `patience` is how long to wait for a process that is just leaving.
+    pub async fn start(&self, command: &str, origin: Origin, slots: u32, mut patience: Duration) -> Result<(Client, Events), StartError> {
+        let slots = if self.device.is_some() { 1 } else { slots };
         let mut slot = 1;
         loop {
-            match self.open(&slot_name(&device, slot), origin).await {
-                Err(ConnectError::Start(StartError::State(StateError::Locked { .. }))) if slot < SLOTS => slot += 1,
-                opened => return opened,
-            }
-        }
-    }
-
-    /// As [`open_any`](Self::open_any), without waiting for a connection: what this device knows is there at once.
-    pub async fn start_any(&self, device: &str, origin: Origin) -> Result<(Client, Events), StartError> {
-        let (mut slot, mut patience) = (1, LEAVING);
-        loop {
-            match self.builder(&slot_name(device, slot), origin).start().await {
+            match self.builder(command, slot, origin).start().await {
                 Err(StartError::State(StateError::Locked { .. })) if !patience.is_zero() => {
                     patience = patience.saturating_sub(LEAVING_STEP);
                     tokio::time::sleep(LEAVING_STEP).await;
                 }
-                Err(StartError::State(StateError::Locked { .. })) if slot < SLOTS => slot += 1,
+                Err(StartError::State(StateError::Locked { .. })) if slot < slots => slot += 1,
                 started => return started,
             }
         }
     }
 
-    /// Waits for a connection that is being opened, until a deadline.
-    pub async fn by<T>(deadline: Option<Instant>, opening: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
-        match deadline {
-            None => opening.await,
-            Some(deadline) => tokio::time::timeout_at(deadline, opening)
-                .await
-                .unwrap_or_else(|_| Err(ConnectError::Unreachable("there was no connection before the time was up (--timeout)".into()))),
+    /// Waits for a client's first connection. Without a deadline the first attempt counts: the address may be wrong. With one it is tried
+    /// again until then.
+    pub async fn connected(client: &Client, deadline: Option<Instant>) -> Result<(), ConnectError> {
+        let mut connection = client.connection();
+        let mut last = None;
+        loop {
+            let state = connection.borrow_and_update().clone();
+            match state {
+                Connection::Connected { .. } => return Ok(()),
+                Connection::Ended { error: Some(error) } => return Err(error.into()),
+                Connection::Ended { error: None } => return Err(ConnectError::Unreachable("the client has ended".into())),
+                Connection::Offline { why, .. } if deadline.is_none() => return Err(ConnectError::Unreachable(why)),
+                Connection::Offline { why, .. } => last = Some(why),
+                Connection::Connecting { why, .. } => last = why.or(last),
+                _ => {}
+            }
+            tokio::select! {
+                changed = connection.changed() => if changed.is_err() {
+                    return Err(ConnectError::Unreachable("the client has ended".into()));
+                },
+                () = at(deadline) => {
+                    let last = last.map(|why| format!("; the last attempt: {why}")).unwrap_or_default();
+                    return Err(ConnectError::Unreachable(format!("there was no connection before the time was up (--timeout){last}")));
+                }
+            }
         }
     }
 
-    /// Describes a client for a device of this name.
-    pub fn builder(&self, device: &str, origin: Origin) -> Builder {
-        let mut builder = Client::builder(&self.url, &self.user)
-            .device(device)
+    /// Describes a client: the device that was named, or this machine's so-manieth own for a command.
+    fn builder(&self, command: &str, slot: u32, origin: Origin) -> Builder {
+        let builder = Client::builder(&self.url, &self.user)
             .origin(origin)
             .transport(self.transport)
-            .agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")))
-            .state(State::Folder(self.folder(device)));
+            .agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")));
+        let base = self.folder();
+        let mut builder = match &self.device {
+            Some(device) => builder.device(device).state(State::Folder(base.join(file_name(device)))),
+            None => {
+                let name = slot_name(&self.own_device(command), slot);
+                // The same user may run the same command on another machine, which is another device. The folder remembers the name.
+                let made_up = format!("{name}-{:08x}", rand::random::<u32>());
+                builder.new_device(made_up).state(State::Folder(own_folder(&base, &name)))
+            }
+        };
         if let Some(token) = &self.token {
             builder = builder.token(token);
         }
@@ -128,15 +133,32 @@ impl Connect {
         name == "localhost" || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
-    /// One folder a user and device. Below the default folder also one a server, so that what waits for one is never sent to another; a
-    /// folder that was named is meant, wherever the server moves.
-    fn folder(&self, device: &str) -> PathBuf {
+    /// What the name of a command's own device begins with. Below the default folder there is one state a server's address, so there is
+    /// one device an address too: the same server under two addresses is not two outboxes that claim to be one device.
+    fn own_device(&self, command: &str) -> String {
+        match &self.state {
+            Some(_) => command.to_owned(),
+            None => format!("{command}@{}", self.host()).chars().take(DEVICE_CHARS).collect(),
+        }
+    }
+
+    /// Where the folders of a user's devices lie. Below the default folder one a server, so that what waits for one is never sent to
+    /// another; a folder that was named is meant, wherever the server moves.
+    fn folder(&self) -> PathBuf {
         let base = match &self.state {
             Some(folder) => folder.clone(),
             None => data_home().join("whimbrel").join(file_name(self.host())),
         };
-        base.join(file_name(&self.user)).join(file_name(device))
+        base.join(file_name(&self.user))
     }
+}
+
+/// The folder of a command's own device, set apart by a sign from those of devices that were named: no name becomes it.
+fn own_folder(base: &Path, name: &str) -> PathBuf {
+    let own = base.join(format!("+{}", file_name(name)));
+    // A device from before names were made up goes on under the name that its folder remembers.
+    let before = base.join(file_name(name));
+    if !own.is_dir() && before.is_dir() { before } else { own }
 }
 
 /// The name of the device that is the so-manieth of its name at once.
@@ -164,20 +186,47 @@ fn file_name(name: &str) -> String {
     safe
 }
 
+/// Why a client ended although nobody closed it: for people, with what to do.
+pub(super) fn reason(client: &Client, why: &EndReason) -> String {
+    match why {
+        EndReason::Refused { code: ErrorCode::Replaced, .. } => format!(
+            "another client is device {:?} of {} now, here or on another machine, and a device has one session at a time: give each a name \
+             of its own (--device NAME)",
+            client.device().as_str(),
+            client.user(),
+        ),
+        why => why.to_string(),
+    }
+}
+
 /// Says why there is no connection, and with which code to end.
 pub(super) fn failed(error: &ConnectError) -> ExitCode {
     eprintln!("whimbrel: {error}");
-    ExitCode::from(match error {
-        ConnectError::Start(_) => exit::USAGE,
-        ConnectError::Ended(_) => exit::REFUSED,
-        _ => exit::NO_CONNECTION,
-    })
+    match error {
+        ConnectError::Start(_) => ExitCode::from(exit::USAGE),
+        ConnectError::Ended(why) => code(why),
+        _ => ExitCode::from(exit::NO_CONNECTION),
+    }
+}
+
+/// The code to end with when a client ended by itself.
+pub(super) fn code(why: &EndReason) -> ExitCode {
+    ExitCode::from(if matches!(why, EndReason::State(_)) { exit::USAGE } else { exit::REFUSED })
+}
+
+/// Waits for a moment; for ever if there is none.
+pub(super) async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser;
+    use whimbrel_client::protocol::DeviceId;
 
     #[derive(Parser)]
     struct Test {
@@ -191,8 +240,28 @@ mod tests {
 
     #[test]
     fn names_stay_within_the_folder() {
-        let folder = connect(&["--state", "/s"]).folder("..");
-        assert_eq!(folder, Path::new("/s/ann%2f..%2fb/%2e."));
+        let base = connect(&["--state", "/s"]).folder();
+        assert_eq!(base, Path::new("/s/ann%2f..%2fb"));
+        assert_eq!(base.join(file_name("..")), Path::new("/s/ann%2f..%2fb/%2e."));
+        assert_ne!(file_name("+send"), "+send", "a device that is named has another folder than a command's own");
+    }
+
+    #[test]
+    fn a_device_from_before_names_were_made_up_keeps_its_folder() {
+        let base = tempfile::tempdir().unwrap();
+        let (own, before) = (base.path().join("+send"), base.path().join("send"));
+        assert_eq!(own_folder(base.path(), "send"), own);
+        std::fs::create_dir(&before).unwrap();
+        assert_eq!(own_folder(base.path(), "send"), before);
+        std::fs::create_dir(&own).unwrap();
+        assert_eq!(own_folder(base.path(), "send"), own, "it was there first");
+    }
+
+    #[test]
+    fn a_name_that_is_made_up_fits() {
+        let long = "x".repeat(300);
+        let name = slot_name(&connect(&["--url", &format!("https://{long}:8443")]).own_device("listen"), SLOTS);
+        assert!(name.len() + "-01234567".len() <= DeviceId::MAX_BYTES, "{name}");
     }
 
     #[test]

@@ -1,27 +1,37 @@
 //! `whimbrel listen`: prints what comes, a line an event, and acknowledges what it printed.
 
-use super::connect::{Connect, failed};
+use super::connect::{Connect, at, failed};
 use super::exit;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
-use tokio::time::{Instant, sleep_until};
+use std::time::Duration;
 use whimbrel_client::protocol::frame::{Event, EventBody, Origin, ServerSignal};
 use whimbrel_client::{Events, Incoming, Outcome, TransportKind};
 
+/// How it ends, for its help.
+const ENDS: &str = "\
+A device that is new begins with the oldest entry that is kept. Once there was a connection, restarts of the server and changes of the
+network are waited for, however long they take. The first one is waited for until --timeout; without that, the first attempt counts.
+
+Exit codes:
+  0  done: --count messages were printed, or without --count the time was up, or it was interrupted
+  1  the server refused, or another client took the device over
+  2  the command line is wrong, or something on this machine (the state folder, standard output) cannot be used
+  3  there was no connection
+  4  the time was up before --count messages came";
+
 /// Whom to listen as.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = ENDS)]
 pub(super) struct Listen {
     #[command(flatten)]
     connect: Connect,
-    /// Which of the user's devices; a new one starts at the oldest entry that is kept.
-    #[arg(long, value_name = "NAME")]
-    device: Option<String>,
     /// End after this many messages.
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// End this many seconds after the start, connecting included.
+    /// End this many seconds after the start. The server may come up in the meantime.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Print every other event too.
@@ -30,12 +40,15 @@ pub(super) struct Listen {
 }
 
 pub(super) async fn run(arguments: Listen) -> ExitCode {
-    let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("listen"));
     let deadline = super::deadline(arguments.timeout);
-    let (client, mut events) = match Connect::by(deadline, arguments.connect.open(&device, Origin::Oldest)).await {
-        Ok(opened) => opened,
-        Err(error) => return failed(&error),
+    let (client, mut events) = match arguments.connect.start("listen", Origin::Oldest, 1, Duration::ZERO).await {
+        Ok(started) => started,
+        Err(error) => return failed(&error.into()),
     };
+    if let Err(error) = Connect::connected(&client, deadline).await {
+        client.close().await;
+        return failed(&error);
+    }
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let code = tokio::select! {
         printed = print(&mut events, &arguments) => match printed {
@@ -132,12 +145,5 @@ fn signal_line(signal: &ServerSignal) -> Value {
             json!({ "kind": "typing", "conversation": typing.conversation.0, "user": typing.user, "active": typing.active })
         }
         ServerSignal::Presence(list) => json!({ "kind": "presence", "users": list }),
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

@@ -23,7 +23,7 @@ use whimbrel_client::{Client, Connection};
 pub(crate) mod exit {
     /// The server refused.
     pub const REFUSED: u8 = 1;
-    /// The command line or configuration is wrong.
+    /// The command line or configuration is wrong, or something of this machine cannot be used.
     pub const USAGE: u8 = 2;
     /// No connection.
     pub const NO_CONNECTION: u8 = 3;
@@ -150,11 +150,16 @@ fn on_runtime(command: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Why a client's events ended, and with which code.
+/// Says why a client's events ended, and with which code to end.
 fn ended(client: &Client) -> ExitCode {
     match &*client.connection().borrow() {
-        Connection::Ended { error: Some(error) } => eprintln!("whimbrel: {error}"),
-        _ => eprintln!("whimbrel: the connection has ended"),
+        Connection::Ended { error: Some(error) } => {
+            eprintln!("whimbrel: {}", connect::reason(client, error));
+            connect::code(error)
+        }
+        _ => {
+            eprintln!("whimbrel: the connection has ended");
+            ExitCode::from(exit::REFUSED)
+        }
     }
-    ExitCode::from(exit::REFUSED)
 }

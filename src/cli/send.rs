@@ -1,18 +1,19 @@
 //! `whimbrel send`: says something, and waits until it is durable.
 
-use super::connect::{Connect, failed};
+use super::connect::{Connect, SLOTS, at, failed};
 use super::exit;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-use whimbrel_client::protocol::Nonce;
+use tokio::time::Instant;
 use whimbrel_client::protocol::codec::MAX_TEXT;
 use whimbrel_client::protocol::frame::{CommandBody, Origin, Target};
-use whimbrel_client::{Client, Events, Incoming, Outcome, text};
+use whimbrel_client::protocol::{CommandSeq, Nonce};
+use whimbrel_client::{Client, ConnectError, Events, Incoming, Outcome, OutcomeError, SendError, Sent, Waiting, text};
 
 /// Lines that wait to be sent; when more come, reading waits.
 const LINES_MAX: usize = 256;
@@ -20,15 +21,30 @@ const LINES_MAX: usize = 256;
 /// Messages on their way; when there are more, reading waits. Far fewer than an outbox holds, so that storing them never waits.
 const WAITING_MAX: usize = 1024;
 
+/// How it ends, for its help.
+const ENDS: &str = "\
+Each message that is durable at the server is a line of JSON: where it is, or nulls if this device can no longer be told. A message is
+taken in once there was a connection: it is kept then, and what has not got through by the end is sent by the next run, once. From then on
+restarts of the server and changes of the network are waited for. The first connection is waited for until --timeout; without that, the
+first attempt counts.
+
+Exit codes:
+  0  done: every message is durable
+  1  the server refused a message or the session, a line could not be sent, or another client took the device over
+  2  the command line is wrong, or something on this machine (the state folder, standard output) cannot be used
+  3  there was no connection: nothing was taken in
+  4  the time was up: what was taken in is kept, and sent by the next run";
+
 /// What to say to whom.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = ENDS)]
 pub(super) struct Send {
     #[command(flatten)]
     connect: Connect,
     /// To whom.
     #[arg(long, value_name = "USER")]
     to: String,
-    /// Give up this many seconds after the start, connecting included; what was stored and not sent by then is sent by the next run.
+    /// Give up this many seconds after the start. The server may come up in the meantime.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// The words; `-` alone reads lines from standard input, each a message.
@@ -45,10 +61,25 @@ pub(super) async fn run(arguments: Send) -> ExitCode {
         }
     };
     let deadline = super::deadline(arguments.timeout);
-    let (client, events) = match Connect::by(deadline, arguments.connect.open_any("send", Origin::Now)).await {
-        Ok(opened) => opened,
-        Err(error) => return failed(&error),
+    let (client, events) = match arguments.connect.start("send", Origin::Now, SLOTS, Duration::ZERO).await {
+        Ok(started) => started,
+        Err(error) => return failed(&error.into()),
     };
+    if let Err(error) = Connect::connected(&client, deadline).await {
+        // Of a client that has ended nothing can be asked: what it keeps is not lost for that.
+        let left = client.outbox().await.map_or(0, |left| messages(&left).count());
+        client.close().await;
+        let code = failed(&error);
+        let advice =
+            if matches!(error, ConnectError::Unreachable(_)) { ": run it again, or with --timeout to wait for the server" } else { "" };
+        eprintln!("whimbrel: nothing of this run was sent, and nothing of it is kept{advice}");
+        match left {
+            0 => {}
+            1 => eprintln!("whimbrel: 1 message that an earlier run left is still kept for the next"),
+            left => eprintln!("whimbrel: {left} messages that earlier runs left are still kept for the next"),
+        }
+        return code;
+    }
     let lines = if arguments.text == ["-"] { standard_input() } else { one(arguments.text.join(" ")).await };
     let mut sending = Sending { client: client.clone(), to, waiting: HashSet::new(), refused: false };
     let code = sending.run(events, lines, deadline).await;
@@ -99,6 +130,11 @@ fn read_line(bytes: &[u8]) -> Line {
     Ok(line.to_owned())
 }
 
+/// Of what is in an outbox, the messages.
+fn messages(outbox: &[Waiting]) -> impl Iterator<Item = &Waiting> {
+    outbox.iter().filter(|waiting| matches!(waiting.body, CommandBody::Send(_)))
+}
+
 struct Sending {
     client: Client,
     to: Target,
@@ -111,10 +147,11 @@ impl Sending {
     async fn run(&mut self, mut events: Events, mut lines: mpsc::Receiver<Line>, deadline: Option<Instant>) -> ExitCode {
         match self.client.outbox().await {
             Ok(left) => {
-                let messages = left.iter().filter(|waiting| matches!(waiting.body, CommandBody::Send(_)));
-                self.waiting.extend(messages.map(|waiting| waiting.nonce));
-                if !self.waiting.is_empty() {
-                    eprintln!("whimbrel: first sending {} messages that an earlier run left", self.waiting.len());
+                self.waiting.extend(messages(&left).map(|waiting| waiting.nonce));
+                match self.waiting.len() {
+                    0 => {}
+                    1 => eprintln!("whimbrel: first sending 1 message that an earlier run left"),
+                    left => eprintln!("whimbrel: first sending {left} messages that earlier runs left"),
                 }
             }
             Err(error) => return fail(&error),
@@ -132,7 +169,7 @@ impl Sending {
                 incoming = events.next() => match incoming {
                     Some(Incoming::Outcome(outcome)) => {
                         if let Err(why) = self.tell(&outcome) {
-                            return fail(&why);
+                            return fail(&format!("cannot write to standard output: {why}"));
                         }
                     }
                     Some(Incoming::Disagreement(why)) => eprintln!("whimbrel: {why}"),
@@ -140,7 +177,7 @@ impl Sending {
                     None => return self.ended(),
                 },
                 () = at(deadline) => {
-                    eprintln!("whimbrel: {} messages have not got through yet; the next run goes on with them", self.waiting.len());
+                    self.tell_waiting();
                     return ExitCode::from(exit::TIMED_OUT);
                 }
             }
@@ -163,7 +200,15 @@ impl Sending {
         if messages.is_empty() {
             return Ok(());
         }
-        let tickets = self.client.send_all(messages).await.map_err(|error| fail(&error))?;
+        let tickets = match self.client.send_all(messages).await {
+            Ok(tickets) => tickets,
+            Err(SendError::Ended) => {
+                // Only when it is over does the client say why.
+                self.client.close().await;
+                return Err(self.ended());
+            }
+            Err(error) => return Err(fail(&error)),
+        };
         self.waiting.extend(tickets.iter().map(whimbrel_client::Ticket::nonce));
         Ok(())
     }
@@ -174,40 +219,74 @@ impl Sending {
         if !known {
             return Ok(());
         }
-        match &outcome.result {
-            Ok(sent) => {
-                let line = json!({
-                    "cseq": sent.cseq.0,
-                    "conversation": sent.conversation.0,
-                    "message": sent.seq.0,
-                    "time": sent.time.0,
-                    "transport": sent.transport.name(),
-                });
+        match line(outcome.cseq, &outcome.result) {
+            Some(line) => {
+                if let Err(why) = &outcome.result {
+                    eprintln!("whimbrel: message {}: {why}", outcome.cseq);
+                }
                 let mut out = std::io::stdout().lock();
                 writeln!(out, "{line}")?;
                 out.flush()
             }
-            Err(why) => {
+            None => {
                 self.refused = true;
-                eprintln!("whimbrel: {why}");
+                if let Err(why) = &outcome.result {
+                    eprintln!("whimbrel: {why}");
+                }
                 Ok(())
             }
         }
     }
 
     fn ended(&self) -> ExitCode {
-        super::ended(&self.client)
+        let code = super::ended(&self.client);
+        self.tell_waiting();
+        code
+    }
+
+    /// Says what becomes of messages that did not get through.
+    fn tell_waiting(&self) {
+        match self.waiting.len() {
+            0 => {}
+            1 => eprintln!("whimbrel: 1 message has not got through yet; it is kept, and the next run sends it"),
+            waiting => eprintln!("whimbrel: {waiting} messages have not got through yet; they are kept, and the next run sends them"),
+        }
+    }
+}
+
+/// The line for a message that is durable: also if it cannot be told any more where. None for one that is not.
+fn line(cseq: CommandSeq, result: &Result<Sent, OutcomeError>) -> Option<Value> {
+    match result {
+        Ok(sent) => Some(json!({
+            "cseq": sent.cseq.0,
+            "conversation": sent.conversation.0,
+            "message": sent.seq.0,
+            "time": sent.time.0,
+            "transport": sent.transport.name(),
+        })),
+        Err(OutcomeError::Untold) => {
+            Some(json!({ "cseq": cseq.0, "conversation": null, "message": null, "time": null, "transport": null }))
+        }
+        Err(_) => None,
     }
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("whimbrel: {error}");
-    ExitCode::from(exit::REFUSED)
+    ExitCode::from(exit::USAGE)
 }
 
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use whimbrel_client::protocol::ErrorCode;
+
+    #[test]
+    fn what_is_durable_has_a_line_and_what_was_refused_has_none() {
+        let cseq = CommandSeq(7);
+        let untold = line(cseq, &Err(OutcomeError::Untold)).unwrap();
+        assert_eq!((&untold["cseq"], &untold["message"], untold.as_object().unwrap().len()), (&7.into(), &Value::Null, 5));
+        let refused = OutcomeError::Rejected { code: ErrorCode::Empty, message: String::new() };
+        assert_eq!(line(cseq, &Err(refused)), None);
     }
 }

@@ -36,6 +36,10 @@ pub(super) fn run(arguments: StoreCommand) -> ExitCode {
         Ok(path) => path,
         Err(error) => return fail(&error, exit::USAGE),
     };
+    if matches!(path.try_exists(), Ok(false)) {
+        let advice = "run this in the server's folder, or say where its store is (--data DIR, or --store sqlite:PATH)";
+        return fail(&format!("there is no store at {}: {advice}", path.display()), exit::USAGE);
+    }
     match act(&arguments.action, &path) {
         Ok((text, code)) => say(&text, code),
         Err(error @ StoreError::Damaged(_)) => fail(&error, exit::REFUSED),

@@ -92,9 +92,11 @@ fn what_people_say_is_nobody_elses_business() {
     let state = server.folder().join("state");
     let said = ["send", "--as", "ann", "--to", "bob", "--url", &server.url(), "--state", state.to_str().unwrap(), "hi"];
     assert!(whimbrel(&server, &said).status.success());
-    for folder in [server.data(), state] {
-        let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
-        assert_eq!(mode & 0o077, 0, "{} can be looked into: {mode:o}", folder.display());
+    assert!(whimbrel(&server, &["store", "backup", "copy.db"]).status.success());
+    let database = |suffix: &str| server.data().join(format!("whimbrel.db{suffix}"));
+    for private in [server.data(), state, database(""), database("-wal"), database("-shm"), server.folder().join("copy.db")] {
+        let mode = std::fs::metadata(&private).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} can be looked into: {mode:o}", private.display());
     }
 }
 
@@ -144,7 +146,10 @@ fn the_store_is_looked_after() {
     let check = whimbrel(&server, &["store", "check"]);
     assert!(check.status.success() && String::from_utf8_lossy(&check.stdout).contains("sound"), "{check:?}");
     assert!(whimbrel(&server, &["store", "backup", "copy.db"]).status.success());
-    assert_eq!(whimbrel(&server, &["store", "backup", "copy.db"]).status.code(), Some(2), "nothing is overwritten");
+    let again = whimbrel(&server, &["store", "backup", "copy.db"]);
+    assert_eq!(again.status.code(), Some(2), "nothing is overwritten");
+    let told = String::from_utf8_lossy(&again.stderr);
+    assert!(told.contains("copy.db is there already, and is not overwritten: give the copy another name"), "{told}");
     assert_eq!(whimbrel(&server, &["store", "compact"]).status.code(), Some(2), "the server has it");
     // Beside the running one no second server opens the store.
     let second = whimbrel(&server, &["serve", "--http", "127.0.0.1:0", "--secure", "127.0.0.1:0"]);
@@ -211,6 +216,8 @@ fn files_are_found_where_the_server_finds_them() {
     move_to("data", "dd").unwrap();
     move_to("certs", "cc").unwrap();
     assert_eq!((run(&["store", "check"]), run(&["certs", "show"])), (Some(2), Some(2)), "nothing is there");
+    let told = whimbrel(&server, &["store", "check"]).stderr;
+    assert!(String::from_utf8_lossy(&told).contains("there is no store at data/whimbrel.db: run this in the server's folder, or say"));
     // What concerns serving alone does not matter here, such as an address that only --open-anywhere allows.
     std::fs::write(folder.join("other.toml"), "data = 'dd'\ncerts = 'cc'\nhttp = '0.0.0.0:80'\n").unwrap();
     assert_eq!((run(&["store", "check", "--config", "other.toml"]), run(&["certs", "show", "--config", "other.toml"])), (Some(0), Some(0)));

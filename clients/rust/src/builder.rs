@@ -58,6 +58,7 @@ pub struct Builder {
     url: String,
     user: String,
     device: Option<String>,
+    new_device: Option<String>,
     state: State,
     token: String,
     agent: String,
@@ -76,6 +77,7 @@ impl Builder {
             url,
             user,
             device: None,
+            new_device: None,
             state: State::default(),
             token: String::new(),
             agent: concat!("whimbrel-client-rust/", env!("CARGO_PKG_VERSION")).into(),
@@ -89,9 +91,16 @@ impl Builder {
         }
     }
 
-    /// The device's name. Without one: the name that the state folder remembers, or else a new random one.
+    /// The device's name. Without one: the name that the state folder remembers, or else [`new_device`](Self::new_device), or a random one.
     pub fn device(mut self, name: impl Into<String>) -> Self {
         self.device = Some(name.into());
+        self
+    }
+
+    /// The name of a device that is new: where the state folder remembers one, that one counts. For names that are made up, with a random
+    /// part so that no two devices of a user have the same.
+    pub fn new_device(mut self, name: impl Into<String>) -> Self {
+        self.new_device = Some(name.into());
         self
     }
 
@@ -152,8 +161,9 @@ impl Builder {
         let server = Address::parse(&self.url).map_err(|why| StartError::Url(why.to_string()))?;
         let name = |what, name: &str, reason| BadName { name: name.into(), what, reason };
         let user = UserId::new(&self.user).map_err(|reason| name("user", &self.user, reason))?;
-        let wanted = self.device.as_deref().map(|device| DeviceId::new(device).map_err(|reason| name("device", device, reason)));
-        let wanted = wanted.transpose()?;
+        let device_id = |device: &str| DeviceId::new(device).map_err(|reason| name("device", device, reason));
+        let wanted = self.device.as_deref().map(device_id).transpose()?;
+        let fresh = device_id(&self.new_device.unwrap_or_else(|| format!("rust-{:016x}", rand::random::<u64>())))?;
         let pins = self.pins.iter().map(|pin| parse_pin(pin)).collect::<Result<Vec<_>, _>>()?;
         let trust = load_trust(self.ca, pins).await?;
         if server.secure && !trust.is_configured() {
@@ -162,6 +172,7 @@ impl Builder {
         let open = Opening {
             user: user.clone(),
             wanted,
+            fresh,
             #[cfg(test)]
             death: self.death,
         };
@@ -233,22 +244,22 @@ async fn load_trust(ca: Option<PathBuf>, pins: Vec<[u8; 32]>) -> Result<Trust, S
 struct Opening {
     user: UserId,
     wanted: Option<DeviceId>,
+    /// Its name if nobody has said another.
+    fresh: DeviceId,
     #[cfg(test)]
     death: Option<crate::state::Death>,
 }
 
 impl Opening {
     async fn open(self, state: State) -> Result<(Keeper, DeviceId), StateError> {
-        let fresh = format!("rust-{:016x}", rand::random::<u64>());
-        let fresh = DeviceId::new(&fresh).map_err(|why| StateError::Failed(why.to_string()))?;
         let folder = match state {
-            State::Memory => return Ok((Keeper::in_place(MemoryStore::default()), self.wanted.unwrap_or(fresh))),
+            State::Memory => return Ok((Keeper::in_place(MemoryStore::default()), self.wanted.unwrap_or(self.fresh))),
             State::Folder(folder) => folder,
         };
         let (told, device) = tokio::sync::oneshot::channel();
         let keeper = Keeper::on_thread(move || {
             #[cfg_attr(not(test), expect(unused_mut, reason = "tests decide when it dies"))]
-            let (mut store, device) = SqliteStore::open(&folder, &self.user, self.wanted.as_ref(), &fresh)?;
+            let (mut store, device) = SqliteStore::open(&folder, &self.user, self.wanted.as_ref(), &self.fresh)?;
             #[cfg(test)]
             {
                 store.death = self.death;

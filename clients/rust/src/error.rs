@@ -134,8 +134,9 @@ pub enum OutcomeError {
         /// What was wrong and what to do.
         message: String,
     },
-    /// The server carried it out, but this device was reset before it could be told where: look into the conversation.
-    #[error("it was carried out, but this device was reset before it was told where")]
+    /// The server carried it out, but this device was reset before it could be told where: it was away for longer than its mailbox is
+    /// kept, or the log or the outbox is another one now. Look into the conversation.
+    #[error("it was carried out, but this device was reset before it was told where: look into the conversation")]
     Untold,
     /// The client ended first. The command stays in the outbox: the next run of this device sends it, and tells its outcome.
     #[error("the client ended before the outcome was known; what is in the outbox is sent by the next run")]

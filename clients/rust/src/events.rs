@@ -35,16 +35,17 @@ pub enum Incoming {
         conversations: usize,
     },
     /// This device's outbox and the server contradicted each other. It goes on with a new outbox; the text says what may have been lost.
+    /// Done when it is done, as a reset is.
     Disagreement(Disagreement),
     /// Something fleeting: typing, presence. Dropped if the application is slow.
     Signal(ServerSignal),
 }
 
-/// What became of a command of this device. An entry of the mailbox like any other: done when it is done.
+/// What became of a command of this device. Done when it is done, as an entry of the mailbox is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// Its place in the mailbox; `None` if a reset made it known instead ([`OutcomeError::Untold`]).
+    /// Its place in the mailbox; `None` if a reset, or a disagreement, made it known instead ([`OutcomeError::Untold`]).
     pub entry: Option<MailboxSeq>,
     /// When it was committed.
     pub time: Time,

@@ -1,11 +1,13 @@
 //! The queue between the driver and the application: what came, what is in the application's hand, what is done.
 
-use crate::Incoming;
-use crate::state::graver;
+use crate::state::{Told, graver};
+use crate::{Incoming, Outcome};
 use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use whimbrel_protocol::Disagreement;
 use whimbrel_protocol::frame::{Event, EventBody, Position, ResetReason, ServerSignal};
 
 /// Events that wait for the application, at most.
@@ -24,6 +26,10 @@ pub(crate) enum Item {
     Event { event: Event, position: Position, shown: Option<Incoming> },
     /// The mailbox could not be continued: remembered by the store until it is done. At most one waits.
     Reset(ResetReason),
+    /// The outcome of a command that cannot be told: remembered alike.
+    Untold(Outcome),
+    /// The outbox and the server contradicted each other: remembered alike. Of each kind at most one waits, the newest.
+    Disagreement(Disagreement),
     /// Anything else that has its place in the order.
     Notice(Incoming),
 }
@@ -43,13 +49,13 @@ pub(crate) struct Done {
     pub events: Vec<Event>,
     /// Of the last of them.
     pub position: Option<Position>,
-    /// The application has taken note of every reset.
-    pub reset_told: bool,
+    /// What else the application has taken note of.
+    pub told: Told,
 }
 
 impl Done {
     pub fn is_nothing(&self) -> bool {
-        self.position.is_none() && !self.reset_told
+        self.position.is_none() && self.told.is_nothing()
     }
 }
 
@@ -72,6 +78,7 @@ struct Inner {
     bytes: usize,
     events: usize,
     notices: usize,
+    untold: usize,
     store_only: bool,
     ended: bool,
 }
@@ -106,6 +113,16 @@ impl Inbox {
                     let reason = *reason;
                     inner.in_hand = Some(item);
                     return Some(Some(Incoming::Reset { reason }));
+                }
+                Item::Untold(outcome) => {
+                    let shown = Incoming::Outcome(outcome.clone());
+                    inner.in_hand = Some(item);
+                    return Some(Some(shown));
+                }
+                Item::Disagreement(why) => {
+                    let shown = Incoming::Disagreement(*why);
+                    inner.in_hand = Some(item);
+                    return Some(Some(shown));
                 }
                 Item::Notice(_) => {
                     inner.notices = inner.notices.saturating_sub(1);
@@ -156,8 +173,14 @@ impl Inbox {
         inner.events <= EVENTS_MAX / 2 && inner.bytes <= BYTES_MAX / 2
     }
 
+    /// How many commands, whose outcome cannot be told, the application has not taken note of.
+    pub fn untold(&self) -> usize {
+        self.lock().untold
+    }
+
     pub fn push(&self, mut item: Item) {
         let mut inner = self.lock();
+        inner.untold += usize::from(matches!(item, Item::Untold(_)));
         match &mut item {
             Item::Event { event, .. } => {
                 inner.events += 1;
@@ -168,7 +191,7 @@ impl Inbox {
                     return;
                 }
             }
-            Item::Reset(_) if inner.store_only => {
+            Item::Reset(_) | Item::Untold(_) | Item::Disagreement(_) if inner.store_only => {
                 inner.done.push(item);
                 self.finished.notify_one();
                 return;
@@ -179,6 +202,11 @@ impl Inbox {
                 let before = inner.waiting.iter().find_map(waits);
                 *reason = graver(before, Some(*reason)).unwrap_or(*reason);
                 inner.waiting.retain(|item| waits(item).is_none());
+            }
+            Item::Untold(_) => {}
+            Item::Disagreement(why) => {
+                let same = |item: &Item| matches!(item, Item::Disagreement(before) if discriminant(before) == discriminant(why));
+                inner.waiting.retain(|item| !same(item));
             }
             Item::Notice(notice) => {
                 if inner.store_only {
@@ -251,13 +279,18 @@ impl Inner {
                     done.events.push(event);
                     done.position = Some(position);
                 }
-                Item::Reset(_) => done.reset_told = true,
+                Item::Reset(_) => done.told.reset = true,
+                Item::Untold(outcome) => {
+                    self.untold = self.untold.saturating_sub(1);
+                    done.told.untold.extend(outcome.nonce);
+                }
+                Item::Disagreement(why) => done.told.disagreements.push(why),
                 Item::Notice(_) => {}
             }
         }
         // A later one is still to be told: then the store goes on remembering.
         let mut left = self.waiting.iter().chain(&self.in_hand).chain(&self.done);
-        done.reset_told &= !left.any(|item| matches!(item, Item::Reset(_)));
+        done.told.reset &= !left.any(|item| matches!(item, Item::Reset(_)));
         done
     }
 }

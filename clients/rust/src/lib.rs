@@ -37,7 +37,8 @@
 //!   if the process dies before it was sent. Its outcome comes on its [`Ticket`], and always as an [`Incoming::Outcome`].
 //! - An event that [`Events::next`] returned is stored and acknowledged when `next` is called again, or [`Events::done`]. A process that
 //!   dies in between sees it again: at least once for the application, exactly once in the store.
-//! - A reset ([`Incoming::Reset`]) is told once the store has gone through with it, and told again until it is done.
+//! - A reset ([`Incoming::Reset`]), a contradiction ([`Incoming::Disagreement`]) and an outcome that nobody can tell any more
+//!   ([`OutcomeError::Untold`]) are told once the store has gone through with them, and told again until they are done.
 //! - Events, once they fill the queue ([`EVENTS_MAX`]), are not read any further until the application takes some. An application that
 //!   only sends calls [`Events::store_only`].
 //! - Everything is bounded: the outbox by [`OUTBOX_MAX`] commands, the events by [`EVENTS_MAX`], signals are dropped when full.
@@ -60,6 +61,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transport;
+
+/// The example in the README is one that compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use builder::{Builder, Liveness, State};
 pub use client::{Client, Sent, Ticket, text};

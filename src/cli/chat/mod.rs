@@ -14,7 +14,7 @@ mod text;
 mod thread;
 mod worker;
 
-use super::connect::{Connect, failed};
+use super::connect::{Connect, LEAVING, SLOTS, failed, reason};
 use super::exit;
 use app::{App, Input};
 use clap::Args;
@@ -47,9 +47,6 @@ pub(super) struct Chat {
     /// Open the conversation with this user.
     #[arg(long, value_name = "USER")]
     to: Option<String>,
-    /// Which of the user's devices; several chats at once are several devices.
-    #[arg(long, value_name = "NAME")]
-    device: Option<String>,
 }
 
 /// Runs the command. Not async: the time zone can only be asked for while there is one thread.
@@ -80,8 +77,7 @@ pub(super) fn run(arguments: &Chat) -> ExitCode {
 }
 
 async fn chat(arguments: &Chat, to: Option<UserId>, zone: Zone) -> ExitCode {
-    let device = arguments.device.clone().unwrap_or_else(|| arguments.connect.device("chat"));
-    let (client, events) = match arguments.connect.start_any(&device, Origin::Snapshot).await {
+    let (client, events) = match arguments.connect.start("chat", Origin::Snapshot, SLOTS, LEAVING).await {
         Ok(started) => started,
         Err(why) => return failed(&ConnectError::Start(why)),
     };
@@ -102,11 +98,11 @@ async fn chat(arguments: &Chat, to: Option<UserId>, zone: Zone) -> ExitCode {
     };
     let why_offline = app.why_offline().map(text::clean_line);
     client.close().await;
-    report(&app, result, why_offline)
+    report(&client, &app, result, why_offline)
 }
 
 /// Says why it is over, and with which code.
-fn report(app: &App, result: std::io::Result<()>, why_offline: Option<String>) -> ExitCode {
+fn report(client: &Client, app: &App, result: std::io::Result<()>, why_offline: Option<String>) -> ExitCode {
     if let Err(why) = result {
         eprintln!("whimbrel: the terminal cannot be used: {why}");
         return ExitCode::from(exit::USAGE);
@@ -116,9 +112,9 @@ fn report(app: &App, result: std::io::Result<()>, why_offline: Option<String>) -
         1 => eprintln!("whimbrel: 1 message waits; it is sent when the next chat has a connection"),
         waiting => eprintln!("whimbrel: {waiting} messages wait; they are sent when the next chat has a connection"),
     }
-    if let Some(reason) = app.ended() {
-        match reason {
-            Some(reason) => eprintln!("whimbrel: {}", text::clean_line(&reason.to_string())),
+    if let Some(why) = app.ended() {
+        match why {
+            Some(why) => eprintln!("whimbrel: {}", text::clean_line(&reason(client, why))),
             None => eprintln!("whimbrel: the connection has ended"),
         }
         return ExitCode::from(exit::REFUSED);

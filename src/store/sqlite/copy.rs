@@ -12,16 +12,20 @@ use std::path::Path;
 
 /// Copies the store at `path` to the new file `to`, as it is at one moment, while a server may go on writing. The copy is marked:
 /// when it is opened it raises its epoch. It is complete once it has its name; until then it lies beside it as `….part`. It is checked
-/// like any store: damage is copied too, and a copy that holds some is kept, for it may be the best there is. The report is about the copy.
+/// like any store: damage is copied too, and a copy that holds some is kept, for it may be the best there is. The report is about the copy,
+/// which nobody but its owner can read.
 ///
 /// # Errors
 /// If `to` is there already, or something cannot be read or written.
 pub fn backup(path: &Path, to: &Path) -> Result<Report, StoreError> {
     let options = SqliteOptions::default();
     let part = beside(to, ".part");
-    for taken in [to, &part] {
+    for (taken, advice) in [
+        (to, "give the copy another name, or move that file away"),
+        (&part, "another backup is being made, or one was broken off: then remove that file"),
+    ] {
         if std::fs::symlink_metadata(taken).is_ok() {
-            return Err(StoreError::Unavailable(format!("{} is there already, and is not overwritten", taken.display())));
+            return Err(StoreError::Unavailable(format!("{} is there already, and is not overwritten: {advice}", taken.display())));
         }
     }
     let source = reader(path, &options)?;
@@ -45,7 +49,8 @@ pub fn backup(path: &Path, to: &Path) -> Result<Report, StoreError> {
 }
 
 fn copy(source: &Connection, part: &Path) -> Result<(), StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    schema::private_file(part)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(part, flags).map_err(|error| failed(&error))?;
     copy.execute_batch("PRAGMA synchronous=FULL").map_err(|error| failed(&error))?;
     // All pages in one step: in several, each commit of a running server would make it begin anew.

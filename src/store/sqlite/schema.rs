@@ -4,7 +4,7 @@ use super::super::StoreError;
 use super::SqliteOptions;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use whimbrel_protocol::LogEpoch;
@@ -53,6 +53,19 @@ fn unavailable(what: &str, path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("{what} {}: {error}", path.display()))
 }
 
+/// Makes a file, if it is not there, that nobody but its owner can read: what people say is in it. What SQLite puts beside it is alike.
+pub(super) fn private_file(path: &Path) -> Result<(), StoreError> {
+    let mut options = OpenOptions::new();
+    // One that is there is not even opened: closing it would let go of the locks that SQLite has on it in this process.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(why) if why.kind() != ErrorKind::AlreadyExists => Err(unavailable("cannot make", path, &why)),
+        _ => Ok(()),
+    }
+}
+
 /// Opens a connection to a file that is there (or, for writing, is made), with the settings that the measurements behind this
 /// layout were made with.
 pub(super) fn connect(path: &Path, access: Access, options: &SqliteOptions) -> Result<Connection, StoreError> {
@@ -63,7 +76,12 @@ pub(super) fn connect(path: &Path, access: Access, options: &SqliteOptions) -> R
     } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = match options.hooks.vfs {
         Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
-        None => Connection::open_with_flags(path, flags),
+        None => {
+            if access == Access::Write {
+                private_file(path)?;
+            }
+            Connection::open_with_flags(path, flags)
+        }
     };
     let connection = opened.map_err(|error| match failed(&error) {
         StoreError::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", path.display())),

@@ -172,6 +172,8 @@ impl Driver {
             // An earlier run ended before the application had taken note of it.
             inbox.push(Item::Reset(reason));
         }
+        loaded.disagreements.into_iter().for_each(|why| inbox.push(Item::Disagreement(why)));
+        loaded.untold.into_iter().for_each(|command| inbox.push(Item::Untold(outbox::untold(command))));
         Self {
             downlink: Downlink::restore(DownlinkState { position: loaded.position }),
             queued: loaded.position.map_or(MailboxSeq(0), |position| position.cursor),
@@ -226,7 +228,7 @@ impl Driver {
             let read = self.may_read();
             let wake = self.wake();
             let open = self.closing.is_none();
-            let room = open && !self.storing && self.held.is_none() && self.outbox.room() > 0;
+            let room = open && !self.storing && self.held.is_none() && self.room() > 0;
             tokio::select! {
                 request = self.requests.recv(), if open => match request {
                     Some(request) => self.on_request(request),
@@ -278,8 +280,13 @@ impl Driver {
         self.closing.get_or_insert(Instant::now() + CLOSE_TIMEOUT);
     }
 
+    /// How many commands more may wait: those whose outcome cannot be told are among them until the application has taken note.
+    fn room(&self) -> usize {
+        self.outbox.room().saturating_sub(self.inbox.untold())
+    }
+
     fn take_held(&mut self) {
-        let room = if self.storing { 0 } else { self.outbox.room() };
+        let room = if self.storing { 0 } else { self.room() };
         if let Some(request) = self.held.take_if(|request| request.commands.len() <= room) {
             self.on_sends(request);
         }
@@ -292,7 +299,7 @@ impl Driver {
         let mut commands = Vec::new();
         let mut next = Some(first);
         while let Some(request) = next {
-            if request.commands.len() > self.outbox.room() {
+            if request.commands.len() > self.room() {
                 self.held = Some(request);
                 break;
             }
@@ -335,7 +342,7 @@ impl Driver {
             if let Some(position) = done.position {
                 store.take(&me, &done.events, position, outbox)?;
             }
-            if done.reset_told { store.reset_told() } else { Ok(()) }
+            if done.told.is_nothing() { Ok(()) } else { store.told(&done.told) }
         })
     }
 

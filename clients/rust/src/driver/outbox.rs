@@ -35,6 +35,21 @@ pub(super) struct Disagreed {
     pub untold: Vec<Outcome>,
 }
 
+/// What becomes of a command that was carried out, and nobody can tell where.
+pub(super) fn untold(command: Command) -> Outcome {
+    outcome(None, command.cseq, Some(command), Err(OutcomeError::Untold))
+}
+
+fn outcome(event: Option<&Event>, cseq: CommandSeq, command: Option<Command>, result: Result<Sent, OutcomeError>) -> Outcome {
+    let nonce = command.as_ref().map(|command| command.nonce);
+    let (to, content) = match command.map(|command| command.body) {
+        Some(CommandBody::Send(send)) => (Some(send.to), Some(send.content)),
+        _ => (None, None),
+    };
+    let (entry, time) = event.map_or((None, Time(0)), |event| (Some(event.seq), event.time));
+    Outcome { entry, time, cseq, nonce, to, content, result }
+}
+
 fn text_bytes(body: &CommandBody) -> usize {
     match body {
         CommandBody::Send(send) => send.content.text.len(),
@@ -129,11 +144,11 @@ impl Outbox {
             Disagreement::AnotherOutbox { server, ours } if server < ours => Some(state.applied.0.saturating_sub(REPEATS_MAX)),
             _ => None,
         };
-        let (mut lost, mut untold) = (Vec::new(), Vec::new());
+        let (mut lost, mut gone) = (Vec::new(), Vec::new());
         for (_, command) in std::mem::take(&mut self.awaiting) {
-            if lost_after.is_some_and(|applied| command.cseq.0 > applied) { lost.push(command) } else { untold.push(command) }
+            if lost_after.is_some_and(|applied| command.cseq.0 > applied) { lost.push(command) } else { gone.push(command) }
         }
-        let untold = untold.into_iter().map(|command| self.tell(None, command.cseq, Some(command), Err(OutcomeError::Untold))).collect();
+        let untold = gone.into_iter().map(|command| self.tell(untold(command))).collect();
         if lost.is_empty() {
             self.count_bytes();
             return Disagreed { state, again: Vec::new(), untold };
@@ -200,28 +215,22 @@ impl Outbox {
         if let (Some(command), false) = (&command, keep) {
             self.bytes = self.bytes.saturating_sub(text_bytes(&command.body));
         }
-        Some(self.tell(Some(event), cseq, command, result))
+        Some(self.tell(outcome(Some(event), cseq, command, result)))
     }
 
-    fn tell(&mut self, event: Option<&Event>, cseq: CommandSeq, command: Option<Command>, result: Result<Sent, OutcomeError>) -> Outcome {
-        let nonce = command.as_ref().map(|command| command.nonce);
-        if let Some(ticket) = nonce.and_then(|nonce| self.tickets.remove(&nonce)) {
+    /// Tells whoever waits for it in this process.
+    fn tell(&mut self, outcome: Outcome) -> Outcome {
+        if let Some(ticket) = outcome.nonce.and_then(|nonce| self.tickets.remove(&nonce)) {
             // Whoever waited may be gone.
-            let _ = ticket.send(result.clone());
+            let _ = ticket.send(outcome.result.clone());
         }
-        let (to, content) = match command.map(|command| command.body) {
-            Some(CommandBody::Send(send)) => (Some(send.to), Some(send.content)),
-            _ => (None, None),
-        };
-        let (entry, time) = event.map_or((None, Time(0)), |event| (Some(event.seq), event.time));
-        Outcome { entry, time, cseq, nonce, to, content, result }
+        outcome
     }
 
     /// The outcomes of everything applied until now will not be told: the device was reset to a point after them.
     pub fn untold(&mut self) -> Vec<Outcome> {
         let awaiting = std::mem::take(&mut self.awaiting);
-        let outcomes =
-            awaiting.into_values().map(|command| self.tell(None, command.cseq, Some(command), Err(OutcomeError::Untold))).collect();
+        let outcomes = awaiting.into_values().map(|command| self.tell(untold(command))).collect();
         self.count_bytes();
         outcomes
     }

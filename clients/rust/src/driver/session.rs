@@ -5,13 +5,13 @@ use super::liveness::{Pulse, Verdict};
 use super::phase::{Phase, Retry, Stop};
 use crate::inbox::Item;
 use crate::link::{Link, QUEUED_MAX, STEP_TIMEOUT, Sink, Source};
-use crate::{Connection, EndReason, Incoming, TransportKind};
+use crate::{Connection, EndReason, Incoming, Outcome, TransportKind};
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::error::Advice;
 use whimbrel_protocol::frame::{ClientFrame, Error, Event, GoAway, Hello, Ping, ResetReason, ServerFrame, Signal, Snapshot, Welcome};
-use whimbrel_protocol::{Agreement, Disagreement, MailboxSeq, Taken, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{Agreement, Disagreement, MailboxSeq, Nonce, Taken, VERSION_MAX, VERSION_MIN};
 
 pub(super) struct Session {
     pub source: Source,
@@ -163,8 +163,7 @@ impl Driver {
             session.push(&ClientFrame::Query(query))?;
             session.pulse.on_owing(Instant::now());
         }
-        // While a command is being stored none may leave: the outbox does not say which of them are durable.
-        while !self.storing && session.sink.queued() < QUEUED_MAX {
+        while self.may_command(session) && session.sink.queued() < QUEUED_MAX {
             let Some(command) = self.outbox.poll_transmit(now) else { break };
             session.push(&ClientFrame::Command(command.clone()))?;
             session.pulse.on_owing(Instant::now());
@@ -173,6 +172,13 @@ impl Driver {
             return Err(Stop::lost("events came faster than they were taken; now there is room again", Retry::Now));
         }
         Ok(false)
+    }
+
+    /// Whether commands may leave. Not while one is being stored: the outbox does not say which of them are durable. Nor while a snapshot
+    /// is under way: if the connection breaks before its last page the next session begins at a later present, and the outcome of what was
+    /// carried out in between would lie before it.
+    fn may_command(&self, session: &Session) -> bool {
+        !self.storing && session.snapshot.is_none()
     }
 
     fn check_liveness(&mut self, session: &mut Session) -> Result<(), Stop> {
@@ -212,7 +218,7 @@ impl Driver {
             return wake;
         }
         at(Some(session.pulse.due(&self.watchfulness)));
-        if !self.storing && session.sink.queued() < QUEUED_MAX {
+        if self.may_command(session) && session.sink.queued() < QUEUED_MAX {
             at(self.outbox.poll_timeout().map(|time| self.epoch + time));
         }
         if self.downlink.position().is_some_and(|position| position.cursor <= session.seen) {
@@ -321,10 +327,10 @@ impl Driver {
             session.snapshot = Some(Pages { reset: resumed.reset, forget_outcomes, ..Pages::default() });
         } else if let Some(position) = resumed.position {
             let outcomes = if forget_outcomes { self.outbox.untold() } else { Vec::new() };
-            let unknown: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.nonce).collect();
-            self.keeper.call(move |store| store.restart(position, resumed.reset, &unknown)).await.map_err(state)?;
+            let untold = nonces(&outcomes);
+            self.keeper.call(move |store| store.restart(position, resumed.reset, &untold)).await.map_err(state)?;
             self.tell_reset(resumed.reset);
-            outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
+            self.tell_untold(outcomes);
         }
         let now = Instant::now();
         session.greeted = Some(now);
@@ -359,13 +365,11 @@ impl Driver {
 
     async fn disagree(&mut self, incarnation: whimbrel_protocol::Incarnation, why: Disagreement) -> Result<Stop, Stop> {
         let disagreed = self.outbox.on_disagreed(why);
-        let untold: Vec<_> = disagreed.untold.iter().filter_map(|outcome| outcome.nonce).collect();
-        // Said before it is stored: afterwards nothing remembers the contradiction.
-        self.inbox.push(Item::Notice(Incoming::Disagreement(why)));
-        disagreed.untold.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
-        let (state_now, again) = (disagreed.state, disagreed.again);
-        self.keeper.call(move |store| store.disagree(state_now, &again, &untold)).await.map_err(state)?;
+        let (state_now, again, untold) = (disagreed.state, disagreed.again, nonces(&disagreed.untold));
+        self.keeper.call(move |store| store.disagree(state_now, &again, &untold, why)).await.map_err(state)?;
         self.unsaved = None;
+        self.inbox.push(Item::Disagreement(why));
+        self.tell_untold(disagreed.untold);
         // At once, for a new outbox. A server that disagrees with that one too is not worth hurrying for.
         let retry = if incarnation.0 == 0 { Retry::Backoff } else { Retry::Now };
         Ok(Stop::lost(format!("this device needs a new outbox: {why}"), retry))
@@ -376,6 +380,11 @@ impl Driver {
         if let Some(reason) = reset {
             self.inbox.push(Item::Reset(reason));
         }
+    }
+
+    /// The same for outcomes that will not come.
+    fn tell_untold(&self, outcomes: Vec<Outcome>) {
+        outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Untold(outcome)));
     }
 
     async fn on_snapshot(&mut self, session: &mut Session, page: Snapshot) -> Result<(), Stop> {
@@ -391,14 +400,19 @@ impl Driver {
         }
         let Some(position) = self.downlink.on_snapshot_stored() else { return Err(out_of_place("a snapshot")) };
         let outcomes = if pages.forget_outcomes { self.outbox.untold() } else { Vec::new() };
-        let unknown: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.nonce).collect();
+        let untold = nonces(&outcomes);
         // Nothing is read meanwhile, so no event comes before its time.
-        self.keeper.call(move |store| store.apply_snapshot(position, pages.reset, &unknown)).await.map_err(state)?;
+        self.keeper.call(move |store| store.apply_snapshot(position, pages.reset, &untold)).await.map_err(state)?;
         self.tell_reset(pages.reset);
         self.inbox.push(Item::Notice(Incoming::Snapshot { conversations: pages.conversations }));
-        outcomes.into_iter().for_each(|outcome| self.inbox.push(Item::Notice(Incoming::Outcome(outcome))));
+        self.tell_untold(outcomes);
         Ok(())
     }
+}
+
+/// The commands that outcomes are of.
+fn nonces(outcomes: &[Outcome]) -> Vec<Nonce> {
+    outcomes.iter().filter_map(|outcome| outcome.nonce).collect()
 }
 
 fn on_error(error: Error) -> Stop {

@@ -1,11 +1,12 @@
 //! The store for clients whose state may go with the process.
 
-use super::{CommandNumber, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Waiting, graver};
+use super::{CommandNumber, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Told, Waiting, graver};
 use std::collections::{BTreeMap, HashMap};
+use std::mem::discriminant;
 use whimbrel_protocol::frame::{
     Command, CommandBody, Content, ConversationKind, Event, EventBody, MemberState, Position, ResetReason, Snapshot,
 };
-use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, Nonce, OutboxState, Time, UserId};
+use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, Disagreement, Nonce, OutboxState, Time, UserId};
 
 /// A device's state in memory.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +15,8 @@ pub(crate) struct MemoryStore {
     rows: BTreeMap<CommandNumber, OutboxRow>,
     position: Option<Position>,
     reset: Option<ResetReason>,
+    untold: Vec<OutboxRow>,
+    disagreements: Vec<Disagreement>,
     conversations: BTreeMap<ConversationId, Conversation>,
     staged: Vec<Snapshot>,
     notes: HashMap<String, String>,
@@ -35,6 +38,11 @@ impl MemoryStore {
 
     fn forget_rows(&mut self, nonces: &[Nonce]) {
         self.rows.retain(|_, row| !nonces.contains(&row.command.nonce));
+    }
+
+    fn set_untold(&mut self, nonces: &[Nonce]) {
+        let untold = self.rows.extract_if(.., |_, row| nonces.contains(&row.command.nonce));
+        self.untold.extend(untold.map(|(_, row)| row));
     }
 
     fn take_one(&mut self, me: &UserId, event: &Event) {
@@ -96,7 +104,9 @@ impl Store for MemoryStore {
         let directory =
             |(id, conversation): (&ConversationId, &Conversation)| (*id, conversation.kind, conversation.members.keys().cloned().collect());
         let directory = self.conversations.iter().map(directory).collect();
-        Ok(Loaded { outbox: self.outbox, pending, awaiting, position: self.position, reset: self.reset, directory })
+        let untold = self.untold.iter().map(|row| row.command.clone()).collect();
+        let disagreements = self.disagreements.clone();
+        Ok(Loaded { outbox: self.outbox, pending, awaiting, position: self.position, reset: self.reset, untold, disagreements, directory })
     }
 
     fn enqueue(&mut self, commands: &[Command]) -> Result<(), StateError> {
@@ -137,9 +147,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError> {
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], untold: &[Nonce], why: Disagreement) -> Result<(), StateError> {
         self.outbox = state;
-        self.forget_rows(unknown);
+        self.set_untold(untold);
+        self.disagreements.retain(|before| discriminant(before) != discriminant(&why));
+        self.disagreements.push(why);
         for row in self.rows.values_mut().filter(|row| again.contains(&row.command.nonce)) {
             row.applied = false;
         }
@@ -155,11 +167,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn restart(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError> {
+    fn restart(&mut self, position: Position, reset: Option<ResetReason>, untold: &[Nonce]) -> Result<(), StateError> {
         if reset == Some(ResetReason::OtherLog) {
             self.conversations.clear();
         }
-        self.forget_rows(unknown);
+        self.set_untold(untold);
         self.position = Some(position);
         self.reset = graver(self.reset, reset);
         Ok(())
@@ -173,8 +185,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn apply_snapshot(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError> {
-        self.restart(position, reset, unknown)?;
+    fn apply_snapshot(&mut self, position: Position, reset: Option<ResetReason>, untold: &[Nonce]) -> Result<(), StateError> {
+        self.restart(position, reset, untold)?;
         for state in std::mem::take(&mut self.staged).into_iter().flat_map(|page| page.conversations) {
             let conversation = self.conversation(state.conversation, state.kind);
             conversation.head = conversation.head.max(state.head);
@@ -188,8 +200,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn reset_told(&mut self) -> Result<(), StateError> {
-        self.reset = None;
+    fn told(&mut self, told: &Told) -> Result<(), StateError> {
+        if told.reset {
+            self.reset = None;
+        }
+        self.untold.retain(|row| !told.untold.contains(&row.command.nonce));
+        self.disagreements.retain(|why| !told.disagreements.contains(why));
         Ok(())
     }
 
@@ -218,7 +234,7 @@ impl Store for MemoryStore {
         let mut rows: Vec<_> = self.rows.values().collect();
         rows.sort_by_key(|row| (!row.applied, row.command.incarnation, row.command.cseq));
         let waiting = |row: &OutboxRow| Waiting { nonce: row.command.nonce, body: row.command.body.clone(), applied: row.applied };
-        Ok(rows.into_iter().map(waiting).collect())
+        Ok(self.untold.iter().chain(rows).map(waiting).collect())
     }
 
     fn note(&mut self, key: &str) -> Result<Option<String>, StateError> {

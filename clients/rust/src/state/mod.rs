@@ -16,13 +16,13 @@ pub(crate) mod suite;
 pub(crate) use death::Death;
 pub(crate) use keeper::Keeper;
 pub(crate) use memory::MemoryStore;
-pub(crate) use model::{Device, Loaded, OutboxRow};
+pub(crate) use model::{Device, Loaded, OutboxRow, Told};
 pub use model::{LocalConversation, LocalMessage, Waiting};
 pub(crate) use sqlite::SqliteStore;
 
 use std::path::PathBuf;
 use whimbrel_protocol::frame::{Command, Event, Position, ResetReason, Snapshot};
-use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, Incarnation, Nonce, OutboxState, UserId};
+use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, Disagreement, Incarnation, Nonce, OutboxState, UserId};
 
 /// The newest messages of each conversation that are kept; older ones are at the server.
 pub(crate) const MESSAGES_KEPT: usize = 1_000;
@@ -83,27 +83,27 @@ pub(crate) trait Store: Send {
     fn renumber(&mut self, state: OutboxState, numbers: &[(Nonce, CommandSeq)]) -> Result<(), StateError>;
 
     /// The outbox and the server contradict each other: the state is this one, the rows of `again` are no longer applied, and those of
-    /// `unknown` are removed: their outcome will not be told.
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError>;
+    /// `untold` leave the outbox: their outcome will not be told. That and the contradiction are remembered until they are
+    /// [`told`](Self::told); of several contradictions of a kind, the newest.
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], untold: &[Nonce], why: Disagreement) -> Result<(), StateError>;
 
     /// Takes events in order, together with the position of the last and what is known of the outbox. Rows whose outcome is among
     /// them are removed; a message of this device gets its text from there.
     fn take(&mut self, me: &UserId, events: &[Event], position: Position, outbox: OutboxState) -> Result<(), StateError>;
 
-    /// The device continues at another position, without a snapshot. If the log is another one, what came from the old goes. A reset is
-    /// remembered until [`reset_told`](Self::reset_told).
-    fn restart(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError>;
+    /// The device continues at another position, without a snapshot. If the log is another one, what came from the old goes. The rows of
+    /// `untold` leave the outbox: their outcome will not be told. That and a reset are remembered until they are [`told`](Self::told).
+    fn restart(&mut self, position: Position, reset: Option<ResetReason>, untold: &[Nonce]) -> Result<(), StateError>;
 
     /// Keeps a page of a snapshot aside; `first` forgets what was kept of an earlier one.
     fn stage(&mut self, page: &Snapshot, first: bool) -> Result<(), StateError>;
 
     /// The snapshot is complete: the pages become what the device knows (instead of it, if the log is another one), and the position
-    /// is this one. Rows of `unknown` are removed: their outcome will not be told. A reset is remembered as in
-    /// [`restart`](Self::restart).
-    fn apply_snapshot(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError>;
+    /// is this one. For the rest it is as [`restart`](Self::restart).
+    fn apply_snapshot(&mut self, position: Position, reset: Option<ResetReason>, untold: &[Nonce]) -> Result<(), StateError>;
 
-    /// The application has taken note of every reset until now.
-    fn reset_told(&mut self) -> Result<(), StateError>;
+    /// The application has taken note.
+    fn told(&mut self, told: &Told) -> Result<(), StateError>;
 
     /// Conversations, the one with the newest message first.
     fn conversations(&mut self) -> Result<Vec<LocalConversation>, StateError>;
@@ -111,7 +111,7 @@ pub(crate) trait Store: Send {
     /// The newest `limit` messages of a conversation before `before`, rising.
     fn messages(&mut self, id: ConversationId, before: Option<ConversationSeq>, limit: usize) -> Result<Vec<LocalMessage>, StateError>;
 
-    /// What waits in the outbox, in order.
+    /// What waits in the outbox, in order; before it what left it untold.
     fn waiting(&mut self) -> Result<Vec<Waiting>, StateError>;
 
     /// Something remembered, by key.

@@ -1,7 +1,7 @@
 //! The shapes of what is stored.
 
 use whimbrel_protocol::frame::{Command, CommandBody, Content, ConversationKind, MemberState, Position, ResetReason};
-use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, Nonce, OutboxState, Time, UserId};
+use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, Disagreement, Nonce, OutboxState, Time, UserId};
 
 /// Whose state it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,29 @@ pub(crate) struct Loaded {
     pub position: Option<Position>,
     /// That the mailbox could not be continued, and the application has not taken note of it yet.
     pub reset: Option<ResetReason>,
+    /// Commands whose outcome will not be told, and of which the application has not taken note yet.
+    pub untold: Vec<Command>,
+    /// Contradictions between the outbox and the server of which the application has not taken note yet.
+    pub disagreements: Vec<Disagreement>,
     /// Every conversation's kind and members.
     pub directory: Vec<(ConversationId, ConversationKind, Vec<UserId>)>,
+}
+
+/// What the application has taken note of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Told {
+    /// Every reset until now.
+    pub reset: bool,
+    /// That the outcomes of these will not be told.
+    pub untold: Vec<Nonce>,
+    /// These contradictions.
+    pub disagreements: Vec<Disagreement>,
+}
+
+impl Told {
+    pub fn is_nothing(&self) -> bool {
+        !self.reset && self.untold.is_empty() && self.disagreements.is_empty()
+    }
 }
 
 /// A command in the outbox.

@@ -6,7 +6,7 @@ use whimbrel_protocol::frame::{
     CommandBody, Content, ConversationKind, ConversationState, EventBody, MarkRead, MemberState, Message, Receipt, Rejected, Send, Sent,
     Started, StoredMessage, Target,
 };
-use whimbrel_protocol::{ErrorCode, LogEpoch, MailboxSeq, Time};
+use whimbrel_protocol::{Disagreement, ErrorCode, LogEpoch, MailboxSeq, Time};
 
 struct Subject {
     store: Option<Box<dyn Store>>,
@@ -151,7 +151,8 @@ fn renumbering_keeps_nonces_and_what_awaits_its_outcome() {
         assert_eq!(loaded.awaiting.len(), 2);
         // The server forgets the second: it is sent again.
         let state = OutboxState { incarnation: Incarnation(0), applied: CommandSeq(1), applied_nonce: Nonce::default() };
-        subject.call(|store| store.disagree(state, &[commands[1].nonce], &[]));
+        let why = Disagreement::ServerIsOlder { server: CommandSeq(1), ours: CommandSeq(2) };
+        subject.call(|store| store.disagree(state, &[commands[1].nonce], &[], why));
         let loaded = subject.load();
         assert_eq!(loaded.outbox, state);
         assert_eq!((loaded.pending.len(), loaded.awaiting.len()), (3, 1));
@@ -264,8 +265,39 @@ fn a_reset_is_remembered_with_the_position_until_it_was_told() {
         assert_eq!(subject.load().reset, Some(ResetReason::OtherLog), "the one that says more stays");
         take(&mut subject, &[event(61, started(8))], 61, OutboxState::default());
         assert_eq!(subject.load().reset, Some(ResetReason::OtherLog));
-        subject.call(|store| store.reset_told());
+        subject.call(|store| store.told(&Told { reset: true, ..Told::default() }));
         assert_eq!(subject.load().reset, None);
+    }
+}
+
+#[test]
+fn what_cannot_be_told_is_remembered_until_that_was_told() {
+    for mut subject in Subject::both() {
+        let commands: Vec<_> = (1..=3).map(|cseq| command(3, cseq, "x")).collect();
+        subject.call(|store| store.enqueue(&commands));
+        subject.call(|store| store.applied(outbox(3, 3)));
+        subject.call(|store| store.restart(position(40), Some(ResetReason::Trimmed), &[commands[1].nonce]));
+        let forgotten = |ours| Disagreement::AnotherOutbox { server: Incarnation(2), ours: Incarnation(ours) };
+        let older = Disagreement::OutboxIsOlder { server: CommandSeq(9), numbered: CommandSeq(3) };
+        for why in [forgotten(3), older, forgotten(4)] {
+            subject.call(|store| store.disagree(outbox(0, 3), &[], &[commands[0].nonce], why));
+        }
+        // A new outbox may use their numbers.
+        subject.call(|store| store.renumber(outbox(3, 0), &[]));
+        let again = Command { nonce: Nonce([7; 8]), ..commands[1].clone() };
+        subject.call(|store| store.enqueue(std::slice::from_ref(&again)));
+        let mut loaded = subject.load();
+        assert_eq!(loaded.untold, [commands[1].clone(), commands[0].clone()]);
+        loaded.disagreements.sort_by_key(|why| *why == forgotten(4));
+        assert_eq!(loaded.disagreements, [older, forgotten(4)], "of each kind the newest");
+        assert_eq!((loaded.pending, loaded.awaiting.len()), (vec![again], 1));
+        assert_eq!(subject.call(|store| store.waiting()).len(), 4, "they count as long as nobody has taken note");
+
+        let told = Told { reset: false, untold: vec![commands[1].nonce], disagreements: vec![older, forgotten(3)] };
+        subject.call(|store| store.told(&told));
+        let loaded = subject.load();
+        assert_eq!((loaded.untold, loaded.disagreements), (vec![commands[0].clone()], vec![forgotten(4)]));
+        assert_eq!(loaded.reset, Some(ResetReason::Trimmed));
     }
 }
 

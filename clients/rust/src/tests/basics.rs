@@ -132,3 +132,18 @@ async fn a_name_that_this_device_was_never_told_is_asked_for() {
     let Some(Incoming::Event { event, .. }) = events.next().await else { panic!() };
     assert!(matches!(event.body, EventBody::Receipt(receipt) if receipt.user.is_none()));
 }
+
+#[tokio::test]
+async fn a_name_that_was_made_up_is_kept_by_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let named = async |name: &str| {
+        let builder = Client::builder("http://127.0.0.1:1", "alice").state(State::Folder(folder.path().into()));
+        let (client, _events) = builder.new_device(name).start().await.unwrap();
+        client.close().await;
+        client.device().to_string()
+    };
+    assert_eq!(named("made-up-1").await, "made-up-1");
+    assert_eq!(named("made-up-2").await, "made-up-1", "the folder remembers it");
+    let in_memory = Client::builder("http://127.0.0.1:1", "alice").new_device("made-up-3");
+    assert_eq!(in_memory.start().await.unwrap().0.device().as_str(), "made-up-3");
+}

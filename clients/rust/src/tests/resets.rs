@@ -182,3 +182,192 @@ async fn who_takes_nothing_has_taken_note() {
         client.close().await;
     }
 }
+
+/// A device that was never here begins at the present, after a snapshot, and the connection breaks on the way. What the server carried out
+/// in the meantime lies before the present of the next session.
+#[tokio::test]
+async fn an_outcome_is_told_although_the_first_snapshot_breaks_off() {
+    for origin in [Origin::Now, Origin::Snapshot] {
+        let mut server = Server::start().await;
+        let (client, _events) = server.client("alice").origin(origin).start().await.unwrap();
+        let ticket = client.send(bob(), text("where is it?")).await.unwrap();
+        let begin = |hello: &Hello, head: u64| {
+            let begin = Begin { cursor: MailboxSeq(head), time: Time(0), snapshot: true, reset: None };
+            Welcome { head: MailboxSeq(head), begin, ..welcome(hello) }
+        };
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        peer.send(ServerFrame::Welcome(begin(&hello, 40))).await;
+        peer.send(ServerFrame::Snapshot(snapshot_page(7, &["alice", "bob"], 5..=6, false))).await;
+        // Commands leave after questions: one that may leave is here before the second question.
+        let asking = {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for _ in 0..2 {
+                    client.history(bob(), ConversationSeq(0), Direction::Backwards, 1).await.unwrap();
+                }
+            })
+        };
+        let mut carried_out = Vec::new();
+        for _ in 0..2 {
+            let query = loop {
+                match peer.recv().await.unwrap() {
+                    ClientFrame::Command(command) => carried_out.push(command),
+                    ClientFrame::Query(query) => break query,
+                    other => panic!("neither a command nor a question: {other:?}"),
+                }
+            };
+            let page = HistoryPage { conversation: ConversationId(7), messages: Vec::new(), more: false };
+            peer.send(ServerFrame::Answer(Answer { id: query.id, last: true, body: page.into() })).await;
+        }
+        asking.await.unwrap();
+        drop(peer);
+
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        let again = begin(&hello, 40 + u64::try_from(carried_out.len()).unwrap());
+        let (applied, nonce) = carried_out.last().map(|command| (command.cseq, command.nonce)).unwrap_or_default();
+        peer.send(ServerFrame::Welcome(Welcome { applied, applied_nonce: nonce, ..again })).await;
+        peer.send(ServerFrame::Snapshot(snapshot_page(7, &["alice", "bob"], 5..=6, true))).await;
+        if carried_out.is_empty() {
+            let command = peer.command().await;
+            peer.send(event(41, sent(&command, 7, 7))).await;
+        }
+        let outcome = ticket.outcome().await;
+        assert_eq!(outcome.map(|sent| sent.seq), Ok(ConversationSeq(7)), "it was carried out, and nobody knows where");
+    }
+}
+
+/// One life of a device whose server was restored to where only the first of its commands was applied. Returns of what its application
+/// took note: of the contradiction, and of the outcome that nobody can tell.
+async fn live_restored(server: &mut Server, builder: Builder, first: Nonce) -> [bool; 2] {
+    let death = builder.death.clone();
+    let mut noted = [false; 2];
+    let Ok((client, mut events)) = builder.start().await else { return noted };
+    let application = async {
+        let mut in_hand = None;
+        loop {
+            // Who is dead takes note of nothing; for the others, asking for the next says that this one is done.
+            if death.as_ref().is_some_and(Death::is_past) {
+                break;
+            }
+            if let Some(at) = in_hand.take() {
+                noted[at] = true;
+            }
+            match events.next().await {
+                Some(Incoming::Disagreement(why)) => {
+                    assert_eq!(why, Disagreement::ServerIsOlder { server: CommandSeq(1), ours: CommandSeq(2) });
+                    in_hand = Some(0);
+                }
+                Some(Incoming::Outcome(outcome)) => {
+                    assert_eq!((outcome.nonce, outcome.to, outcome.content), (Some(first), Some(bob()), Some(text("a"))));
+                    assert_eq!(outcome.result, Err(OutcomeError::Untold));
+                    in_hand = Some(1);
+                }
+                Some(Incoming::Event { .. }) | None => break,
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    };
+    let playing = async {
+        loop {
+            let mut peer = server.peer().await;
+            let Some(ClientFrame::Hello(hello)) = peer.recv().await else { continue };
+            let (incarnation, applied, applied_nonce) = match hello.incarnation.0 {
+                9 => (9, 1, first),
+                _ => (10, 0, Nonce::default()),
+            };
+            let welcome = welcome(&hello);
+            let next = welcome.begin.cursor.0 + 1;
+            peer.send(ServerFrame::Welcome(Welcome {
+                incarnation: Incarnation(incarnation),
+                applied: CommandSeq(applied),
+                applied_nonce,
+                ..welcome
+            }))
+            .await;
+            if incarnation == 10 {
+                peer.send(event(next, message(8, next, "after it"))).await;
+            }
+            while peer.recv().await.is_some() {}
+        }
+    };
+    tokio::select! {
+        ended = timeout(PATIENCE, application) => ended.expect("nothing comes any more"),
+        () = playing => unreachable!("it plays for ever"),
+    };
+    client.close().await;
+    noted
+}
+
+#[tokio::test]
+async fn a_contradiction_and_what_it_costs_are_told_however_the_process_dies_around_them() {
+    for after in [false, true] {
+        let mut commits = 0;
+        loop {
+            let folder = tempfile::tempdir().unwrap();
+            let mut server = Server::start().await;
+            let builders: [Builder; 4] = std::array::from_fn(|_| builder(&server, &folder));
+            let [first, mut dying, heir, last] = builders;
+            // A life before, whose first two commands are applied.
+            let (client, mut events) = first.start().await.unwrap();
+            let mut peer = server.peer().await;
+            let hello = peer.hello().await;
+            peer.send(ServerFrame::Welcome(Welcome { incarnation: Incarnation(9), ..welcome(&hello) })).await;
+            let tickets = client.send_all(["a", "b"].map(|name| (bob(), text(name)))).await.unwrap();
+            let nonce = tickets[0].nonce();
+            peer.command().await;
+            peer.command().await;
+            peer.send(applied(2)).await;
+            peer.send(event(1, message(7, 1, "by now the client knows"))).await;
+            events.next().await.unwrap();
+            events.done();
+            peer.acked(1).await;
+            client.close().await;
+            drop((client, events, peer));
+
+            let death = Death::new(commits, after);
+            dying.death = Some(death.clone());
+            let done = live_restored(&mut server, dying, nonce).await;
+            let died = death.is_past();
+            let heard = live_restored(&mut server, heir, nonce).await;
+            for (done, heard) in done.into_iter().zip(heard) {
+                assert!(done || heard, "nobody was told; it died around commit {commits}");
+                assert!(died || !heard, "it is told again, although it was done");
+            }
+            assert_eq!(live_restored(&mut server, last, nonce).await, [false; 2], "it is told for ever");
+            if !died {
+                break;
+            }
+            commits += 1;
+        }
+        assert!(commits >= 3, "only {commits} commits were tried");
+    }
+}
+
+/// However many they are, and although nothing is taken in the meantime.
+#[tokio::test]
+async fn every_outcome_that_cannot_be_told_is_told_to_be_so() {
+    const MANY: usize = 500;
+    let mut server = Server::start().await;
+    let (client, mut events) = server.client("alice").start().await.unwrap();
+    let (mut peer, _) = server.greeted().await;
+    let tickets = client.send_all((0..MANY).map(|at| (bob(), text(at.to_string())))).await.unwrap();
+    for cseq in 1..=MANY as u64 {
+        peer.command().await;
+        peer.send(applied(cseq)).await;
+    }
+    in_step(&client, &mut peer).await;
+    drop(peer);
+    let mut peer = server.peer().await;
+    let hello = peer.hello().await;
+    let applied_nonce = tickets[MANY - 1].nonce();
+    let ServerFrame::Welcome(elsewhere) = elsewhere(&hello, false) else { panic!("not a Welcome") };
+    peer.send(ServerFrame::Welcome(Welcome { applied: CommandSeq(MANY as u64), applied_nonce, ..elsewhere })).await;
+    in_step(&client, &mut peer).await;
+    assert_eq!(events.next().await, Some(Incoming::Reset { reason: ResetReason::OtherLog }));
+    for ticket in &tickets {
+        let Some(Incoming::Outcome(outcome)) = events.next().await else { panic!("not an outcome") };
+        assert_eq!((outcome.nonce, outcome.result), (Some(ticket.nonce()), Err(OutcomeError::Untold)));
+    }
+}

@@ -199,6 +199,7 @@ async fn what_a_restored_server_forgot_is_sent_again() {
             let Some(Incoming::Outcome(outcome)) = events.next().await else { panic!() };
             assert_eq!((outcome.nonce, outcome.result), (Some(nonces[0]), Err(OutcomeError::Untold)));
         }
+        events.done();
         let mut peer = server.peer().await;
         let hello = peer.hello().await;
         assert_eq!(hello.incarnation, Incarnation(0));

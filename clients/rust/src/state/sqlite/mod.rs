@@ -1,9 +1,9 @@
 //! The store on disk: SQLite, each commit flushed to the disk before it counts.
 
-use super::{Device, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Waiting};
+use super::{Device, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, OutboxRow, StateError, Store, Told, Waiting};
 mod rows;
 
-use rows::{count, damaged, failed, int, list, outbox_row, reset_number, user, whose};
+use rows::{count, damaged, disagreement, disagreement_numbers, failed, int, list, outbox_row, reset_number, user, whose};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::path::Path;
@@ -12,12 +12,16 @@ use whimbrel_protocol::frame::{
     Command, CommandBody, Content, ContentKind, ConversationKind, Event, EventBody, MemberState, Message, Position, ResetReason, Snapshot,
 };
 use whimbrel_protocol::{
-    CommandSeq, ConversationId, ConversationSeq, DeviceId, Incarnation, LogEpoch, MailboxSeq, Nonce, OutboxState, Time, UserId,
+    CommandSeq, ConversationId, ConversationSeq, DeviceId, Disagreement, Incarnation, LogEpoch, MailboxSeq, Nonce, OutboxState, Time,
+    UserId,
 };
 
 mod migrations {
     refinery::embed_migrations!("src/state/migrations");
 }
+
+/// Commands whose outcome will not be told, in the order in which that turned out.
+const UNTOLD: &str = "SELECT *, 1 AS applied FROM untold ORDER BY rowid";
 
 /// A device's state in a folder that one process holds at a time.
 pub(crate) struct SqliteStore {
@@ -67,6 +71,22 @@ impl SqliteStore {
             delete.execute([nonce.0])?;
         }
         Ok(())
+    }
+
+    fn set_untold(&self, nonces: &[Nonce]) -> Result<(), StateError> {
+        let mut keep = self.db.prepare_cached(
+            "INSERT INTO untold (nonce, incarnation, cseq, command) SELECT nonce, incarnation, cseq, command FROM outbox WHERE nonce = ?",
+        )?;
+        for nonce in nonces {
+            keep.execute([nonce.0])?;
+        }
+        self.delete_rows(nonces)
+    }
+
+    fn disagreements(&self) -> Result<Vec<Disagreement>, StateError> {
+        let mut select = self.db.prepare_cached("SELECT kind, server, ours FROM disagreements ORDER BY kind")?;
+        let rows = select.query_map([], |row| Ok(disagreement(row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        rows.map(|row| row?).collect()
     }
 
     fn save_outbox(&self, state: OutboxState) -> Result<(), StateError> {
@@ -227,12 +247,15 @@ impl Store for SqliteStore {
         let reset = reset.map(rows::reset).transpose()?;
         let pending = self.rows("SELECT * FROM outbox WHERE applied = 0 ORDER BY cseq")?;
         let awaiting = self.rows("SELECT * FROM outbox WHERE applied = 1 ORDER BY incarnation, cseq")?;
+        let untold = self.rows(UNTOLD)?.into_iter().map(|row| row.command).collect();
+        let disagreements = self.disagreements()?;
         let mut directory = Vec::new();
         for conversation in list(&self.db)? {
             let members = self.members(conversation.0)?.into_iter().map(|member| member.user).collect();
             directory.push((conversation.0, conversation.1, members));
         }
-        Ok(Loaded { outbox, pending: pending.into_iter().map(|row| row.command).collect(), awaiting, position, reset, directory })
+        let pending = pending.into_iter().map(|row| row.command).collect();
+        Ok(Loaded { outbox, pending, awaiting, position, reset, untold, disagreements, directory })
     }
 
     fn enqueue(&mut self, commands: &[Command]) -> Result<(), StateError> {
@@ -271,9 +294,11 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    fn disagree(&mut self, state: OutboxState, again: &[Nonce], unknown: &[Nonce]) -> Result<(), StateError> {
+    fn disagree(&mut self, state: OutboxState, again: &[Nonce], untold: &[Nonce], why: Disagreement) -> Result<(), StateError> {
         self.save_outbox(state)?;
-        self.delete_rows(unknown)?;
+        self.set_untold(untold)?;
+        let mut remember = self.db.prepare_cached("INSERT OR REPLACE INTO disagreements (kind, server, ours) VALUES (?, ?, ?)")?;
+        remember.execute(disagreement_numbers(why))?;
         let mut update = self.db.prepare_cached("UPDATE outbox SET applied = 0 WHERE nonce = ?")?;
         for nonce in again {
             update.execute([nonce.0])?;
@@ -291,11 +316,11 @@ impl Store for SqliteStore {
         self.save_position(position)
     }
 
-    fn restart(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError> {
+    fn restart(&mut self, position: Position, reset: Option<ResetReason>, untold: &[Nonce]) -> Result<(), StateError> {
         if reset == Some(ResetReason::OtherLog) {
             self.forget_log()?;
         }
-        self.delete_rows(unknown)?;
+        self.set_untold(untold)?;
         self.save_reset(reset)?;
         self.save_position(position)
     }
@@ -310,7 +335,7 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    fn apply_snapshot(&mut self, position: Position, reset: Option<ResetReason>, unknown: &[Nonce]) -> Result<(), StateError> {
+    fn apply_snapshot(&mut self, position: Position, reset: Option<ResetReason>, untold: &[Nonce]) -> Result<(), StateError> {
         if reset == Some(ResetReason::OtherLog) {
             self.forget_log()?;
         }
@@ -333,13 +358,23 @@ impl Store for SqliteStore {
         }
         self.trim(&touched)?;
         self.db.execute_batch("DELETE FROM staged")?;
-        self.delete_rows(unknown)?;
+        self.set_untold(untold)?;
         self.save_reset(reset)?;
         self.save_position(position)
     }
 
-    fn reset_told(&mut self) -> Result<(), StateError> {
-        self.db.prepare_cached("UPDATE device SET reset = NULL")?.execute([])?;
+    fn told(&mut self, told: &Told) -> Result<(), StateError> {
+        if told.reset {
+            self.db.prepare_cached("UPDATE device SET reset = NULL")?.execute([])?;
+        }
+        let mut forget = self.db.prepare_cached("DELETE FROM untold WHERE nonce = ?")?;
+        for nonce in &told.untold {
+            forget.execute([nonce.0])?;
+        }
+        let mut forget = self.db.prepare_cached("DELETE FROM disagreements WHERE kind = ? AND server = ? AND ours = ?")?;
+        for why in &told.disagreements {
+            forget.execute(disagreement_numbers(*why))?;
+        }
         Ok(())
     }
 
@@ -380,7 +415,8 @@ impl Store for SqliteStore {
     }
 
     fn waiting(&mut self) -> Result<Vec<Waiting>, StateError> {
-        let rows = self.rows("SELECT * FROM outbox ORDER BY applied DESC, incarnation, cseq")?;
+        let mut rows = self.rows(UNTOLD)?;
+        rows.extend(self.rows("SELECT * FROM outbox ORDER BY applied DESC, incarnation, cseq")?);
         let waiting = |row: OutboxRow| Waiting { nonce: row.command.nonce, body: row.command.body, applied: row.applied };
         Ok(rows.into_iter().map(waiting).collect())
     }

@@ -4,7 +4,7 @@ use super::super::{Device, OutboxRow, StateError};
 use rusqlite::{Connection, Row, params};
 use whimbrel_protocol::codec::Form;
 use whimbrel_protocol::frame::{Command, ConversationKind, ResetReason};
-use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, DeviceId, Incarnation, Nonce, UserId};
+use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, DeviceId, Disagreement, Incarnation, Nonce, UserId};
 
 /// Makes the folder this device's if it is new, and says whose it is.
 pub(super) fn whose(db: &Connection, user_id: &UserId, wanted: Option<&DeviceId>, fresh: &DeviceId) -> Result<Device, StateError> {
@@ -55,6 +55,27 @@ pub(super) fn reset_number(reset: ResetReason) -> i64 {
 pub(super) fn reset(number: i64) -> Result<ResetReason, StateError> {
     let known = [ResetReason::Trimmed, ResetReason::OtherLog].into_iter().find(|reset| reset_number(*reset) == number);
     known.ok_or_else(|| StateError::Damaged(format!("{number} is no reason for a reset")))
+}
+
+/// The kind of a contradiction, and its two numbers.
+pub(super) fn disagreement_numbers(why: Disagreement) -> [i64; 3] {
+    match why {
+        Disagreement::OutboxIsOlder { server, numbered } => [1, int(server.0), int(numbered.0)],
+        Disagreement::AnotherCommand { cseq } => [2, int(cseq.0), int(cseq.0)],
+        Disagreement::ServerIsOlder { server, ours } => [3, int(server.0), int(ours.0)],
+        Disagreement::AnotherOutbox { server, ours } => [4, int(server.0), int(ours.0)],
+    }
+}
+
+pub(super) fn disagreement(kind: i64, server: i64, ours: i64) -> Result<Disagreement, StateError> {
+    let (server, ours) = (server.cast_unsigned(), ours.cast_unsigned());
+    match kind {
+        1 => Ok(Disagreement::OutboxIsOlder { server: CommandSeq(server), numbered: CommandSeq(ours) }),
+        2 => Ok(Disagreement::AnotherCommand { cseq: CommandSeq(server) }),
+        3 => Ok(Disagreement::ServerIsOlder { server: CommandSeq(server), ours: CommandSeq(ours) }),
+        4 => Ok(Disagreement::AnotherOutbox { server: Incarnation(server), ours: Incarnation(ours) }),
+        _ => Err(StateError::Damaged(format!("{kind} is no kind of disagreement"))),
+    }
 }
 
 pub(super) fn count(number: usize) -> i64 {
