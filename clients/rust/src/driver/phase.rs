@@ -165,7 +165,7 @@ impl Driver {
 
     fn connect(&mut self) {
         if self.favourite_since.elapsed() >= FAVOURITE_FOR {
-            self.prefer(TransportKind::WebTransport);
+            self.prefer(TransportKind::Quic);
         }
         let why = self.backoff.why.clone();
         self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why });
@@ -208,7 +208,7 @@ impl Driver {
     /// The network is another one: whatever there is of a connection is no good any more.
     pub(super) fn reconnect(&mut self) {
         self.backoff.failures = 0;
-        self.prefer(TransportKind::WebTransport);
+        self.prefer(TransportKind::Quic);
         match &self.phase {
             Phase::Waiting(_) => self.phase = Phase::Waiting(Instant::now()),
             Phase::Connecting(_) => self.connect(),

@@ -66,8 +66,8 @@ impl Session {
     /// The transport to begin with after this one brought nothing.
     pub fn other_transport(&self) -> TransportKind {
         match self.transport {
-            TransportKind::WebTransport => TransportKind::WebSocket,
-            TransportKind::WebSocket | TransportKind::WebSocketJson => TransportKind::WebTransport,
+            TransportKind::Quic | TransportKind::WebTransport => TransportKind::WebSocket,
+            TransportKind::WebSocket | TransportKind::WebSocketJson => TransportKind::Quic,
         }
     }
 

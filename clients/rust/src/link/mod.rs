@@ -2,7 +2,9 @@
 
 mod address;
 mod discover;
+mod quic;
 mod race;
+mod stream;
 mod tls;
 mod websocket;
 mod webtransport;
@@ -45,7 +47,8 @@ pub(crate) struct Link {
 /// Where server frames come from.
 pub(crate) enum Source {
     WebSocket(websocket::Source),
-    WebTransport(webtransport::Source),
+    /// WebTransport, or QUIC alone.
+    Quic(stream::Source),
 }
 
 impl Source {
@@ -53,7 +56,7 @@ impl Source {
     pub async fn next(&mut self) -> Result<Option<ServerFrame>, LinkError> {
         match self {
             Self::WebSocket(source) => source.next().await,
-            Self::WebTransport(source) => source.next().await,
+            Self::Quic(source) => source.next().await,
         }
     }
 }
@@ -61,7 +64,8 @@ impl Source {
 /// Where client frames go.
 pub(crate) enum Sink {
     WebSocket(websocket::Sink),
-    WebTransport(webtransport::Sink),
+    /// WebTransport, or QUIC alone.
+    Quic(stream::Sink),
 }
 
 impl Sink {
@@ -69,7 +73,7 @@ impl Sink {
     pub fn queued(&self) -> usize {
         match self {
             Self::WebSocket(sink) => sink.queued(),
-            Self::WebTransport(sink) => sink.queued(),
+            Self::Quic(sink) => sink.queued(),
         }
     }
 
@@ -77,7 +81,7 @@ impl Sink {
     pub fn push(&mut self, frame: &ClientFrame) -> Result<(), CodecError> {
         match self {
             Self::WebSocket(sink) => sink.push(frame),
-            Self::WebTransport(sink) => sink.push(frame),
+            Self::Quic(sink) => sink.push(frame),
         }
     }
 
@@ -85,7 +89,7 @@ impl Sink {
     pub async fn flush(&mut self) -> Result<(), LinkError> {
         match self {
             Self::WebSocket(sink) => sink.flush().await,
-            Self::WebTransport(sink) => sink.flush().await,
+            Self::Quic(sink) => sink.flush().await,
         }
     }
 
@@ -93,7 +97,7 @@ impl Sink {
     pub async fn close(self) {
         match self {
             Self::WebSocket(sink) => sink.close().await,
-            Self::WebTransport(sink) => sink.close().await,
+            Self::Quic(sink) => sink.close().await,
         }
     }
 }
