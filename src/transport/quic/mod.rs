@@ -1,15 +1,15 @@
-//! WebTransport: the QUIC endpoint, and sessions with one bidirectional stream of postcard frames.
+//! QUIC: the endpoint, and sessions with one bidirectional stream of postcard frames, in WebTransport or in QUIC alone.
 //!
 //! [`QuicListener`] owns the UDP socket. It takes each connection through TLS, looks at the ALPN, and hands `h3` to wtransport, which
-//! does HTTP/3 and the CONNECT request; a raw protocol of our own on the same port is one more arm of that `match`. Then the client
-//! opens its one stream, and the session is ready. Everything on the way has a time-out and a bound; what does not get through is
-//! refused, never queued without limit.
+//! does HTTP/3 and the CONNECT request; with `whimbrel/1` the connection is the session. Then the client opens its one stream, and the
+//! session is ready. Everything on the way has a time-out and a bound; what does not get through is refused, never queued without limit.
 //!
 //! After that there is no task of ours a session: [`QuicSource::next`](crate::transport::FrameSource::next) also refuses
 //! whatever else the client opens or sends, for wtransport's queues are short and a full one would hold up the rest.
 //!
 //! # For clients
 //!
+//! - QUIC alone: our frames on the first stream, which its first bytes announce. The rest is about WebTransport.
 //! - A browser needs `serverCertificateHashes` from `/.well-known/whimbrel`, unless the certificate is publicly trusted. Ours is an
 //!   ECDSA P-256 certificate of less than 14 days, as browsers demand.
 //! - wtransport's client builds its own rustls configuration, with aws-lc-rs where `ring` is off, for
@@ -22,6 +22,8 @@
 //! - After [`ServerFrame::Error`](whimbrel_protocol::frame::ServerFrame::Error) or `GoAway` the client closes; the server waits a
 //!   second for it, because a close by the server reaches a browser only as "Connection lost.".
 
+#[cfg(test)]
+mod alone;
 mod carrier;
 mod config;
 mod session;
