@@ -9,5 +9,6 @@ mod disk;
 mod harness;
 mod http;
 mod kills;
+mod roaming;
 mod rules;
 mod talk;

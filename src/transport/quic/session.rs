@@ -45,7 +45,12 @@ impl QuicSession {
     /// Both halves. The connection ends when both are dropped.
     #[must_use]
     pub fn split(self) -> (QuicSource, QuicSink) {
-        let source = QuicSource { carrier: self.carrier.clone(), receive: self.receive, inbox: Inbox::default() };
+        let source = QuicSource {
+            remote: self.carrier.remote_addr(),
+            carrier: self.carrier.clone(),
+            receive: self.receive,
+            inbox: Inbox::default(),
+        };
         let sink = QuicSink { carrier: self.carrier, send: self.send, out: Vec::new(), sent: 0 };
         (source, sink)
     }
@@ -55,6 +60,8 @@ impl QuicSession {
 #[derive(Debug)]
 pub struct QuicSource {
     carrier: Carrier,
+    /// Where the client was when something came last.
+    remote: SocketAddr,
     receive: ReceiveHalf,
     inbox: Inbox,
 }
@@ -73,6 +80,21 @@ impl QuicSource {
     }
 }
 
+impl QuicSource {
+    /// QUIC follows a client that moves, and validates its new path, without a word: this is where it is seen.
+    fn look_where_it_is(&mut self) {
+        let remote = self.carrier.remote_addr();
+        if remote == self.remote {
+            return;
+        }
+        let (from, transport) = (std::mem::replace(&mut self.remote, remote), self.carrier.kind());
+        // The same address with another port is a NAT that forgot; another address is another network.
+        let what = if from.ip() == remote.ip() { "port" } else { "address" };
+        metrics::counter!("whimbrel_migrations_total", "transport" => transport.name(), "changed" => what).increment(1);
+        tracing::info!(%from, to = %remote, %transport, "a client moved");
+    }
+}
+
 impl FrameSource for QuicSource {
     async fn next(&mut self) -> Result<Option<ClientFrame>, LinkError> {
         loop {
@@ -87,7 +109,10 @@ impl FrameSource for QuicSource {
                 end = self.carrier.refuse_the_rest() => return ended(end),
             };
             match chunk {
-                Ok(Some(chunk)) => self.inbox.bytes.extend_from_slice(&chunk.bytes),
+                Ok(Some(chunk)) => {
+                    self.inbox.bytes.extend_from_slice(&chunk.bytes);
+                    self.look_where_it_is();
+                }
                 Ok(None) if self.inbox.bytes.is_empty() => return Ok(None),
                 Ok(None) => return Err(LinkError::Gone("the stream ended in the middle of a frame".into())),
                 Err(ReadError::ConnectionLost(error)) => return ended(End::of(&error)),

@@ -10,6 +10,7 @@ mod liveness;
 mod outbox;
 mod phase;
 mod queries;
+mod roaming;
 mod session;
 
 pub(crate) use queries::Reply;
@@ -266,7 +267,7 @@ impl Driver {
                 }
                 self.watch = Some(watch);
             }
-            Request::NetworkChanged => self.reconnect(),
+            Request::NetworkChanged => self.on_network_changed(),
             Request::Close(closed) => {
                 self.closers.push(closed);
                 self.close();

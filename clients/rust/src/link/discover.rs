@@ -5,6 +5,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -76,18 +77,19 @@ struct WebSocket {
 }
 
 /// A connection to a face of the server, with TLS where its URL says so.
-pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<BoxedStream, LinkError> {
+pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<(BoxedStream, SocketAddr), LinkError> {
     let step = async {
         let place = (address.host.as_str(), address.port);
         let tcp = TcpStream::connect(place).await.map_err(|why| format!("{} does not answer: {why}", address.authority()))?;
         // Frames are small and each is awaited by somebody.
         tcp.set_nodelay(true).map_err(|why| why.to_string())?;
+        let peer = tcp.peer_addr().map_err(|why| why.to_string())?;
         if address.secure {
             let stream: BoxedStream = Box::pin(tls::handshake(trust, address, tcp).await?);
-            return Ok(stream);
+            return Ok((stream, peer));
         }
         let stream: BoxedStream = Box::pin(tcp);
-        Ok(stream)
+        Ok((stream, peer))
     };
     match timeout(STEP_TIMEOUT, step).await {
         Ok(result) => result.map_err(LinkError::Unreachable),
@@ -97,7 +99,7 @@ pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<BoxedStream
 
 /// Asks the server how to reach it.
 pub(crate) async fn discover(address: &Address, trust: &Trust) -> Result<Endpoints, LinkError> {
-    let stream = dial(address, trust).await?;
+    let (stream, _) = dial(address, trust).await?;
     let found = match timeout(STEP_TIMEOUT, fetch(address, stream)).await {
         Ok(result) => result?,
         Err(_) => return Err(unreachable_at(address, "it does not answer in time")),

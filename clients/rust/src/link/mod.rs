@@ -17,6 +17,7 @@ pub(crate) use race::{Established, connect};
 pub(crate) use tls::{PinError, Trust, TrustError, parse_pin};
 
 use crate::TransportKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
@@ -42,6 +43,8 @@ pub(crate) struct Link {
     pub source: Source,
     pub sink: Sink,
     pub transport: TransportKind,
+    /// Where the server is.
+    pub peer: SocketAddr,
 }
 
 /// Where server frames come from.
@@ -82,6 +85,14 @@ impl Sink {
         match self {
             Self::WebSocket(sink) => sink.push(frame),
             Self::Quic(sink) => sink.push(frame),
+        }
+    }
+
+    /// Goes on from another socket, if the connection can: the network is another one. What it does there is to be found out.
+    pub fn rebind(&self) -> bool {
+        match self {
+            Self::WebSocket(_) => false,
+            Self::Quic(sink) => sink.rebind(),
         }
     }
 

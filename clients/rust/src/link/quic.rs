@@ -1,7 +1,7 @@
 //! QUIC alone, ALPN `whimbrel/1`: one bidirectional stream that we open, on a socket that is ours.
 
 use super::discover::QuicEndpoint;
-use super::stream::{self, Carrier, RecvHalf, SendHalf};
+use super::stream::{self, Carrier, Local, RecvHalf, SendHalf};
 use super::{Address, Link, LinkError, STEP_TIMEOUT, Trust};
 use crate::TransportKind;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -30,8 +30,8 @@ async fn open(endpoint: &QuicEndpoint, trust: &Trust) -> Result<Link, String> {
     let connecting = local.connect_with(config, peer, &endpoint.address.host).map_err(|why| why.to_string())?;
     let connection = connecting.await.map_err(|why| why.to_string())?;
     let (send, recv) = connection.open_bi().await.map_err(|why| why.to_string())?;
-    let (source, sink) = stream::link(Carrier::new(connection, local), SendHalf::Quic(send), RecvHalf::Quic(recv));
-    Ok(Link { source: super::Source::Quic(source), sink: super::Sink::Quic(sink), transport: TransportKind::Quic })
+    let (source, sink) = stream::link(Carrier::new(connection, Local::Quic(local)), SendHalf::Quic(send), RecvHalf::Quic(recv));
+    Ok(Link { source: super::Source::Quic(source), sink: super::Sink::Quic(sink), transport: TransportKind::Quic, peer })
 }
 
 /// Where to bind a socket for this peer: to no interface's address, so that the kernel picks the new one when the network changes.

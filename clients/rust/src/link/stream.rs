@@ -1,6 +1,8 @@
 //! The session's stream, over WebTransport or over QUIC alone: each frame stands behind its length.
 
 use super::LinkError;
+use super::quic::any_address;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -29,13 +31,29 @@ pub(super) fn transport() -> quinn::TransportConfig {
 /// Keeps a connection, and the socket under it, for as long as either half of the stream is used.
 pub(super) struct Carrier {
     connection: quinn::Connection,
-    /// Whatever has to live as long.
-    _keep: Box<dyn Send + Sync>,
+    local: Local,
+}
+
+/// Our end of the connection.
+pub(super) enum Local {
+    /// Ours, so that it can be bound anew.
+    Quic(quinn::Endpoint),
+    /// wtransport's, which keeps its socket to itself. It is bound to no address, so the kernel sends from the new one by itself.
+    WebTransport { _session: wtransport::Connection, _endpoint: wtransport::Endpoint<wtransport::endpoint::endpoint_side::Client> },
 }
 
 impl Carrier {
-    pub(super) fn new(connection: quinn::Connection, keep: impl Send + Sync + 'static) -> Self {
-        Self { connection, _keep: Box::new(keep) }
+    pub(super) fn new(connection: quinn::Connection, local: Local) -> Self {
+        Self { connection, local }
+    }
+
+    fn rebind(&self) -> bool {
+        let Local::Quic(endpoint) = &self.local else { return true };
+        let bound = UdpSocket::bind(any_address(self.connection.remote_address())).and_then(|socket| endpoint.rebind(socket));
+        if let Err(why) = &bound {
+            tracing::debug!(%why, "no other socket for the connection");
+        }
+        bound.is_ok()
     }
 }
 
@@ -119,6 +137,11 @@ pub(crate) struct Sink {
 impl Sink {
     pub fn queued(&self) -> usize {
         self.waiting.len() - self.sent
+    }
+
+    /// Goes on from another socket.
+    pub fn rebind(&self) -> bool {
+        self.carrier.rebind()
     }
 
     pub fn push(&mut self, frame: &ClientFrame) -> Result<(), CodecError> {

@@ -2,7 +2,7 @@
 
 use super::discover::WebTransportEndpoint;
 use super::quic::{any_address, resolve};
-use super::stream::{self, Carrier, RecvHalf, SendHalf};
+use super::stream::{self, Carrier, Local, RecvHalf, SendHalf};
 use super::{Address, Link, LinkError, STEP_TIMEOUT, Trust};
 use crate::TransportKind;
 use std::net::SocketAddr;
@@ -33,9 +33,9 @@ async fn open(endpoint: &WebTransportEndpoint, trust: &Trust) -> Result<Link, St
     let connection = local.connect(&endpoint.url).await.map_err(|why| why.to_string())?;
     let opening = connection.open_bi().await.map_err(|why| why.to_string())?;
     let (send, recv) = opening.await.map_err(|why| why.to_string())?;
-    let carrier = Carrier::new(connection.quic_connection().clone(), (connection, local));
+    let carrier = Carrier::new(connection.quic_connection().clone(), Local::WebTransport { _session: connection, _endpoint: local });
     let (source, sink) = stream::link(carrier, SendHalf::WebTransport(send), RecvHalf::WebTransport(recv));
-    Ok(Link { source: super::Source::Quic(source), sink: super::Sink::Quic(sink), transport: TransportKind::WebTransport })
+    Ok(Link { source: super::Source::Quic(source), sink: super::Sink::Quic(sink), transport: TransportKind::WebTransport, peer })
 }
 
 /// Answers with what was resolved before.
