@@ -7,12 +7,12 @@ use crate::session::{self, Context};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Keys, TlsError};
-use crate::transport::webtransport::{BindError, QuicListener, QuicOptions};
-use crate::transport::{Pages, TransportKind};
+use crate::transport::Pages;
+use crate::transport::quic::{BindError, QuicListener, QuicOptions};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -111,6 +111,7 @@ impl Server {
             auth: match config.auth {
                 AuthMode::Open => Box::new(|hello: &Hello| Ok(hello.user.clone())),
             },
+            serving: AtomicUsize::new(0),
         });
         let state = Arc::new(Http {
             engine: engine.clone(),
@@ -140,13 +141,14 @@ impl Server {
     pub async fn shutdown(mut self) {
         self.state.draining.store(true, Ordering::Relaxed);
         self.engine.drain();
+        let serving = || self.state.context.serving.load(Ordering::Relaxed);
         let left = async {
-            while self.engine.hub().session_count() > 0 {
+            while serving() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         if tokio::time::timeout(DRAIN_TIMEOUT, left).await.is_err() {
-            tracing::warn!(sessions = self.engine.hub().session_count(), "some sessions did not leave in time");
+            tracing::warn!(sessions = serving(), "some sessions did not leave in time");
         }
         // It fails only if nobody listens any more, which is what it asks for.
         let _ = self.stop.send(true);
@@ -251,8 +253,9 @@ async fn accept_quic(listener: Arc<QuicListener>, context: Arc<Context>) {
     let mut sessions = JoinSet::new();
     while let Some(session) = listener.accept().await {
         let remote = session.remote_addr();
+        let kind = session.kind();
         let (source, sink) = session.split();
-        sessions.spawn(session::serve(context.clone(), TransportKind::WebTransport, remote, source, sink));
+        sessions.spawn(session::serve(context.clone(), kind, remote, source, sink));
         while sessions.try_join_next().is_some() {}
     }
     sessions.detach_all();

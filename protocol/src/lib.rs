@@ -34,7 +34,7 @@ pub use error::ErrorCode;
 pub use id::{
     CommandSeq, ConversationId, ConversationSeq, DeviceId, Incarnation, LogEpoch, MailboxSeq, Nonce, QueryId, SessionEpoch, Time, UserId,
 };
-pub use transport::TransportKind;
+pub use transport::{ALPN, TransportKind};
 pub use uplink::{Agreement, Disagreement, OutboxState, Uplink};
 
 /// The lowest version of the protocol that this crate speaks.

@@ -3,9 +3,14 @@
 use crate::codec::Form;
 use core::fmt;
 
+/// The protocol's name in TLS, where QUIC carries it alone.
+pub const ALPN: &str = "whimbrel/1";
+
 /// What carries a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TransportKind {
+    /// QUIC alone, ALPN `whimbrel/1`: one bidirectional stream, frames in postcard.
+    Quic,
     /// WebTransport: one bidirectional stream over QUIC, frames in postcard.
     WebTransport,
     /// WebSocket, frames in postcard.
@@ -16,12 +21,13 @@ pub enum TransportKind {
 
 impl TransportKind {
     /// Every transport there is, best first.
-    pub const ALL: [Self; 3] = [Self::WebTransport, Self::WebSocket, Self::WebSocketJson];
+    pub const ALL: [Self; 4] = [Self::Quic, Self::WebTransport, Self::WebSocket, Self::WebSocketJson];
 
     /// The name, as flags, logs and metrics have it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Quic => "quic",
             Self::WebTransport => "webtransport",
             Self::WebSocket => "websocket",
             Self::WebSocketJson => "websocket-json",
@@ -32,7 +38,7 @@ impl TransportKind {
     #[must_use]
     pub const fn form(self) -> Form {
         match self {
-            Self::WebTransport | Self::WebSocket => Form::Postcard,
+            Self::Quic | Self::WebTransport | Self::WebSocket => Form::Postcard,
             Self::WebSocketJson => Form::Json,
         }
     }
@@ -41,7 +47,7 @@ impl TransportKind {
     #[must_use]
     pub const fn subprotocol(self) -> Option<&'static str> {
         match self {
-            Self::WebTransport => None,
+            Self::Quic | Self::WebTransport => None,
             Self::WebSocket => Some("whimbrel.v1.postcard"),
             Self::WebSocketJson => Some("whimbrel.v1.json"),
         }

@@ -144,7 +144,6 @@ pub struct Hub {
     state: Mutex<State>,
     /// How long a user without a session still counts as online.
     grace: Duration,
-    sessions: AtomicU64,
 }
 
 #[derive(Default)]
@@ -198,7 +197,7 @@ impl State {
 
 impl Hub {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { state: Mutex::default(), grace, sessions: AtomicU64::new(0) }
+        Self { state: Mutex::default(), grace }
     }
 
     /// Whether a hello comes late: a later one of the same run has a session.
@@ -257,13 +256,11 @@ impl Hub {
         if state.draining {
             session.finish(going_away(0));
         }
-        self.sessions.fetch_add(1, Ordering::Relaxed);
         session
     }
 
     /// A session is over. The user counts as online for the grace time.
     pub(super) fn leave(&self, session: &Arc<SessionHandle>) {
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
         let mut state = lock(&self.state);
         if state.watchers.get(&session.device).is_some_and(|(watcher, _)| Arc::ptr_eq(watcher, session)) {
             state.unwatch(session.device);
@@ -396,11 +393,6 @@ impl Hub {
     /// How many users are online.
     pub fn online_count(&self) -> usize {
         lock(&self.state).online.len()
-    }
-
-    /// How many sessions there are.
-    pub fn session_count(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed)
     }
 
     /// Asks every session to leave, spread over `spread_ms`, and every later one at once.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use whimbrel_protocol::{VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{ALPN, VERSION_MAX, VERSION_MIN};
 
 /// What the handlers know.
 pub struct Http {
@@ -72,8 +72,8 @@ struct Reached {
     /// Host and port of the request.
     authority: Authority,
     websocket_scheme: &'static str,
-    /// Where WebTransport is, as an origin.
-    webtransport: String,
+    /// Where QUIC is, and in it WebTransport: host and port.
+    quic: String,
 }
 
 impl Reached {
@@ -87,8 +87,8 @@ impl Reached {
         }
         // Browsers look `localhost` up, and try ::1 first and only, where QUIC does not listen.
         let host = if authority.host() == "localhost" { "127.0.0.1" } else { authority.host() };
-        let webtransport = format!("https://{host}:{}", http.quic.port());
-        Some(Self { authority, websocket_scheme: if secure { "wss" } else { "ws" }, webtransport })
+        let quic = format!("{host}:{}", http.quic.port());
+        Some(Self { authority, websocket_scheme: if secure { "wss" } else { "ws" }, quic })
     }
 }
 
@@ -127,12 +127,13 @@ async fn online_users(State(http): State<Arc<Http>>) -> Response {
 
 /// How to connect.
 async fn well_known(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secure: bool) -> Response {
-    let Some(Reached { authority, websocket_scheme, webtransport }) = Reached::of(&http, &uri, &headers, secure) else {
+    let Some(Reached { authority, websocket_scheme, quic }) = Reached::of(&http, &uri, &headers, secure) else {
         return (StatusCode::BAD_REQUEST, "the Host header is missing or malformed\n").into_response();
     };
     let hashes: Vec<String> = http.keys.hashes().iter().map(|hash| STANDARD.encode(hash)).collect();
     let mut response = shared(Json(json!({
-        "webtransport": { "url": format!("{webtransport}/wt"), "certificateHashes": hashes },
+        "webtransport": { "url": format!("https://{quic}/wt"), "certificateHashes": hashes },
+        "quic": { "address": quic, "alpn": ALPN, "certificateHashes": hashes },
         "websocket": { "url": format!("{websocket_scheme}://{authority}/ws") },
         "versions": (VERSION_MIN..=VERSION_MAX).collect::<Vec<u8>>(),
     })));

@@ -118,7 +118,7 @@ fn policy(reached: Option<&Reached>) -> String {
     let mut connect = "'self'".to_owned();
     if let Some(reached) = reached {
         // Writing to a string cannot fail.
-        let _ = write!(connect, " {}://{} {}", reached.websocket_scheme, reached.authority, reached.webtransport);
+        let _ = write!(connect, " {}://{} https://{}", reached.websocket_scheme, reached.authority, reached.quic);
     }
     format!("default-src 'self'; connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'")
 }

@@ -12,6 +12,7 @@ use commands::Commands;
 use futures_util::FutureExt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -29,6 +30,8 @@ pub const PING_AFTER: Duration = Duration::from_secs(30);
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 /// A session stops reading the log while this many bytes wait for its peer.
 pub const QUEUE_BYTES: usize = 32 * 1024;
+/// How long a peer that was told to go may take to close.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Beyond that, room for what is short and urgent.
 pub const URGENT_BYTES: usize = 1024;
 /// Frames taken in before the session looks at what goes out.
@@ -49,6 +52,24 @@ pub struct Context {
     pub endpoints: Box<Endpoints>,
     /// Says who a client is.
     pub auth: Box<Authenticate>,
+    /// Sessions, until their farewell is over: a little longer than the hub knows them.
+    pub serving: AtomicUsize,
+}
+
+/// A connection that is served, for as long as it is held.
+struct Serving<'a>(&'a AtomicUsize);
+
+impl<'a> Serving<'a> {
+    fn begin(serving: &'a AtomicUsize) -> Self {
+        serving.fetch_add(1, Ordering::Relaxed);
+        Self(serving)
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Serves one connection until it ends.
@@ -61,18 +82,19 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
 ) {
     let hello = match timeout(HELLO_TIMEOUT, source.next()).await {
         Ok(Ok(Some(ClientFrame::Hello(hello)))) => hello,
-        Ok(Ok(Some(_))) => return refuse(sink, error(ErrorCode::Malformed, "the first frame must be Hello")).await,
-        Ok(Err(LinkError::Codec(why))) => return refuse(sink, codec_error(&why)).await,
+        Ok(Ok(Some(_))) => return refuse(source, sink, error(ErrorCode::Malformed, "the first frame must be Hello")).await,
+        Ok(Err(LinkError::Codec(why))) => return refuse(source, sink, codec_error(&why)).await,
         Ok(Ok(None) | Err(LinkError::Gone(_))) => return sink.close().await,
-        Err(_) => return refuse(sink, error(ErrorCode::HelloTimeout, "no Hello came within 10 seconds")).await,
+        Err(_) => return refuse(source, sink, error(ErrorCode::HelloTimeout, "no Hello came within 10 seconds")).await,
     };
     let entered = match enter(&context, &hello).await {
         Ok(entered) => entered,
         Err(error) => {
             tracing::info!(%remote, transport = %kind, user = %hello.user, code = %error.code, why = error.message, "refused");
-            return refuse(sink, error).await;
+            return refuse(source, sink, error).await;
         }
     };
+    let _serving = Serving::begin(&context.serving);
     let stay = Stay::begin(context.engine.clone(), entered.session.clone(), kind);
     let (user, device) = (&stay.session.user_id, &hello.device);
     tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, "came");
@@ -85,8 +107,8 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
     tracing::info!(%remote, transport = %kind, %user, %device, why = %end, "left");
     drop(stay);
     match end {
-        Ended::Refused(error) => refuse(sink, error).await,
-        _ => sink.close().await,
+        Ended::Refused(error) => refuse(source, sink, error).await,
+        _ => close(source, sink).await,
     }
 }
 
@@ -143,12 +165,19 @@ fn welcome(context: &Context, entered: &Entered) -> Welcome {
 }
 
 /// Says why, and closes.
-async fn refuse<O: FrameSink>(mut sink: O, error: Error) {
+async fn refuse<I: FrameSource, O: FrameSink>(source: I, mut sink: O, error: Error) {
     metrics::counter!("whimbrel_session_errors_total", "code" => error.code.to_string()).increment(1);
     if let Err(why) = sink.push(&ServerFrame::Error(error)) {
         tracing::warn!(%why, "an error could not be told");
     }
-    sink.close().await;
+    close(source, sink).await;
+}
+
+/// Closes, and reads on for a while: TCP resets a connection that is closed while something unread lies there, and then what was said
+/// last may never be heard.
+async fn close<I: FrameSource, O: FrameSink>(mut source: I, sink: O) {
+    let read_on = async { while let Ok(Some(_)) = source.next().await {} };
+    tokio::join!(sink.close(), async { drop(timeout(FAREWELL, read_on).await) });
 }
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {

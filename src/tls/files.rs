@@ -26,6 +26,8 @@ pub const OWN_CERTIFICATE: &str = "own.pem";
 pub const OWN_KEY: &str = "own.key";
 /// The secret by which QUIC clients of an earlier run learn at once that their connection is gone.
 pub const RESET_SECRET: &str = "reset.key";
+/// What QUIC clients resume with, an SQLite database.
+pub const TICKETS: &str = "tickets.db";
 
 const LOCK: &str = ".lock";
 const WATCHED: [&str; 9] =
@@ -113,6 +115,15 @@ pub(super) fn keep_private(path: &Path) {
     }
     #[cfg(not(unix))]
     let _ = path;
+}
+
+/// Makes an empty file that only its owner may read, if there is none.
+pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 /// Writes a file that is either wholly there or not, whatever happens, and that only its owner may read.

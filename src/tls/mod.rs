@@ -17,6 +17,7 @@ mod held;
 mod mint;
 pub mod plan;
 mod resolver;
+mod resumption;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub use error::TlsError;
 
 use held::{Held, Occasion};
 use resolver::Resolver;
+use resumption::Tickets;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use std::fmt;
@@ -153,13 +155,28 @@ impl Keys {
     /// TLS for TCP: 1.2 and 1.3.
     #[must_use]
     pub fn tcp_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
-        resolver::config(&self.inner.tcp, alpn, rustls::DEFAULT_VERSIONS)
+        let mut config = resolver::config(&self.inner.tcp, alpn, rustls::DEFAULT_VERSIONS);
+        // What is remembered of a client lies with the client. One ticket is enough.
+        config.send_tls13_tickets = 1;
+        match Ticketer::new() {
+            Ok(ticketer) => config.ticketer = ticketer,
+            Err(error) => tracing::warn!(%error, "no session tickets: every connection over TLS does the whole handshake"),
+        }
+        Arc::new(config)
     }
 
-    /// TLS for QUIC: 1.3, without early data, for what a client sends first is not safe to play twice.
+    /// TLS for QUIC: 1.3, with early data for those who resume. Their tickets are good once and outlive a restart of the server. Blocks
+    /// for a moment.
     #[must_use]
     pub fn quic_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
-        resolver::config(&self.inner.quic, alpn, &[&rustls::version::TLS13])
+        let mut config = resolver::config(&self.inner.quic, alpn, &[&rustls::version::TLS13]);
+        let tickets = Tickets::open(&self.inner.dir.join(files::TICKETS));
+        config.session_storage = Arc::new(tickets);
+        // QUIC has its own limit of early data, and rustls takes early data only where tickets are good once.
+        config.max_early_data_size = u32::MAX;
+        // A client that is cut off before it has the next one must not be left without.
+        config.send_tls13_tickets = 2;
+        Arc::new(config)
     }
 
     /// A secret that outlives restarts: with it a QUIC client of an earlier run learns at once that its connection is gone, instead

@@ -1,7 +1,7 @@
 //! Which certificate a handshake gets, and the configurations that ask.
 
 use super::cert::Pair;
-use super::{Ticketer, TlsError, default_provider, files};
+use super::{TlsError, default_provider, files};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -31,21 +31,15 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-pub(super) fn config(resolver: &Arc<Resolver>, alpn: &[&[u8]], versions: &[&'static SupportedProtocolVersion]) -> Arc<ServerConfig> {
+pub(super) fn config(resolver: &Arc<Resolver>, alpn: &[&[u8]], versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
     #[expect(clippy::expect_used, reason = "fails only if a provider has no cipher for a version, and this one has some for both")]
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(versions)
         .expect("the provider supports TLS 1.2 and 1.3");
     let mut config = builder.with_no_client_auth().with_cert_resolver(resolver.clone());
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    // Tickets instead of a cache: what is remembered of a client lies with the client. One is enough.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    config.send_tls13_tickets = 1;
-    match Ticketer::new() {
-        Ok(ticketer) => config.ticketer = ticketer,
-        Err(error) => tracing::warn!(%error, "no session tickets: every connection does the whole handshake"),
-    }
-    Arc::new(config)
+    config
 }
 
 pub(super) fn reset_secret(dir: &Path) -> Result<[u8; 64], TlsError> {

@@ -1,8 +1,8 @@
 //! Adapters: each turns its own thing into a source of client frames and a sink of server frames. They know frames and bytes, and
 //! nothing of conversations; nothing above knows which one it talks to.
 
+pub mod quic;
 pub mod websocket;
-pub mod webtransport;
 
 use std::future::Future;
 pub use whimbrel_protocol::TransportKind;

@@ -9,7 +9,7 @@ fn bench(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn a_short_run_reports_everything_over_both_transports() {
+fn a_short_run_reports_everything_over_every_transport() {
     let output = bench(&["--seconds", "2", "--pairs", "4", "--idle", "20", "--rate", "50", "--json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -17,7 +17,7 @@ fn a_short_run_reports_everything_over_both_transports() {
     assert!(report["machine"]["cpus"].as_u64().unwrap() >= 1);
     let transports = report["transports"].as_array().unwrap();
     let names: Vec<_> = transports.iter().map(|transport| transport["transport"].as_str().unwrap()).collect();
-    assert_eq!(names, ["websocket", "webtransport"]);
+    assert_eq!(names, ["websocket", "webtransport", "quic"]);
     for transport in transports {
         // One every 80 ms for each pair, and the last one that ends it: at most as many as were asked for, and no fewer but for a start.
         let modest = transport["modest"]["messages"].as_u64().unwrap();

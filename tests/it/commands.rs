@@ -35,7 +35,7 @@ fn send_and_listen_over_every_transport_and_url() {
     let server = ServerProcess::start();
     let secure = format!("https://{}", server.secure);
     let mut expected = Vec::new();
-    for (at, transport) in ["webtransport", "websocket", "websocket-json", "auto"].into_iter().enumerate() {
+    for (at, transport) in ["quic", "webtransport", "websocket", "websocket-json", "auto"].into_iter().enumerate() {
         for url in [&server.url(), &secure] {
             let words = format!("{transport} {at}");
             let sent = lines(&whimbrel(
@@ -51,7 +51,7 @@ fn send_and_listen_over_every_transport_and_url() {
         }
     }
     let count = expected.len().to_string();
-    for (device, transport) in [("a", "webtransport"), ("b", "websocket"), ("c", "websocket-json")] {
+    for (device, transport) in [("a", "webtransport"), ("b", "websocket"), ("c", "websocket-json"), ("d", "quic")] {
         let listen = ["listen", "--as", "bob", "--device", device, "--url", &secure, "--transport", transport, "--count", &count];
         let heard = lines(&whimbrel(&server, &listen));
         let texts: Vec<&str> = heard.iter().map(|line| line["text"].as_str().unwrap()).collect();

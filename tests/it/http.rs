@@ -26,6 +26,8 @@ fn the_faces_of_http() {
 
         let connect = json(&server, "/.well-known/whimbrel").await;
         assert_eq!(connect["websocket"]["url"], format!("ws://{}/ws", server.http));
+        assert_eq!((&connect["quic"]["address"], &connect["quic"]["alpn"]), (&server.secure.to_string().into(), &"whimbrel/1".into()));
+        assert_eq!(connect["quic"]["certificateHashes"], connect["webtransport"]["certificateHashes"]);
         assert_eq!(connect["webtransport"]["url"], format!("https://{}/wt", server.secure));
         assert!(connect["webtransport"]["certificateHashes"].as_array().unwrap().len() >= 2, "this one's and the next one's: {connect}");
         assert_eq!(connect["versions"], serde_json::json!([1]));
@@ -169,7 +171,7 @@ fn a_term_signal_drains_and_ends_well() {
         let address = server.http;
         // People who listen, over all transports; some who hold a connection and say nothing; one who never reads what she is sent.
         let mut listening = vec![Frames::enter(address, Form::Json, "ann", "json").await];
-        for kind in [TransportKind::WebSocket, TransportKind::WebTransport] {
+        for kind in [TransportKind::WebSocket, TransportKind::WebTransport, TransportKind::Quic] {
             listening.push(Frames::over(address, kind, "ann", kind.name()).await);
         }
         let silent = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use whimbrel_client::protocol::frame::{EventBody, Origin, Target};
 use whimbrel_client::{Builder, Client, Connection, Events, Incoming, Liveness, State, Transport, text};
 
-const SENDERS: [(&str, Transport); 3] =
-    [("ann", Transport::WebTransport), ("abe", Transport::WebSocket), ("ada", Transport::WebSocketJson)];
+const SENDERS: [(&str, Transport); 4] =
+    [("ann", Transport::WebTransport), ("abe", Transport::WebSocket), ("ada", Transport::WebSocketJson), ("amy", Transport::Quic)];
 const RECIPIENTS: [&str; 2] = ["bob", "bea"];
-const DEVICES: [(&str, Transport); 2] = [("phone", Transport::WebTransport), ("laptop", Transport::WebSocket)];
+const DEVICES: [(&str, Transport); 3] = [("phone", Transport::Quic), ("tablet", Transport::WebTransport), ("laptop", Transport::WebSocket)];
 /// Messages on their way at once, a sender.
 const UNDER_WAY: usize = 32;
 

@@ -10,6 +10,7 @@ mod disk;
 mod harness;
 mod http;
 mod kills;
+mod roaming;
 mod rules;
 mod talk;
 mod waiting;

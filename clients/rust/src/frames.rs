@@ -66,7 +66,7 @@ impl Dialer {
     /// If the server cannot be reached over this transport.
     pub async fn dial(&self) -> Result<(Source, Sink), FramesError> {
         let (address, trust, endpoints) = (self.address.clone(), self.trust.clone(), Some(self.endpoints.clone()));
-        let established = link::connect(address, trust, self.transport, TransportKind::WebTransport, endpoints).await?;
+        let established = link::connect(address, trust, self.transport, TransportKind::Quic, endpoints).await?;
         Ok((Source(established.link.source), Sink(established.link.sink)))
     }
 }

@@ -9,6 +9,8 @@ pub enum Transport {
     /// The best that works, found by racing them.
     #[default]
     Auto,
+    /// Only QUIC, without HTTP around it.
+    Quic,
     /// Only WebTransport.
     WebTransport,
     /// Only WebSocket, frames in postcard.
@@ -19,7 +21,7 @@ pub enum Transport {
 
 /// A transport's name was not one that is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no transport: choose auto, webtransport, websocket or websocket-json")]
+#[error("{0:?} is no transport: choose auto, quic, webtransport, websocket or websocket-json")]
 pub struct UnknownTransport(pub String);
 
 impl FromStr for Transport {
@@ -37,6 +39,7 @@ impl FromStr for Transport {
 impl From<TransportKind> for Transport {
     fn from(kind: TransportKind) -> Self {
         match kind {
+            TransportKind::Quic => Self::Quic,
             TransportKind::WebTransport => Self::WebTransport,
             TransportKind::WebSocket => Self::WebSocket,
             TransportKind::WebSocketJson => Self::WebSocketJson,

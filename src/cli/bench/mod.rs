@@ -21,8 +21,11 @@ use whimbrel_client::frames::{Dialer, FramesError};
 use whimbrel_protocol::UserId;
 
 /// The transports that are measured, and how they frame.
-const TRANSPORTS: [(Transport, &str, Framing); 2] =
-    [(Transport::WebSocket, "websocket", Framing::WebSocket), (Transport::WebTransport, "webtransport", Framing::Stream)];
+const TRANSPORTS: [(Transport, &str, Framing); 3] = [
+    (Transport::WebSocket, "websocket", Framing::WebSocket),
+    (Transport::WebTransport, "webtransport", Framing::Stream),
+    (Transport::Quic, "quic", Framing::Stream),
+];
 
 /// How fast the server is on this machine, and how much it takes.
 #[derive(Debug, Clone, Args)]

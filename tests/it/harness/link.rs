@@ -3,7 +3,10 @@
 use super::{http_get, within};
 use base64::Engine as _;
 use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -14,7 +17,8 @@ use whimbrel_protocol::codec::{Form, find_frame};
 use whimbrel_protocol::frame::{ClientFrame, Error as ErrorFrame, ServerFrame};
 use wtransport::endpoint::endpoint_side::Client;
 use wtransport::tls::Sha256Digest;
-use wtransport::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
+use wtransport::tls::client::ServerHashVerification;
+use wtransport::{ClientConfig, Connection, Endpoint};
 
 /// A connection to a server.
 pub struct Link {
@@ -24,26 +28,54 @@ pub struct Link {
 
 enum Io {
     WebSocket(Box<WebSocketStream<TcpStream>>),
-    WebTransport {
-        send: SendStream,
-        recv: RecvStream,
+    /// A stream of WebTransport, or of QUIC alone.
+    Stream {
+        send: Box<dyn AsyncWrite + Send + Unpin>,
+        recv: Box<dyn AsyncRead + Send + Unpin>,
         read: Vec<u8>,
-        /// Closed when they are dropped.
-        _session: Box<(Connection, Endpoint<Client>)>,
+        /// Closed when it is dropped.
+        _connection: Box<dyn Send>,
     },
+}
+
+/// The hashes in an answer of `/.well-known/whimbrel`.
+fn hashes(known: &Value) -> Vec<Sha256Digest> {
+    let digest = |hash: &Value| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(hash.as_str().unwrap()).unwrap();
+        Sha256Digest::new(bytes.try_into().unwrap())
+    };
+    known["certificateHashes"].as_array().unwrap().iter().map(digest).collect()
+}
+
+async fn well_known(address: SocketAddr) -> Value {
+    let known = http_get(address, "/.well-known/whimbrel", &[]).await;
+    serde_json::from_slice(known.body()).unwrap()
+}
+
+/// A connection of QUIC alone, as the server with this HTTP address announces it.
+pub async fn quic(address: SocketAddr) -> (quinn::Connection, quinn::Endpoint) {
+    let known = &well_known(address).await["quic"];
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServerHashVerification::new(hashes(known))))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![known["alpn"].as_str().unwrap().as_bytes().to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let peer = known["address"].as_str().unwrap().parse().unwrap();
+    let connecting = endpoint.connect_with(quinn::ClientConfig::new(Arc::new(crypto)), peer, "localhost").unwrap();
+    (connecting.await.unwrap(), endpoint)
 }
 
 /// A WebTransport session without a stream, as the server with this HTTP address announces it.
 pub async fn webtransport(address: SocketAddr) -> (Connection, Endpoint<Client>) {
-    let known = http_get(address, "/.well-known/whimbrel", &[]).await;
-    let known: serde_json::Value = serde_json::from_slice(known.body()).unwrap();
-    let hashes = known["webtransport"]["certificateHashes"].as_array().unwrap().iter().map(|hash| {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(hash.as_str().unwrap()).unwrap();
-        Sha256Digest::new(bytes.try_into().unwrap())
-    });
-    let config = ClientConfig::builder().with_bind_default().with_server_certificate_hashes(hashes).build();
+    let known = &well_known(address).await["webtransport"];
+    let config = ClientConfig::builder().with_bind_default().with_server_certificate_hashes(hashes(known)).build();
     let endpoint = Endpoint::client(config).unwrap();
-    let connection = endpoint.connect(known["webtransport"]["url"].as_str().unwrap()).await.unwrap();
+    let connection = endpoint.connect(known["url"].as_str().unwrap()).await.unwrap();
     (connection, endpoint)
 }
 
@@ -56,9 +88,16 @@ impl Link {
     /// Over any transport, to the server with this HTTP address.
     pub async fn over(address: SocketAddr, kind: TransportKind) -> Self {
         let Some(name) = kind.subprotocol() else {
-            let session = webtransport(address).await;
-            let (send, recv) = session.0.open_bi().await.unwrap().await.unwrap();
-            return Self { io: Io::WebTransport { send, recv, read: Vec::new(), _session: Box::new(session) }, form: kind.form() };
+            let io = if kind == TransportKind::Quic {
+                let connection = quic(address).await;
+                let (send, recv) = connection.0.open_bi().await.unwrap();
+                Io::stream(send, recv, connection)
+            } else {
+                let session = webtransport(address).await;
+                let (send, recv) = session.0.open_bi().await.unwrap().await.unwrap();
+                Io::stream(send, recv, session)
+            };
+            return Self { io, form: kind.form() };
         };
         let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(name));
@@ -82,7 +121,7 @@ impl Link {
         match (&mut self.io, self.form) {
             (Io::WebSocket(socket), Form::Postcard) => socket.send(Message::binary(bytes)).await.is_ok(),
             (Io::WebSocket(socket), Form::Json) => socket.send(Message::text(String::from_utf8(bytes).unwrap())).await.is_ok(),
-            (Io::WebTransport { send, .. }, _) => {
+            (Io::Stream { send, .. }, _) => {
                 let mut prefixed = Vec::new();
                 let mut len = bytes.len();
                 while len >= 0x80 {
@@ -123,6 +162,14 @@ impl Link {
 }
 
 impl Io {
+    fn stream(
+        send: impl AsyncWrite + Send + Unpin + 'static,
+        recv: impl AsyncRead + Send + Unpin + 'static,
+        connection: impl Send + 'static,
+    ) -> Self {
+        Self::Stream { send: Box::new(send), recv: Box::new(recv), read: Vec::new(), _connection: Box::new(connection) }
+    }
+
     async fn next(&mut self) -> Option<Vec<u8>> {
         match self {
             Self::WebSocket(socket) => loop {
@@ -133,14 +180,14 @@ impl Io {
                     Ok(_) => continue,
                 };
             },
-            Self::WebTransport { recv, read, .. } => loop {
+            Self::Stream { recv, read, .. } => loop {
                 if let Some((start, end)) = find_frame(read).expect("the server sent something else than frames") {
                     let frame = read[start..end].to_vec();
                     read.drain(..end);
                     return Some(frame);
                 }
                 let mut chunk = [0; 16 * 1024];
-                let count = recv.read(&mut chunk).await.ok()??;
+                let count = recv.read(&mut chunk).await.ok().filter(|count| *count > 0)?;
                 read.extend_from_slice(&chunk[..count]);
             },
         }

@@ -45,6 +45,16 @@ impl Watchfulness {
         self.active_until = now + ACTIVE_FOR;
     }
 
+    /// Whether the application is active: somebody looks, or it asked for something a moment ago.
+    pub fn is_active(&self, now: Instant) -> bool {
+        self.active || now < self.active_until
+    }
+
+    /// How long silence may last while nobody is active.
+    pub fn idle(&self) -> Duration {
+        self.liveness.idle
+    }
+
     /// How long an answer to a probe may take.
     fn patience(&self) -> Duration {
         self.liveness.give_up_after.saturating_mul(1 << self.silences.min(DOUBLINGS_MAX))
@@ -108,6 +118,11 @@ impl Pulse {
     /// Nobody listens now, so nothing can be heard.
     pub fn on_deaf(&mut self, now: Instant) {
         self.on_heard(now);
+    }
+
+    /// How long answers take, about.
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
     }
 
     /// When [`check`](Self::check) has something to say although nothing came.

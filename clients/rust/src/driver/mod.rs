@@ -10,6 +10,7 @@ mod liveness;
 mod outbox;
 mod phase;
 mod queries;
+mod roaming;
 mod session;
 
 pub(crate) use queries::Reply;
@@ -268,7 +269,7 @@ impl Driver {
                 }
                 self.watch = Some(watch);
             }
-            Request::NetworkChanged => self.reconnect(),
+            Request::NetworkChanged => self.on_network_changed(),
             Request::Close(closed) => {
                 self.closers.push(closed);
                 self.close();
@@ -447,7 +448,7 @@ impl Driver {
     }
 }
 
-/// How long a WebSocket stays the favourite although WebTransport is on offer: networks change.
+/// How long a WebSocket stays the favourite although QUIC is on offer: networks change.
 const FAVOURITE_FOR: Duration = Duration::from_secs(3_600);
 
 /// Under which key the favourite transport of a server is remembered.
@@ -469,7 +470,7 @@ pub(crate) fn favourite(note: Option<&str>) -> TransportKind {
         let age = time.parse().map_or(u64::MAX, |time: u64| unix_seconds().saturating_sub(time));
         name == TransportKind::WebSocket.name() && age < FAVOURITE_FOR.as_secs()
     });
-    if websocket { TransportKind::WebSocket } else { TransportKind::WebTransport }
+    if websocket { TransportKind::WebSocket } else { TransportKind::Quic }
 }
 
 /// For those who ask when it is over.

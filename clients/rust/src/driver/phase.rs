@@ -1,6 +1,6 @@
 //! Waiting, connecting, in session: and how long to wait before the next attempt.
 
-use super::session::Session;
+use super::session::{NETWORK_CHANGED, Session};
 use super::{Driver, FAVOURITE_FOR};
 use crate::link::{self, Established, LinkError};
 use crate::{Connection, EndReason, TransportKind};
@@ -94,6 +94,11 @@ impl Backoff {
         }
     }
 
+    /// What failed did so on another network.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
     fn attempt(&self) -> u32 {
         self.failures.saturating_add(1)
     }
@@ -165,7 +170,7 @@ impl Driver {
 
     fn connect(&mut self) {
         if self.favourite_since.elapsed() >= FAVOURITE_FOR {
-            self.prefer(TransportKind::WebTransport);
+            self.prefer(TransportKind::Quic);
         }
         let why = self.backoff.why.clone();
         self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why });
@@ -205,14 +210,18 @@ impl Driver {
         }
     }
 
-    /// The network is another one: whatever there is of a connection is no good any more.
-    pub(super) fn reconnect(&mut self) {
-        self.backoff.failures = 0;
-        self.prefer(TransportKind::WebTransport);
-        match &self.phase {
+    /// The network is another one. A connection that can moves there; whatever else there is of one is no good any more.
+    pub(super) fn on_network_changed(&mut self) {
+        self.backoff.reset();
+        self.prefer(TransportKind::Quic);
+        match &mut self.phase {
             Phase::Waiting(_) => self.phase = Phase::Waiting(Instant::now()),
             Phase::Connecting(_) => self.connect(),
-            Phase::Session(_) => self.lost("the network changed".into(), Retry::Now),
+            Phase::Session(session) => {
+                if !session.move_on() {
+                    self.lost(NETWORK_CHANGED.into(), Retry::Now);
+                }
+            }
         }
     }
 }

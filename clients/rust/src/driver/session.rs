@@ -3,6 +3,7 @@
 use super::Driver;
 use super::liveness::{Pulse, Verdict};
 use super::phase::{Phase, Retry, Stop};
+use super::roaming::{Move, Step, Whereabouts};
 use crate::inbox::Item;
 use crate::link::{Link, QUEUED_MAX, STEP_TIMEOUT, Sink, Source};
 use crate::{Connection, EndReason, Incoming, Outcome, TransportKind};
@@ -12,6 +13,9 @@ use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::error::Advice;
 use whimbrel_protocol::frame::{ClientFrame, Error, Event, GoAway, Hello, Ping, ResetReason, ServerFrame, Signal, Snapshot, Welcome};
 use whimbrel_protocol::{Agreement, Disagreement, MailboxSeq, Nonce, Taken, VERSION_MAX, VERSION_MIN};
+
+/// Why a session ends whose connection cannot move.
+pub(super) const NETWORK_CHANGED: &str = "the network changed";
 
 pub(super) struct Session {
     pub source: Source,
@@ -24,6 +28,10 @@ pub(super) struct Session {
     heard: bool,
     /// What is heard of the server.
     pulse: Pulse,
+    /// Where we are, as the system says.
+    whereabouts: Whereabouts,
+    /// We are somewhere else than before, and whether the connection works there is not known yet.
+    moving: Option<Move>,
     /// Highest event that came in this session: what is acknowledged is at most this.
     seen: MailboxSeq,
     /// Whether the server knows whom to watch.
@@ -45,7 +53,7 @@ struct Pages {
 
 impl Session {
     pub fn begin(link: Link, hello: Hello) -> Result<Self, CodecError> {
-        let Link { source, mut sink, transport } = link;
+        let Link { source, mut sink, transport, peer } = link;
         sink.push(&ClientFrame::Hello(hello))?;
         let now = Instant::now();
         Ok(Self {
@@ -56,6 +64,8 @@ impl Session {
             greeted: None,
             heard: false,
             pulse: Pulse::new(now, Duration::ZERO),
+            whereabouts: Whereabouts::new(peer, now),
+            moving: None,
             seen: MailboxSeq(0),
             watched: false,
             snapshot: None,
@@ -66,9 +76,19 @@ impl Session {
     /// The transport to begin with after this one brought nothing.
     pub fn other_transport(&self) -> TransportKind {
         match self.transport {
-            TransportKind::WebTransport => TransportKind::WebSocket,
-            TransportKind::WebSocket | TransportKind::WebSocketJson => TransportKind::WebTransport,
+            TransportKind::Quic | TransportKind::WebTransport => TransportKind::WebSocket,
+            TransportKind::WebSocket | TransportKind::WebSocketJson => TransportKind::Quic,
         }
+    }
+
+    /// Takes the connection along to another network, if it can move. It is given up if nothing is heard there.
+    pub fn move_on(&mut self) -> bool {
+        let moves = self.greeted.is_some() && self.sink.rebind();
+        if moves {
+            tracing::debug!(transport = %self.transport, "another network: the connection moves");
+            self.moving = Some(Move::begin(Instant::now(), self.pulse.round_trip(), rand::random()));
+        }
+        moves
     }
 
     /// Whether nothing ever came.
@@ -189,9 +209,26 @@ impl Driver {
             }
             return Ok(());
         }
+        if now >= session.whereabouts.due(self.watchfulness.is_active(now), self.watchfulness.idle())
+            && session.whereabouts.has_changed(now)
+        {
+            self.backoff.reset();
+            self.prefer(TransportKind::Quic);
+            if !session.move_on() {
+                return Err(Stop::lost(NETWORK_CHANGED, Retry::Now));
+            }
+        }
         if !self.may_read() {
             session.pulse.on_deaf(now);
+            session.moving = None;
             return Ok(());
+        }
+        if let Some(moving) = &mut session.moving {
+            match moving.step(now) {
+                Step::Wait => {}
+                Step::Probe(ping) => session.push(&ClientFrame::Ping(ping))?,
+                Step::Failed => return Err(Stop::lost("the network changed, and the connection does not work on the new one", Retry::Now)),
+            }
         }
         match session.pulse.check(now, &mut self.watchfulness) {
             Verdict::Fine => Ok(()),
@@ -218,6 +255,8 @@ impl Driver {
             return wake;
         }
         at(Some(session.pulse.due(&self.watchfulness)));
+        at(Some(session.whereabouts.due(self.watchfulness.is_active(Instant::now()), self.watchfulness.idle())));
+        at(session.moving.as_ref().filter(|_| self.may_read()).map(Move::due));
         if self.may_command(session) && session.sink.queued() < QUEUED_MAX {
             at(self.outbox.poll_timeout().map(|time| self.epoch + time));
         }
@@ -230,7 +269,8 @@ impl Driver {
     pub(super) async fn on_frame(&mut self, session: &mut Session, frame: ServerFrame) -> Result<(), Stop> {
         session.heard = true;
         let now = Instant::now();
-        if matches!(frame, ServerFrame::Pong(_)) {
+        if let ServerFrame::Pong(pong) = &frame {
+            session.moving.take_if(|moving| moving.is_answer(pong));
             session.pulse.on_pong(now, &mut self.watchfulness);
             return Ok(());
         }

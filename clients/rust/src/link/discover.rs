@@ -5,6 +5,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -22,8 +23,16 @@ pub(crate) type BoxedStream = Pin<Box<dyn Stream>>;
 /// Where the server can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoints {
+    pub quic: Option<QuicEndpoint>,
     pub webtransport: Option<WebTransportEndpoint>,
     pub websocket: Address,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QuicEndpoint {
+    pub address: Address,
+    /// As for WebTransport.
+    pub hashes: Vec<[u8; 32]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +46,21 @@ pub(crate) struct WebTransportEndpoint {
 #[serde(rename_all = "camelCase")]
 struct WellKnown {
     #[serde(default)]
+    quic: Option<Quic>,
+    #[serde(default)]
     webtransport: Option<WebTransport>,
     #[serde(default)]
     websocket: Option<WebSocket>,
     #[serde(default)]
     versions: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Quic {
+    address: String,
+    #[serde(default)]
+    certificate_hashes: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -58,18 +77,19 @@ struct WebSocket {
 }
 
 /// A connection to a face of the server, with TLS where its URL says so.
-pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<BoxedStream, LinkError> {
+pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<(BoxedStream, SocketAddr), LinkError> {
     let step = async {
         let place = (address.host.as_str(), address.port);
         let tcp = TcpStream::connect(place).await.map_err(|why| format!("{} does not answer: {why}", address.authority()))?;
         // Frames are small and each is awaited by somebody.
         tcp.set_nodelay(true).map_err(|why| why.to_string())?;
+        let peer = tcp.peer_addr().map_err(|why| why.to_string())?;
         if address.secure {
             let stream: BoxedStream = Box::pin(tls::handshake(trust, address, tcp).await?);
-            return Ok(stream);
+            return Ok((stream, peer));
         }
         let stream: BoxedStream = Box::pin(tcp);
-        Ok(stream)
+        Ok((stream, peer))
     };
     match timeout(STEP_TIMEOUT, step).await {
         Ok(result) => result.map_err(LinkError::Unreachable),
@@ -79,14 +99,14 @@ pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<BoxedStream
 
 /// Asks the server how to reach it.
 pub(crate) async fn discover(address: &Address, trust: &Trust) -> Result<Endpoints, LinkError> {
-    let stream = dial(address, trust).await?;
+    let (stream, _) = dial(address, trust).await?;
     let found = match timeout(STEP_TIMEOUT, fetch(address, stream)).await {
         Ok(result) => result?,
         Err(_) => return Err(unreachable_at(address, "it does not answer in time")),
     };
     let Some(body) = found else {
         // A server that does not say: its WebSocket is at the usual place.
-        return Ok(Endpoints { webtransport: None, websocket: address.with_path("/ws") });
+        return Ok(Endpoints { quic: None, webtransport: None, websocket: address.with_path("/ws") });
     };
     let known: WellKnown =
         serde_json::from_slice(&body).map_err(|why| unreachable_at(address, &format!("its answer is no JSON of ours: {why}")))?;
@@ -100,17 +120,23 @@ fn resolve(address: &Address, trust: &Trust, known: WellKnown) -> Result<Endpoin
     }
     // Hashes from a stranger prove nothing. A secure connection was verified before this was read over it.
     let beyond_doubt = address.secure || address.is_loopback();
-    let webtransport = known.webtransport.map(|endpoint| {
-        let hashes = if beyond_doubt { endpoint.certificate_hashes.as_slice() } else { &[] };
-        WebTransportEndpoint { hashes: hashes.iter().filter_map(|hash| parse_pin(hash).ok()).collect(), url: endpoint.url }
+    let believed = |hashes: Vec<String>| -> Vec<[u8; 32]> {
+        if beyond_doubt { hashes.iter().filter_map(|hash| parse_pin(hash).ok()).collect() } else { Vec::new() }
+    };
+    // Without hashes, CA or pin a certificate could not be verified: then it is not worth an attempt.
+    let verifiable = |hashes: &Vec<[u8; 32]>| trust.is_configured() || !hashes.is_empty();
+    let quic = known.quic.and_then(|endpoint| {
+        let address = Address::parse(&format!("https://{}", endpoint.address)).ok()?;
+        Some(QuicEndpoint { address, hashes: believed(endpoint.certificate_hashes) }).filter(|endpoint| verifiable(&endpoint.hashes))
     });
-    // Without hashes, CA or pin its certificate could not be verified: then it is not worth an attempt.
-    let webtransport = webtransport.filter(|endpoint| trust.is_configured() || !endpoint.hashes.is_empty());
+    let webtransport =
+        known.webtransport.map(|endpoint| WebTransportEndpoint { url: endpoint.url, hashes: believed(endpoint.certificate_hashes) });
+    let webtransport = webtransport.filter(|endpoint| verifiable(&endpoint.hashes));
     let announced = known.websocket.and_then(|endpoint| Address::parse(&endpoint.url).ok());
     // Who asked over TLS is not talked down to plain text by the answer.
     let announced = announced.filter(|announced| announced.secure || !address.secure || announced.is_loopback());
     let websocket = announced.unwrap_or_else(|| address.with_path("/ws"));
-    Ok(Endpoints { webtransport, websocket })
+    Ok(Endpoints { quic, webtransport, websocket })
 }
 
 /// The answer's body; `None` if there is no such page.
@@ -150,7 +176,8 @@ mod tests {
     use super::*;
 
     const KNOWN: &str = r#"{"webtransport":{"url":"https://127.0.0.1:8443/wt","certificateHashes":["BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="]},
-        "websocket":{"url":"ws://chat.example.org:8080/ws"},"versions":[1],"quic":null}"#;
+        "websocket":{"url":"ws://chat.example.org:8080/ws"},"versions":[1],
+        "quic":{"address":"127.0.0.1:8443","certificateHashes":["BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="]}}"#;
 
     fn resolved(url: &str, known: &str) -> Result<Endpoints, LinkError> {
         resolve(&Address::parse(url).unwrap(), &Trust::load(None, Vec::new()).unwrap(), serde_json::from_str(known).unwrap())
@@ -159,8 +186,14 @@ mod tests {
     #[test]
     fn hashes_are_believed_over_loopback_and_tls_only() {
         assert_eq!(resolved("http://127.0.0.1:8080", KNOWN).unwrap().webtransport.unwrap().hashes, [[7; 32]]);
-        assert_eq!(resolved("https://chat.example.org", KNOWN).unwrap().webtransport.unwrap().hashes, [[7; 32]]);
-        assert_eq!(resolved("http://chat.example.org", KNOWN).unwrap().webtransport, None);
+        let secure = resolved("https://chat.example.org", KNOWN).unwrap();
+        assert_eq!(secure.webtransport.unwrap().hashes, [[7; 32]]);
+        assert_eq!(
+            secure.quic.unwrap(),
+            QuicEndpoint { address: Address::parse("https://127.0.0.1:8443").unwrap(), hashes: vec![[7; 32]] }
+        );
+        let plain = resolved("http://chat.example.org", KNOWN).unwrap();
+        assert_eq!((plain.quic, plain.webtransport), (None, None));
     }
 
     #[test]
@@ -171,8 +204,8 @@ mod tests {
 
     #[test]
     fn what_is_absent_or_null_is_done_without() {
-        let found = resolved("http://127.0.0.1:1", r#"{"webtransport":null}"#).unwrap();
-        assert_eq!(found, Endpoints { webtransport: None, websocket: Address::parse("ws://127.0.0.1:1/ws").unwrap() });
+        let found = resolved("http://127.0.0.1:1", r#"{"webtransport":null,"quic":null}"#).unwrap();
+        assert_eq!(found, Endpoints { quic: None, webtransport: None, websocket: Address::parse("ws://127.0.0.1:1/ws").unwrap() });
         assert!(resolved("http://127.0.0.1:1", r#"{"versions":[7]}"#).unwrap_err().to_string().contains("[7]"));
     }
 }

@@ -2,7 +2,9 @@
 
 mod address;
 mod discover;
+mod quic;
 mod race;
+mod stream;
 mod tls;
 mod websocket;
 mod webtransport;
@@ -15,6 +17,7 @@ pub(crate) use race::{Established, connect};
 pub(crate) use tls::{PinError, Trust, TrustError, parse_pin};
 
 use crate::TransportKind;
+use std::net::SocketAddr;
 use std::time::Duration;
 use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
@@ -40,12 +43,15 @@ pub(crate) struct Link {
     pub source: Source,
     pub sink: Sink,
     pub transport: TransportKind,
+    /// Where the server is.
+    pub peer: SocketAddr,
 }
 
 /// Where server frames come from.
 pub(crate) enum Source {
     WebSocket(websocket::Source),
-    WebTransport(webtransport::Source),
+    /// WebTransport, or QUIC alone.
+    Quic(stream::Source),
 }
 
 impl Source {
@@ -53,7 +59,7 @@ impl Source {
     pub async fn next(&mut self) -> Result<Option<ServerFrame>, LinkError> {
         match self {
             Self::WebSocket(source) => source.next().await,
-            Self::WebTransport(source) => source.next().await,
+            Self::Quic(source) => source.next().await,
         }
     }
 }
@@ -61,7 +67,8 @@ impl Source {
 /// Where client frames go.
 pub(crate) enum Sink {
     WebSocket(websocket::Sink),
-    WebTransport(webtransport::Sink),
+    /// WebTransport, or QUIC alone.
+    Quic(stream::Sink),
 }
 
 impl Sink {
@@ -69,7 +76,7 @@ impl Sink {
     pub fn queued(&self) -> usize {
         match self {
             Self::WebSocket(sink) => sink.queued(),
-            Self::WebTransport(sink) => sink.queued(),
+            Self::Quic(sink) => sink.queued(),
         }
     }
 
@@ -77,7 +84,15 @@ impl Sink {
     pub fn push(&mut self, frame: &ClientFrame) -> Result<(), CodecError> {
         match self {
             Self::WebSocket(sink) => sink.push(frame),
-            Self::WebTransport(sink) => sink.push(frame),
+            Self::Quic(sink) => sink.push(frame),
+        }
+    }
+
+    /// Goes on from another socket, if the connection can: the network is another one. What it does there is to be found out.
+    pub fn rebind(&self) -> bool {
+        match self {
+            Self::WebSocket(_) => false,
+            Self::Quic(sink) => sink.rebind(),
         }
     }
 
@@ -85,7 +100,7 @@ impl Sink {
     pub async fn flush(&mut self) -> Result<(), LinkError> {
         match self {
             Self::WebSocket(sink) => sink.flush().await,
-            Self::WebTransport(sink) => sink.flush().await,
+            Self::Quic(sink) => sink.flush().await,
         }
     }
 
@@ -93,7 +108,7 @@ impl Sink {
     pub async fn close(self) {
         match self {
             Self::WebSocket(sink) => sink.close().await,
-            Self::WebTransport(sink) => sink.close().await,
+            Self::Quic(sink) => sink.close().await,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The best transport that works: both are tried, one with a head start.
 
 use super::discover::{Endpoints, discover};
-use super::{Address, Link, LinkError, Trust, websocket, webtransport};
+use super::{Address, Link, LinkError, Trust, quic, websocket, webtransport};
 use crate::{Transport, TransportKind};
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -30,26 +30,53 @@ pub(crate) async fn connect(
         Some(endpoints) => endpoints,
         None => discover(&server, &trust).await?,
     };
-    let websocket = |kind| websocket::connect(&endpoints.websocket, &trust, kind);
-    let link = match (transport, &endpoints.webtransport) {
-        (Transport::WebSocket, _) => websocket(TransportKind::WebSocket).await?,
-        (Transport::WebSocketJson, _) => websocket(TransportKind::WebSocketJson).await?,
-        (Transport::Auto, None) => websocket(TransportKind::WebSocket).await?,
-        (Transport::WebTransport, None) => {
-            let reason = format!(
-                "{} offers no WebTransport that could be verified: give its CA or a hash to pin, or choose websocket",
-                server.authority()
-            );
-            return Err(LinkError::Unreachable(reason));
-        }
-        (Transport::WebTransport, Some(endpoint)) => webtransport::connect(endpoint, &trust).await?,
-        (Transport::Auto, Some(endpoint)) => {
-            let quic = pin!(webtransport::connect(endpoint, &trust));
-            let tcp = pin!(websocket(TransportKind::WebSocket));
-            if favourite == TransportKind::WebTransport { race(quic, tcp).await? } else { race(tcp, quic).await? }
+    let link = open(&server, &trust, transport, favourite, &endpoints).await?;
+    Ok(Established { link, endpoints })
+}
+
+async fn open(
+    server: &Address,
+    trust: &Trust,
+    transport: Transport,
+    favourite: TransportKind,
+    endpoints: &Endpoints,
+) -> Result<Link, LinkError> {
+    let websocket = |kind| websocket::connect(&endpoints.websocket, trust, kind);
+    let quic = async {
+        match &endpoints.quic {
+            Some(endpoint) => quic::connect(endpoint, trust).await,
+            None => Err(not_offered(server, "QUIC")),
         }
     };
-    Ok(Established { link, endpoints })
+    let webtransport = async {
+        match &endpoints.webtransport {
+            Some(endpoint) => webtransport::connect(endpoint, trust).await,
+            None => Err(not_offered(server, "WebTransport")),
+        }
+    };
+    match transport {
+        Transport::Quic => quic.await,
+        Transport::WebTransport => webtransport.await,
+        Transport::WebSocket => websocket(TransportKind::WebSocket).await,
+        Transport::WebSocketJson => websocket(TransportKind::WebSocketJson).await,
+        Transport::Auto => {
+            // They share a port: what keeps one from getting through keeps the other too.
+            let udp = async { if endpoints.quic.is_some() { quic.await } else { webtransport.await } };
+            let tcp = websocket(TransportKind::WebSocket);
+            if endpoints.quic.is_none() && endpoints.webtransport.is_none() {
+                tcp.await
+            } else if favourite == TransportKind::WebSocket {
+                race(pin!(tcp), pin!(udp)).await
+            } else {
+                race(pin!(udp), pin!(tcp)).await
+            }
+        }
+    }
+}
+
+fn not_offered(server: &Address, what: &str) -> LinkError {
+    let server = server.authority();
+    LinkError::Unreachable(format!("{server} offers no {what} that could be verified: give its CA or a hash to pin, or choose websocket"))
 }
 
 /// The first of two that succeeds; the second begins when the first has failed or had its head start. The loser is dropped, and with

@@ -85,11 +85,11 @@ impl Trust {
 
     /// Rustls for QUIC. `announced` are hashes that came over a connection that is itself beyond doubt; certificates by hash must keep
     /// the rules of browsers there (at most 14 days, ECDSA P-256).
-    pub fn quic(&self, announced: &[[u8; 32]]) -> Result<ClientConfig, rustls::Error> {
+    pub fn quic(&self, announced: &[[u8; 32]], alpn: &[u8]) -> Result<ClientConfig, rustls::Error> {
         let hashes = self.pins.iter().chain(announced).copied().map(Sha256Digest::new);
         let verifier = Verifier { trust: self.clone(), hashes: Some(Arc::new(ServerHashVerification::new(hashes))) };
         let mut config = self.config(verifier, &[&rustls::version::TLS13])?;
-        config.alpn_protocols = vec![wtransport::proto::WEBTRANSPORT_ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         Ok(config)
     }
 

@@ -28,7 +28,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens a WebSocket that speaks the form of `transport`.
 pub(crate) async fn connect(address: &Address, trust: &Trust, transport: TransportKind) -> Result<Link, LinkError> {
-    let stream = dial(address, trust).await?;
+    let (stream, peer) = dial(address, trust).await?;
     let failed = |why: &dyn std::fmt::Display| LinkError::Unreachable(format!("WebSocket with {}: {why}", address.authority()));
     let form = transport.form();
     let protocol = transport.subprotocol().ok_or_else(|| failed(&format_args!("{transport} is none")))?;
@@ -53,6 +53,7 @@ pub(crate) async fn connect(address: &Address, trust: &Trust, transport: Transpo
         source: super::Source::WebSocket(Source { stream, form }),
         sink: super::Sink::WebSocket(Sink { sink, form, waiting: VecDeque::new(), queued: 0 }),
         transport,
+        peer,
     })
 }
 

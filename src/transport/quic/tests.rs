@@ -42,7 +42,7 @@ impl Server {
     }
 
     /// A client with its stream, and the session on this side.
-    async fn pair(&self) -> (Connection, SendStream, RecvStream, WebTransportSession) {
+    async fn pair(&self) -> (Connection, SendStream, RecvStream, QuicSession) {
         let connection = self.connect().await;
         let (mut send, receive) = connection.open_bi().await.unwrap().await.unwrap();
         send.write_all(&encoded(0)).await.unwrap();

@@ -1,15 +1,15 @@
-//! WebTransport: the QUIC endpoint, and sessions with one bidirectional stream of postcard frames.
+//! QUIC: the endpoint, and sessions with one bidirectional stream of postcard frames, in WebTransport or in QUIC alone.
 //!
 //! [`QuicListener`] owns the UDP socket. It takes each connection through TLS, looks at the ALPN, and hands `h3` to wtransport, which
-//! does HTTP/3 and the CONNECT request; a raw protocol of our own on the same port is one more arm of that `match`. Then the client
-//! opens its one stream, and the session is ready. Everything on the way has a time-out and a bound; what does not get through is
-//! refused, never queued without limit.
+//! does HTTP/3 and the CONNECT request; with `whimbrel/1` the connection is the session. Then the client opens its one stream, and the
+//! session is ready. Everything on the way has a time-out and a bound; what does not get through is refused, never queued without limit.
 //!
-//! After that there is no task of ours a session: [`WebTransportSource::next`](crate::transport::FrameSource::next) also refuses
+//! After that there is no task of ours a session: [`QuicSource::next`](crate::transport::FrameSource::next) also refuses
 //! whatever else the client opens or sends, for wtransport's queues are short and a full one would hold up the rest.
 //!
 //! # For clients
 //!
+//! - QUIC alone: our frames on the first stream, which its first bytes announce. The rest is about WebTransport.
 //! - A browser needs `serverCertificateHashes` from `/.well-known/whimbrel`, unless the certificate is publicly trusted. Ours is an
 //!   ECDSA P-256 certificate of less than 14 days, as browsers demand.
 //! - wtransport's client builds its own rustls configuration, with aws-lc-rs where `ring` is off, for
@@ -22,15 +22,19 @@
 //! - After [`ServerFrame::Error`](whimbrel_protocol::frame::ServerFrame::Error) or `GoAway` the client closes; the server waits a
 //!   second for it, because a close by the server reaches a browser only as "Connection lost.".
 
+#[cfg(test)]
+mod alone;
+mod carrier;
 mod config;
 mod session;
 #[cfg(test)]
 mod tests;
 
-pub use session::{WebTransportSession, WebTransportSink, WebTransportSource};
+pub use session::{QuicSession, QuicSink, QuicSource};
 
 use crate::tls::{Keys, TlsError};
 use crate::transport::Pages;
+use carrier::{Carrier, ReceiveHalf, SendHalf};
 use quinn::crypto::rustls::HandshakeData;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,12 +42,15 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use whimbrel_protocol::{ALPN, ErrorCode};
 use wtransport::endpoint::{IncomingSessionFuture, SessionRequest};
 
 /// The path of the session request.
 pub const PATH: &str = "/wt";
 /// HTTP/3, under which WebTransport runs.
 const ALPN_H3: &[u8] = b"h3";
+/// Our own protocol: the frames of a session on the first bidirectional stream, nothing else.
+const ALPN_WHIMBREL: &[u8] = ALPN.as_bytes();
 /// Sessions that are ready and wait to be accepted.
 const READY: usize = 64;
 /// How long a refusal may take to reach the client.
@@ -129,7 +136,7 @@ enum Refused {
 pub struct QuicListener {
     endpoint: quinn::Endpoint,
     local_addr: SocketAddr,
-    ready: Mutex<mpsc::Receiver<WebTransportSession>>,
+    ready: Mutex<mpsc::Receiver<QuicSession>>,
     draining: watch::Sender<bool>,
     accepting: AbortHandle,
 }
@@ -144,7 +151,7 @@ impl QuicListener {
         let socket = std::net::UdpSocket::bind(addr).map_err(socket_error)?;
         let endpoint = quinn::Endpoint::new(
             config::endpoint(&keys.reset_secret()?),
-            Some(config::server(keys.quic_config(&[ALPN_H3]), &options)?),
+            Some(config::server(keys.quic_config(&[ALPN_H3, ALPN_WHIMBREL]), &options)?),
             socket,
             Arc::new(quinn::TokioRuntime),
         )
@@ -169,7 +176,7 @@ impl QuicListener {
     }
 
     /// The next session that is ready; `None` once [`QuicListener::shutdown`] has begun. Cancel-safe.
-    pub async fn accept(&self) -> Option<WebTransportSession> {
+    pub async fn accept(&self) -> Option<QuicSession> {
         let mut draining = self.draining.subscribe();
         let mut ready = self.ready.lock().await;
         tokio::select! {
@@ -207,7 +214,7 @@ async fn accept_all(
     endpoint: quinn::Endpoint,
     options: Arc<QuicOptions>,
     draining: watch::Receiver<bool>,
-    ready: mpsc::Sender<WebTransportSession>,
+    ready: mpsc::Sender<QuicSession>,
 ) {
     let handshakes = Arc::new(Semaphore::new(options.max_handshakes));
     // Unlike wtransport's, quinn's endpoint says `None` when it is closed.
@@ -239,18 +246,19 @@ async fn accept_all(
 }
 
 /// From the first packet to a session with its stream.
-async fn establish(incoming: quinn::Incoming, options: &QuicOptions) -> Result<WebTransportSession, Refused> {
+async fn establish(incoming: quinn::Incoming, options: &QuicOptions) -> Result<QuicSession, Refused> {
     let mut connecting = incoming.accept()?;
     let data = timeout(options.handshake_timeout, connecting.handshake_data()).await.map_err(|_| Refused::HandshakeTimeout)??;
     let alpn = data.downcast::<HandshakeData>().ok().and_then(|data| data.protocol);
     match alpn.as_deref() {
         Some(ALPN_H3) => webtransport(connecting, options).await,
-        // TLS has refused what is not offered before it comes here. Raw QUIC (`whimbrel/1`) gets its arm here.
+        Some(ALPN_WHIMBREL) => raw(connecting, options).await,
+        // TLS has refused what is not offered before it comes here.
         _ => Err(Refused::Protocol),
     }
 }
 
-async fn webtransport(connecting: quinn::Connecting, options: &QuicOptions) -> Result<WebTransportSession, Refused> {
+async fn webtransport(connecting: quinn::Connecting, options: &QuicOptions) -> Result<QuicSession, Refused> {
     let request = IncomingSessionFuture::with_quic_connecting(connecting);
     let request = timeout(options.request_timeout, request).await.map_err(|_| Refused::RequestTimeout)??;
     let path = request.path();
@@ -264,7 +272,20 @@ async fn webtransport(connecting: quinn::Connecting, options: &QuicOptions) -> R
     }
     let connection = timeout(options.request_timeout, request.accept()).await.map_err(|_| Refused::RequestTimeout)??;
     let (send, receive) = timeout(options.stream_timeout, connection.accept_bi()).await.map_err(|_| Refused::StreamTimeout)??;
-    Ok(WebTransportSession::new(connection, send, receive))
+    let halves = (SendHalf::WebTransport(send), ReceiveHalf::WebTransport(receive));
+    Ok(QuicSession::new(Carrier::WebTransport(connection), halves.0, halves.1))
+}
+
+/// QUIC alone: the client's first bidirectional stream is the session.
+async fn raw(connecting: quinn::Connecting, options: &QuicOptions) -> Result<QuicSession, Refused> {
+    let connection = timeout(options.request_timeout, connecting).await.map_err(|_| Refused::HandshakeTimeout)??;
+    // Its stream is announced by the first bytes on it, which are its hello.
+    let Ok(opened) = timeout(options.stream_timeout, connection.accept_bi()).await else {
+        connection.close(quinn::VarInt::from_u32(u32::from(ErrorCode::HelloTimeout.to_number())), b"no Hello came in time");
+        return Err(Refused::StreamTimeout);
+    };
+    let (send, receive) = opened?;
+    Ok(QuicSession::new(Carrier::Quic(connection), SendHalf::Quic(send), ReceiveHalf::Quic(receive)))
 }
 
 /// The origin of the request, if pages from there may not connect.

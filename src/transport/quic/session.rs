@@ -1,15 +1,14 @@
 //! A session: the client's one stream, as a source and a sink of frames.
 
+use super::carrier::{Carrier, End, ReceiveHalf, SendHalf};
 use crate::transport::{FrameSink, FrameSource, LinkError};
 use quinn::{ReadError, WriteError};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::timeout;
+use whimbrel_protocol::TransportKind;
 use whimbrel_protocol::codec::{self, CodecError, Form};
 use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
-use wtransport::error::ConnectionError;
-use wtransport::{Connection, RecvStream, SendStream, VarInt};
 
 /// The most that is read at once, beyond a frame that is being put together.
 const READ: usize = 16 * 1024;
@@ -17,74 +16,86 @@ const READ: usize = 16 * 1024;
 const KEEP: usize = 512;
 /// How long a close may take to send what is queued and to hear the client's own close.
 const CLOSE: Duration = Duration::from_secs(1);
-/// What a client hears of a stream that nobody asked for: `WEBTRANSPORT_BUFFERED_STREAM_REJECTED`.
-const NOT_WANTED: VarInt = VarInt::from_u32(0x3994_bd84);
-/// `H3_NO_ERROR`: as orderly as 0.
-const H3_NO_ERROR: u64 = 0x100;
 
 /// A session whose client has opened its stream.
 #[derive(Debug)]
-pub struct WebTransportSession {
-    connection: Connection,
-    send: SendStream,
-    receive: RecvStream,
+pub struct QuicSession {
+    carrier: Carrier,
+    send: SendHalf,
+    receive: ReceiveHalf,
 }
 
-impl WebTransportSession {
-    pub(super) fn new(connection: Connection, send: SendStream, receive: RecvStream) -> Self {
-        Self { connection, send, receive }
+impl QuicSession {
+    pub(super) fn new(carrier: Carrier, send: SendHalf, receive: ReceiveHalf) -> Self {
+        Self { carrier, send, receive }
+    }
+
+    /// WebTransport, or QUIC alone.
+    #[must_use]
+    pub fn kind(&self) -> TransportKind {
+        self.carrier.kind()
     }
 
     /// Where the client is now: it may move.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
-        remote_addr(&self.connection)
-    }
-
-    /// The round trip as QUIC estimates it.
-    #[must_use]
-    pub fn rtt(&self) -> Duration {
-        self.connection.rtt()
+        self.carrier.remote_addr()
     }
 
     /// Both halves. The connection ends when both are dropped.
     #[must_use]
-    pub fn split(self) -> (WebTransportSource, WebTransportSink) {
-        let source = WebTransportSource { connection: self.connection.clone(), receive: self.receive, inbox: Inbox::default() };
-        let sink = WebTransportSink { connection: self.connection, send: self.send, out: Vec::new(), sent: 0 };
+    pub fn split(self) -> (QuicSource, QuicSink) {
+        let source = QuicSource {
+            remote: self.carrier.remote_addr(),
+            carrier: self.carrier.clone(),
+            receive: self.receive,
+            inbox: Inbox::default(),
+        };
+        let sink = QuicSink { carrier: self.carrier, send: self.send, out: Vec::new(), sent: 0 };
         (source, sink)
     }
 }
 
-/// On a socket for both families IPv4 addresses come dressed as IPv6.
-fn remote_addr(connection: &Connection) -> SocketAddr {
-    let addr = connection.remote_address();
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
-}
-
 /// The frames that the client sends.
 #[derive(Debug)]
-pub struct WebTransportSource {
-    connection: Connection,
-    receive: RecvStream,
+pub struct QuicSource {
+    carrier: Carrier,
+    /// Where the client was when something came last.
+    remote: SocketAddr,
+    receive: ReceiveHalf,
     inbox: Inbox,
 }
 
-impl WebTransportSource {
+impl QuicSource {
     /// Where the client is now: it may move.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
-        remote_addr(&self.connection)
+        self.carrier.remote_addr()
     }
 
     /// The round trip as QUIC estimates it.
     #[must_use]
     pub fn rtt(&self) -> Duration {
-        self.connection.rtt()
+        self.carrier.quic().rtt()
     }
 }
 
-impl FrameSource for WebTransportSource {
+impl QuicSource {
+    /// QUIC follows a client that moves, and validates its new path, without a word: this is where it is seen.
+    fn look_where_it_is(&mut self) {
+        let remote = self.carrier.remote_addr();
+        if remote == self.remote {
+            return;
+        }
+        let (from, transport) = (std::mem::replace(&mut self.remote, remote), self.carrier.kind());
+        // The same address with another port is a NAT that forgot; another address is another network.
+        let what = if from.ip() == remote.ip() { "port" } else { "address" };
+        metrics::counter!("whimbrel_migrations_total", "transport" => transport.name(), "changed" => what).increment(1);
+        tracing::info!(%from, to = %remote, %transport, "a client moved");
+    }
+}
+
+impl FrameSource for QuicSource {
     async fn next(&mut self) -> Result<Option<ClientFrame>, LinkError> {
         loop {
             if let Some(frame) = self.inbox.take()? {
@@ -94,48 +105,27 @@ impl FrameSource for WebTransportSource {
             // first, so that what came before a close is read.
             let chunk = tokio::select! {
                 biased;
-                chunk = self.receive.quic_stream_mut().read_chunk(READ, true) => chunk,
-                end = refuse_the_rest(&self.connection) => return match end {
-                    Ok(never) => match never {},
-                    Err(ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed) => Ok(None),
-                    Err(error) => Err(LinkError::Gone(error.to_string())),
-                },
+                chunk = self.receive.quic().read_chunk(READ, true) => chunk,
+                end = self.carrier.refuse_the_rest() => return ended(end),
             };
             match chunk {
-                Ok(Some(chunk)) => self.inbox.bytes.extend_from_slice(&chunk.bytes),
+                Ok(Some(chunk)) => {
+                    self.inbox.bytes.extend_from_slice(&chunk.bytes);
+                    self.look_where_it_is();
+                }
                 Ok(None) if self.inbox.bytes.is_empty() => return Ok(None),
                 Ok(None) => return Err(LinkError::Gone("the stream ended in the middle of a frame".into())),
-                Err(ReadError::ConnectionLost(error)) => return lost(&error),
+                Err(ReadError::ConnectionLost(error)) => return ended(End::of(&error)),
                 Err(error) => return Err(LinkError::Gone(error.to_string())),
             }
         }
     }
 }
 
-/// Takes whatever else the client opens or sends, and drops it, until the connection ends. wtransport's queues hold few, and what is
-/// not taken keeps its memory.
-async fn refuse_the_rest(connection: &Connection) -> Result<Infallible, ConnectionError> {
-    loop {
-        tokio::select! {
-            stream = connection.accept_uni() => stream?.stop(NOT_WANTED),
-            stream = connection.accept_bi() => {
-                let (mut send, receive) = stream?;
-                receive.stop(NOT_WANTED);
-                // Fails only for a stream that is closed already.
-                let _ = send.reset(NOT_WANTED);
-            }
-            datagram = connection.receive_datagram() => drop(datagram?),
-        }
-    }
-}
-
-/// Whether the end of a connection was meant.
-fn lost(error: &quinn::ConnectionError) -> Result<Option<ClientFrame>, LinkError> {
-    match error {
-        // A browser's close is a capsule, upon which wtransport closes the connection on our side.
-        quinn::ConnectionError::LocallyClosed => Ok(None),
-        quinn::ConnectionError::ApplicationClosed(close) if matches!(close.error_code.into_inner(), 0 | H3_NO_ERROR) => Ok(None),
-        error => Err(LinkError::Gone(error.to_string())),
+fn ended(end: End) -> Result<Option<ClientFrame>, LinkError> {
+    match end {
+        End::Closed => Ok(None),
+        End::Lost(why) => Err(LinkError::Gone(why)),
     }
 }
 
@@ -166,19 +156,19 @@ impl Inbox {
 
 /// The frames that the client gets.
 #[derive(Debug)]
-pub struct WebTransportSink {
-    connection: Connection,
-    send: SendStream,
+pub struct QuicSink {
+    carrier: Carrier,
+    send: SendHalf,
     out: Vec<u8>,
     /// What is before this has been handed to QUIC.
     sent: usize,
 }
 
-impl WebTransportSink {
+impl QuicSink {
     async fn write_out(&mut self) -> Result<(), WriteError> {
         while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
             // Cancel-safe: it either took bytes and says how many, or took none.
-            self.sent += self.send.quic_stream_mut().write(rest).await?;
+            self.sent += self.send.quic().write(rest).await?;
         }
         self.sent = 0;
         if self.out.capacity() > KEEP {
@@ -190,7 +180,7 @@ impl WebTransportSink {
     }
 }
 
-impl FrameSink for WebTransportSink {
+impl FrameSink for QuicSink {
     fn queued(&self) -> usize {
         self.out.len() - self.sent
     }
@@ -210,15 +200,15 @@ impl FrameSink for WebTransportSink {
 
     async fn close(mut self) {
         let orderly = async {
-            if self.write_out().await.is_ok() && self.send.quic_stream_mut().finish().is_ok() {
+            if self.write_out().await.is_ok() && self.send.quic().finish().is_ok() {
                 // The client closes when it has read to the end. If the server closed first, what is under way would be lost, and a
                 // browser would not learn why.
-                self.connection.closed().await;
+                self.carrier.quic().closed().await;
             }
         };
         // Whoever does not close by then has had time to read; there is nothing else to do about it.
         let _ = timeout(CLOSE, orderly).await;
-        self.connection.close(VarInt::from_u32(0), b"");
+        self.carrier.close();
     }
 }
 

@@ -1,0 +1,277 @@
+//! What clients of QUIC resume with: one-time tickets, kept over restarts, so that a phone that comes back sends its first words in its
+//! first packet.
+//!
+//! A ticket is good once, because [`take`](StoresServerSessions::take) removes it: that is what keeps early data from being played twice.
+//! Handshakes run on async threads, so they see memory only; a thread of its own writes to the file behind them. What a crash keeps from
+//! the file costs a client a round trip (a new ticket), or lets a ticket be used a second time (a taken one); for the latter sessions have
+//! rules of their own. The file holds secrets, and lies with the keys.
+
+use rusqlite::Connection;
+use rustls::server::StoresServerSessions;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+/// Tickets that are remembered: two for each connection, some 300 bytes each. The oldest go first.
+pub const TICKETS_MAX: usize = 65_536;
+/// The longest state of a ticket, in bytes. Ours are a fraction of it.
+pub const TICKET_BYTES_MAX: usize = 4096;
+/// How long one is good for; rustls tells clients the same.
+const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Changes that wait to be written; what does not fit is not written.
+const CHANGES_MAX: usize = 8192;
+
+/// The tickets that were given out and not used.
+pub struct Tickets {
+    known: Mutex<Known>,
+    most: usize,
+    /// `None` where they are good for this run only. Dropped before the thread is waited for.
+    changes: Option<SyncSender<Change>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Known {
+    sessions: HashMap<Vec<u8>, Arc<Ticket>>,
+    /// In the order in which they came; also those that were taken meanwhile.
+    order: VecDeque<(Vec<u8>, u64)>,
+}
+
+struct Ticket {
+    state: Vec<u8>,
+    /// When it was given out, in seconds since 1970.
+    time: u64,
+}
+
+enum Change {
+    Put(Vec<u8>, Arc<Ticket>),
+    Gone(Vec<u8>),
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tickets").field("most", &self.most).finish_non_exhaustive()
+    }
+}
+
+fn seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
+impl Tickets {
+    /// Opens the file, or makes it. Where that cannot be, they are good for this run only, and the log says so. Blocks for a moment.
+    pub fn open(path: &Path) -> Self {
+        Self::with(path, TICKETS_MAX, seconds())
+    }
+
+    fn with(path: &Path, most: usize, now: u64) -> Self {
+        let opened = load(path, most, now).or_else(|_| {
+            // Nothing in it is worth more than a round trip: a damaged one is made anew.
+            let _ = std::fs::remove_file(path);
+            load(path, most, now)
+        });
+        let started = opened.map_err(|why| why.to_string()).and_then(|(connection, known)| {
+            let (sender, changes) = sync_channel(CHANGES_MAX);
+            let thread = std::thread::Builder::new().name("tickets".into());
+            let writer = thread.spawn(move || write(connection, &changes)).map_err(|why| why.to_string())?;
+            Ok((known, sender, writer))
+        });
+        match started {
+            Ok((known, sender, writer)) => Self { known: Mutex::new(known), most, changes: Some(sender), writer: Some(writer) },
+            Err(why) => {
+                tracing::warn!(path = %path.display(), why, "after a restart every QUIC client does the whole handshake");
+                Self { known: Mutex::default(), most, changes: None, writer: None }
+            }
+        }
+    }
+
+    fn change(&self, change: Change) {
+        // What does not fit, or has nowhere to go, is as good as lost in a crash.
+        if let Some(changes) = &self.changes {
+            let _ = changes.try_send(change);
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Tickets {
+    fn drop(&mut self) {
+        self.changes = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::warn!("the thread that writes tickets had panicked");
+        }
+    }
+}
+
+impl StoresServerSessions for Tickets {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        if value.len() > TICKET_BYTES_MAX {
+            return false;
+        }
+        let ticket = Arc::new(Ticket { state: value, time: seconds() });
+        let mut gone = Vec::new();
+        let mut known = self.known();
+        known.order.push_back((key.clone(), ticket.time));
+        known.sessions.insert(key.clone(), ticket.clone());
+        // The order also has those that were taken: it is cut at the same length, so neither grows beyond it.
+        while known.order.len() > self.most {
+            let Some((oldest, _)) = known.order.pop_front() else { break };
+            if known.sessions.remove(&oldest).is_some() {
+                gone.push(oldest);
+            }
+        }
+        drop(known);
+        self.change(Change::Put(key, ticket));
+        gone.into_iter().for_each(|key| self.change(Change::Gone(key)));
+        true
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let ticket = self.known().sessions.get(key).cloned()?;
+        ticket.is_good(seconds()).then(|| ticket.state.clone())
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let ticket = self.known().sessions.remove(key)?;
+        self.change(Change::Gone(key.to_vec()));
+        ticket.is_good(seconds()).then(|| ticket.state.clone())
+    }
+
+    fn can_cache(&self) -> bool {
+        true
+    }
+}
+
+impl Ticket {
+    fn is_good(&self, now: u64) -> bool {
+        now.saturating_sub(self.time) < LIFETIME.as_secs()
+    }
+}
+
+/// Opens the file, and reads the tickets that are still good, the newest `most` of them.
+fn load(path: &Path, most: usize, now: u64) -> rusqlite::Result<(Connection, Known)> {
+    if let Err(why) = super::files::create_private(path) {
+        tracing::debug!(path = %path.display(), %why, "the file for tickets cannot be made");
+    }
+    let connection = Connection::open(path)?;
+    // Nothing here is worth waiting for the disk.
+    connection.execute_batch(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA journal_size_limit=1048576;
+         CREATE TABLE IF NOT EXISTS ticket (id BLOB PRIMARY KEY, state BLOB NOT NULL, time INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
+    )?;
+    let oldest = now.saturating_sub(LIFETIME.as_secs());
+    connection.execute("DELETE FROM ticket WHERE time <= ?1", [oldest as i64])?;
+    let mut known = Known::default();
+    {
+        let mut read = connection.prepare("SELECT id, state, time FROM ticket ORDER BY time DESC LIMIT ?1")?;
+        let mut rows = read.query([i64::try_from(most).unwrap_or(i64::MAX)])?;
+        while let Some(row) = rows.next()? {
+            let (key, time) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(2)? as u64);
+            known.order.push_front((key.clone(), time));
+            known.sessions.insert(key, Arc::new(Ticket { state: row.get(1)?, time }));
+        }
+    }
+    if let Some((_, time)) = known.order.front().filter(|_| known.order.len() == most) {
+        connection.execute("DELETE FROM ticket WHERE time < ?1", [*time as i64])?;
+    }
+    Ok((connection, known))
+}
+
+/// Writes what changes, all that waits in one transaction, until nobody can change anything any more.
+fn write(mut connection: Connection, changes: &Receiver<Change>) {
+    while let Ok(first) = changes.recv() {
+        let transaction = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            for change in std::iter::once(first).chain(changes.try_iter().take(CHANGES_MAX)) {
+                match change {
+                    Change::Put(key, ticket) => transaction
+                        .prepare_cached("INSERT OR REPLACE INTO ticket (id, state, time) VALUES (?1, ?2, ?3)")?
+                        .execute((key, &ticket.state, ticket.time as i64))?,
+                    Change::Gone(key) => transaction.prepare_cached("DELETE FROM ticket WHERE id = ?1")?.execute([key])?,
+                };
+            }
+            transaction.commit()
+        };
+        if let Err(why) = transaction(&mut connection) {
+            tracing::debug!(%why, "tickets could not be written");
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> Vec<u8> {
+        number.to_be_bytes().repeat(8)
+    }
+
+    #[test]
+    fn a_ticket_is_good_once_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tickets.db");
+        let tickets = Tickets::open(&path);
+        for number in 0..3 {
+            assert!(tickets.put(key(number), vec![u8::try_from(number).unwrap(); 300]));
+        }
+        assert_eq!(tickets.get(&key(1)).unwrap(), [1; 300]);
+        assert_eq!(tickets.take(&key(1)).unwrap(), [1; 300]);
+        assert_eq!((tickets.take(&key(1)), tickets.get(&key(1))), (None, None));
+        assert!(!tickets.put(key(9), vec![0; TICKET_BYTES_MAX + 1]) && tickets.get(&key(9)).is_none());
+        drop(tickets);
+        let tickets = Tickets::open(&path);
+        assert_eq!(tickets.take(&key(1)), None, "used in the run before");
+        assert_eq!(tickets.take(&key(2)).unwrap(), [2; 300]);
+        drop(tickets);
+        assert_eq!(Tickets::open(&path).take(&key(2)), None);
+        assert_eq!(Tickets::open(&path).take(&key(0)).unwrap(), [0; 300]);
+    }
+
+    #[test]
+    fn they_are_bounded_and_grow_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tickets.db");
+        let tickets = Tickets::with(&path, 100, seconds());
+        for number in 0..1000 {
+            tickets.put(key(number), vec![1]);
+            if number % 2 == 0 {
+                tickets.take(&key(number));
+            }
+        }
+        assert!(tickets.get(&key(801)).is_none() && tickets.get(&key(901)).is_some() && tickets.get(&key(999)).is_some());
+        assert_eq!(tickets.known().sessions.len(), 50);
+        assert_eq!(tickets.known().order.len(), 100);
+        drop(tickets);
+        let rows = |path: &Path| -> u32 {
+            Connection::open(path).unwrap().query_row("SELECT count(*) FROM ticket", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(rows(&path), 50, "the file is bounded by the same");
+        assert_eq!(Tickets::with(&path, 10, seconds()).known().sessions.len(), 10);
+        drop(Tickets::with(&path, 100, seconds() + LIFETIME.as_secs() + 1));
+        assert_eq!(rows(&path), 0);
+    }
+
+    #[test]
+    fn a_damaged_file_is_made_anew_and_where_there_is_none_this_run_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tickets.db");
+        std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
+        let tickets = Tickets::open(&path);
+        tickets.put(key(1), vec![1]);
+        drop(tickets);
+        assert!(Tickets::open(&path).take(&key(1)).is_some());
+        let nowhere = Tickets::open(&folder.path().join("not there").join("tickets.db"));
+        nowhere.put(key(1), vec![1]);
+        assert_eq!(nowhere.take(&key(1)), Some(vec![1]));
+    }
+}

@@ -1,0 +1,135 @@
+//! The endpoint against quinn's own client: QUIC without HTTP around it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::transport::{FrameSink, FrameSource};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint};
+use tempfile::TempDir;
+use whimbrel_protocol::TransportKind;
+use whimbrel_protocol::codec;
+use whimbrel_protocol::frame::{ClientFrame, Ping, ServerFrame};
+use wtransport::tls::Sha256Digest;
+use wtransport::tls::client::ServerHashVerification;
+
+struct Server {
+    _dir: TempDir,
+    keys: Keys,
+    listener: QuicListener,
+}
+
+fn server(options: QuicOptions) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = Keys::open_at(dir.path(), &[], time::OffsetDateTime::now_utc()).unwrap();
+    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), &keys, options).unwrap();
+    Server { _dir: dir, keys, listener }
+}
+
+impl Server {
+    async fn connect(&self, alpn: &[u8]) -> Result<(Connection, Endpoint), ConnectionError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let hashes = self.keys.hashes().into_iter().map(Sha256Digest::new);
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ServerHashVerification::new(hashes)))
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![alpn.to_vec()];
+        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connecting = endpoint.connect_with(config, self.listener.local_addr(), "localhost").unwrap();
+        Ok((connecting.await?, endpoint))
+    }
+}
+
+fn encoded(id: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::write_frame(&ClientFrame::Ping(Ping { id }), &mut bytes).unwrap();
+    bytes
+}
+
+fn closed_with(error: &ConnectionError) -> u64 {
+    match error {
+        ConnectionError::ApplicationClosed(ApplicationClose { error_code, .. }) => error_code.into_inner(),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn frames_go_both_ways_and_both_can_close() {
+    let server = server(QuicOptions::default());
+    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(&[encoded(1), encoded(70_000)].concat()).await.unwrap();
+    let session = server.listener.accept().await.unwrap();
+    assert_eq!((session.kind(), session.remote_addr().ip().is_loopback()), (TransportKind::Quic, true));
+    let (mut source, mut sink) = session.split();
+    for id in [1, 70_000] {
+        assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id })));
+    }
+    sink.push(&ServerFrame::Pong(Ping { id: 5 })).unwrap();
+    sink.flush().await.unwrap();
+    let mut bytes = [0; 3];
+    receive.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(codec::find_frame(&bytes).unwrap(), Some((1, 3)));
+    connection.close(quinn::VarInt::from_u32(0), b"");
+    assert_eq!(source.next().await.unwrap(), None, "an orderly end");
+
+    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(&encoded(1)).await.unwrap();
+    let (_source, mut sink) = server.listener.accept().await.unwrap().split();
+    sink.push(&ServerFrame::Pong(Ping { id: 6 })).unwrap();
+    let closing = tokio::spawn(sink.close());
+    assert_eq!(receive.read_to_end(100).await.unwrap().len(), 3, "what was queued comes before the end");
+    closing.await.unwrap();
+    assert_eq!(closed_with(&connection.closed().await), 0);
+}
+
+#[tokio::test]
+async fn what_nobody_asked_for_is_refused_and_disturbs_nobody() {
+    let server = server(QuicOptions::default());
+    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    send.write_all(&encoded(0)).await.unwrap();
+    let (mut source, _sink) = server.listener.accept().await.unwrap().split();
+    assert!(source.next().await.unwrap().is_some());
+    let reading = tokio::spawn(async move { source.next().await.unwrap() });
+    for _ in 0..100 {
+        let mut uni = connection.open_uni().await.unwrap();
+        // It may be stopped before it is written.
+        let _ = uni.write_all(b"?").await;
+        assert_eq!(uni.stopped().await.unwrap(), Some(quinn::VarInt::from_u32(1)));
+        let (mut out, mut back) = connection.open_bi().await.unwrap();
+        let _ = out.write_all(b"?").await;
+        assert!(back.read(&mut [0; 1]).await.is_err());
+        connection.send_datagram(vec![0; 1000].into()).unwrap();
+    }
+    send.write_all(&encoded(9)).await.unwrap();
+    assert_eq!(reading.await.unwrap(), Some(ClientFrame::Ping(Ping { id: 9 })));
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_told_why_it_ends() {
+    let server = server(QuicOptions { stream_timeout: Duration::from_millis(200), ..QuicOptions::default() });
+    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
+    assert_eq!(closed_with(&connection.closed().await), u64::from(ErrorCode::HelloTimeout.to_number()));
+    assert!(server.connect(b"whimbrel/99").await.is_err(), "another protocol");
+}
+
+#[tokio::test]
+async fn a_client_that_moves_keeps_its_session() {
+    let server = server(QuicOptions::default());
+    let (connection, endpoint) = server.connect(b"whimbrel/1").await.unwrap();
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    send.write_all(&encoded(0)).await.unwrap();
+    let (mut source, _sink) = server.listener.accept().await.unwrap().split();
+    source.next().await.unwrap();
+    let before = source.remote_addr();
+    endpoint.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    send.write_all(&encoded(1)).await.unwrap();
+    assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id: 1 })));
+    assert_ne!(source.remote_addr(), before);
+    assert_eq!(source.remote_addr(), endpoint.local_addr().unwrap());
+}
