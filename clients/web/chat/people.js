@@ -1,7 +1,7 @@
 // The list of people: conversations first, newest first, then who else is online. A person stands in it once.
 
 import { avatar } from "./avatar.js";
-import { makeConnection } from "./connection.js";
+import { makeConnection, makeRetry } from "./connection.js";
 import { arrange, el, say, set } from "./dom.js";
 import { icon, stateMark } from "./icons.js";
 import { shortCount, shortDate, texts } from "./language.js";
@@ -36,7 +36,8 @@ export class People {
         this.me,
         el("div", { class: "who" }, el("h2", { dir: "auto" }, state.user), makeConnection(state)),
         el("button", { class: "button", type: "button", "aria-label": texts.peopleNew, title: `${texts.peopleNew} (${jumpKeys})`, onclick: actions.jump }, icon("add"))),
-      el("div", { class: "scroll" }, this.list, this.more, this.empty));
+      el("div", { class: "scroll" }, this.list, this.more, this.empty),
+      makeRetry(state));
     state.addEventListener("people", () => this.show());
     state.addEventListener("open", () => this.show());
     this.nextDay();

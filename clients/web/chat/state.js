@@ -37,6 +37,8 @@ export class State extends EventTarget {
     this.everyone = false;
     /** How many messages wait to be sent. */
     this.waiting = 0;
+    /** Whether the server could not be reached when it was last tried, until it is. */
+    this.away = client.connection.state === "offline";
     /** @type {Set<string>} events to be told at the end of this turn */
     this.due = new Set();
     this.listen();
@@ -82,6 +84,8 @@ export class State extends EventTarget {
     client.addEventListener("connection", () => {
       this.tell("connection");
       this.tell("people");
+      const { state } = client.connection;
+      if (state !== "connecting") this.away = state === "offline";
       if (client.connection.state === "connected") this.watch().catch(() => {});
       else {
         this.online.clear();

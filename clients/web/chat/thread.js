@@ -2,7 +2,7 @@
 
 import { avatar } from "./avatar.js";
 import { makeComposer } from "./composer.js";
-import { connectionWord } from "./connection.js";
+import { connectionWord, makeRetry } from "./connection.js";
 import { el, say, set } from "./dom.js";
 import { icon } from "./icons.js";
 import { texts } from "./language.js";
@@ -52,6 +52,7 @@ export class Thread {
     /** @type {number} what was told to be read last */
     this.reported = 0;
     this.leaving = new AbortController();
+    const { signal } = this.leaving;
 
     const name = nameOf(state, other);
     this.status = el("span", { class: "status" });
@@ -86,9 +87,10 @@ export class Thread {
       estimate: (/** @type {Message[]} */ items, index) => estimateRow(items, index, this.log.clientWidth),
     });
     this.element = el("section", { class: "thread", "aria-label": texts.conversation },
-      head, el("div", { class: "stage" }, this.log, this.pill), this.typingLine, this.composer.element, this.announcer);
+      head, el("div", { class: "stage" }, this.log, this.pill), el("div", { class: "beneath" }, this.typingLine, makeRetry(state, signal)),
+      this.composer.element, this.announcer);
 
-    const options = { signal: this.leaving.signal };
+    const options = { signal };
     this.log.addEventListener("scroll", () => this.moved(), { passive: true, ...options });
     state.addEventListener("people", () => this.showStatus(), options);
     state.addEventListener("connection", () => {

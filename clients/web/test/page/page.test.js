@@ -114,7 +114,7 @@ test("what waits is said, and goes when connected", async () => {
     await page.keyboard.press("Enter");
   }
   await page.getByText("Offline: 3 messages wait").first().waitFor();
-  await page.getByRole("button", { name: "Connect now" }).click();
+  await page.getByRole("button", { name: "Try now" }).click();
   await page.locator('[data-transport=webtransport]').waitFor();
   await page.locator('[data-message="1/5"][data-state=sent]').waitFor();
   assert.equal(await page.getByText("Connected").first().isVisible(), true);

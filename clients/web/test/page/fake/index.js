@@ -27,7 +27,7 @@ class Fake extends EventTarget {
     this.user = options.user;
     this.options = options;
     this.device = options.device ?? "web-12345678";
-    this.connection = { state: scenario.connection, transport: scenario.connection === "connected" ? scenario.transport : "none", ...(scenario.error ? { error: scenario.error } : {}) };
+    this.connection = { state: scenario.connection, transport: scenario.connection === "connected" ? scenario.transport : "none", ...(scenario.error ? { error: scenario.error } : {}), ...(scenario.connection === "offline" ? { retryAt: Date.now() + 3_000 } : {}) };
     this.online = new Set(scenario.online);
     this.log = [];
     this.threads = new Map();
@@ -198,8 +198,9 @@ class Fake extends EventTarget {
     this.tell("presence", { user, state });
   }
 
-  connect(state, transport = state === "connected" ? scenario.transport : "none", error = undefined) {
-    this.connection = { state, transport, error };
+  /** An offline one is tried again after `wait` milliseconds; that the test has to do. */
+  connect(state, wait = 3_000) {
+    this.connection = { state, transport: state === "connected" ? scenario.transport : "none", ...(state === "offline" ? { retryAt: Date.now() + wait } : {}) };
     this.tell("connection", this.connection);
     if (state === "connected") for (const other of this.threads.keys()) if (this.thread(other).waiting.length > 0) this.settle(other);
   }
