@@ -1,4 +1,5 @@
-// The list of people: conversations first, newest first, then who else is online. A person stands in it once.
+// The list of people: conversations first, newest first, then whom one is about to write to, then who else is online. A person stands in
+// it once.
 
 import { avatar } from "./avatar.js";
 import { makeConnection, makeRetry } from "./connection.js";
@@ -55,12 +56,12 @@ export class People {
   show() {
     const { state } = this;
     const conversations = [...state.conversations.values()].sort((a, b) => (b.last?.time ?? 0) - (a.last?.time ?? 0));
-    const others = [...state.online].filter((user) => user !== state.user && !state.conversations.has(user) && state.presence(user) !== "offline").sort();
-    const open = state.open;
-    if (open !== null && !state.conversations.has(open) && !others.includes(open)) others.unshift(open);
+    const others = [...state.online].filter((user) => user !== state.user && !state.conversations.has(user) && state.presence(user) === "online").sort();
+    const { open } = state;
+    const begun = open === null || state.conversations.has(open) || others.includes(open) ? [] : [open];
     const listed = others.slice(0, OTHERS_MAX);
     const focused = document.activeElement;
-    const items = [...conversations.map(({ other }) => other), ...listed].map((user) => this.row(user, state.conversations.get(user)));
+    const items = [...conversations.map(({ other }) => other), ...begun, ...listed].map((user) => this.row(user, state.conversations.get(user)));
     listed.forEach((user, index) => {
       const row = this.rows.get(user);
       if (row) row.heading.hidden = index > 0;

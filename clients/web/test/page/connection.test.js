@@ -1,4 +1,4 @@
-// What the page says of its connection: calmly, whole, and when it tries again.
+// What the page says of its connection, calmly, in full, and when it tries again; and of who is there, only what it knows.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -90,4 +90,52 @@ test("what waits is said in full, however narrow the place and whichever the lan
       }
     }
   }
+});
+
+/** Who stands in the list, under "Online now" or not, and with what presence. @param {Page} page */
+const listed = (page) => page.locator("[data-user]").evaluateAll((all) => {
+  let under = "";
+  return all.map((one) => {
+    const heading = one.querySelector(".section:not([hidden])");
+    if (heading) under = `${heading.textContent}: `;
+    return `${under}${one.dataset.user} ${one.dataset.presence}`;
+  });
+});
+
+test("only who is known to be online stands under \"Online now\"", async () => {
+  const page = await set.open({ ...some, slowOnline: 500, quiet: true }, "/?as=alice&to=zoe");
+  await page.locator("[data-user=zoe]").waitFor();
+  await page.locator("[data-connection=connected]").waitFor();
+  assert.deepEqual(await listed(page), ["bob unknown", "zoe unknown"], "before the server has said who is there");
+  await page.locator("[data-user=dave]").waitFor();
+  assert.deepEqual(await listed(page), ["bob online", "zoe offline", "Online now: dave online"], "the list says it, before any signal does");
+  await fake(page, "setPresence", "zoe", "online");
+  await page.locator("[data-user=zoe][data-presence=online]").waitFor();
+  assert.deepEqual(await listed(page), ["bob online", "Online now: dave online", "Online now: zoe online"]);
+  await fake(page, "setPresence", "dave", "offline");
+  await page.locator("[data-user=dave]").waitFor({ state: "detached" });
+  await page.context().close();
+});
+
+test("without a connection nobody is said to be online or offline", async () => {
+  const page = await set.open(some, "/?as=alice&to=bob");
+  await page.locator("[data-user=dave][data-presence=online]").waitFor();
+  assert.equal(await page.locator(".presence:visible").count(), 2);
+  await fake(page, "connect", "offline");
+  await page.locator("[data-connection=offline]").waitFor();
+  assert.deepEqual(await listed(page), ["bob unknown"]);
+  assert.equal(await page.locator(".presence:visible").count(), 0);
+  for (const place of [".thread .status", ".details .status", "[data-user=bob]"]) {
+    assert.doesNotMatch(await page.locator(place).innerText(), /\b(online|offline)\b/, place);
+  }
+  await fake(page, "connect", "connecting");
+  assert.deepEqual(await listed(page), ["bob unknown"]);
+  await fake(page, "connect", "connected");
+  await page.locator("[data-user=dave][data-presence=online]").waitFor();
+  await page.context().close();
+
+  const away = await set.open({ ...some, connection: "offline" }, "/?as=alice&to=zoe");
+  await away.locator("[data-user=zoe]").waitFor();
+  assert.deepEqual(await listed(away), ["bob unknown", "zoe unknown"]);
+  await away.context().close();
 });
