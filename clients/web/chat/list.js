@@ -24,6 +24,7 @@ const REST = 150;
  * @property {(items: Item[]) => number} before how many items there are before the first, as far as known
  * @property {() => HTMLElement} make an empty row
  * @property {(row: HTMLElement, items: Item[], index: number) => void} fill makes a row show an item; called often, changes little
+ * @property {() => void} rendered other rows may stand in the document now
  */
 
 /** @template {object} Item */
@@ -276,6 +277,7 @@ export class VirtualList {
     this.start = start;
     this.end = end;
     arrange(this.body, wanted);
+    rows.rendered();
   }
 
   /** @param {number} top */

@@ -151,6 +151,51 @@ test("opens at what is new, with a line before it", async () => {
   await page.context().close();
 });
 
+test("the line before what is new goes once it is answered, here or on another device", async () => {
+  for (const elsewhere of [false, true]) {
+    const page = await set.open({ conversations: { bob: { count: 40, read: 30 } } }, "/?as=alice&to=bob");
+    const divider = page.locator(".divider:visible");
+    await divider.waitFor();
+    await fake(page, "receive", "bob", "one more");
+    await page.locator('[data-message="1/41"]').waitFor();
+    assert.equal(await divider.count(), 1, "not by what comes");
+    if (elsewhere) await fake(page, "writeElsewhere", "bob", "an answer");
+    else {
+      await page.getByRole("textbox", { name: "Message" }).fill("an answer");
+      await page.keyboard.press("Enter");
+    }
+    await page.locator('[data-message="1/42"]').waitFor();
+    assert.equal(await divider.count(), 0);
+    await page.context().close();
+  }
+});
+
+test("the line before what is new goes once it was read and the page was left", async () => {
+  const page = await set.open({ ...some, conversations: { ...some.conversations, bob: { count: 41, read: 39 } } }, "/?as=alice&to=bob");
+  const divider = page.locator(".divider:visible");
+  await divider.waitFor();
+  await until(() => asked(page, "markRead"), (marks) => marks.some(([, , seq]) => seq === 41), "it is read");
+  const look = (/** @type {boolean} */ seen) => page.evaluate((value) => {
+    Object.defineProperty(document, "visibilityState", { configurable: true, value: value ? "visible" : "hidden" });
+    document.hasFocus = () => value;
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, seen);
+  await look(false);
+  assert.equal(await divider.count(), 0);
+  // What nobody sees gets a line of its own, and that stays until it was read.
+  await fake(page, "receive", "bob", "while nobody looks");
+  await page.locator('[data-message="1/42"]').waitFor();
+  assert.equal(await page.locator('.row:has(.divider:visible) [data-message="1/42"]').count(), 1);
+  await look(true);
+  await until(() => asked(page, "markRead"), (marks) => marks.some(([, , seq]) => seq === 42), "it is read too");
+  assert.equal(await divider.count(), 1);
+  await page.locator("[data-user=carol]").click();
+  await page.locator("[data-user=bob]").click();
+  await page.locator('[data-message="1/42"]').waitFor();
+  assert.equal(await divider.count(), 0);
+  await page.context().close();
+});
+
 test("days have a line between them", async () => {
   const end = Date.now();
   const day = 24 * 60 * 60 * 1000;
