@@ -27,7 +27,7 @@ export function startApp(state, place, first) {
   const settings = makeSettings(state, leave);
   const people = new People(state, { open: (user) => go(user), jump: () => jump.open(), settings: () => settings.showModal() });
   const nothing = el("div", { class: "nothing" }, bird(), el("h2", {}, texts.chooseTitle),
-    el("p", {}, texts.chooseHint), el("kbd", { class: "only-keyboard" }, jumpKeys));
+    el("p", {}, texts.chooseHint, el("span", { class: "only-keyboard" }, texts.chooseHintKeys)), el("kbd", { class: "only-keyboard" }, jumpKeys));
   const pane = el("div", { class: "pane" }, nothing);
   const app = el("main", { class: "app" }, el("h1", { class: "unseen" }, texts.appName), people.element, pane, makeDetails(state));
   place.replaceChildren(makeNotices(state, leave), app, jump.element, settings);

@@ -293,6 +293,25 @@ test("speaks Chinese", async () => {
   await chosen.context().close();
 });
 
+test("keys are told only where there may be a keyboard", async () => {
+  const keys = "kbd:visible";
+  for (const [options, keyboard] of /** @type {const} */ ([
+    [{ viewport: { width: 1280, height: 800 } }, true],
+    [{ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true }, false],
+    [{ viewport: { width: 360, height: 740 } }, false],
+    [{ viewport: { width: 1280, height: 800 }, hasTouch: true, isMobile: true }, false],
+  ])) {
+    const page = await set.open(some, "/?as=alice", options);
+    await page.locator("[data-user=bob]").waitFor();
+    assert.equal((await page.locator(keys).count()) > 0, keyboard, "beside the dialog");
+    assert.equal((await page.getByText("press the keys").count()) > 0 && (await page.getByText("press the keys").isVisible()), keyboard, "the hint");
+    await page.locator(".me").click();
+    assert.equal((await page.locator(`dialog ${keys}`).count()) > 0, keyboard, JSON.stringify(options));
+    assert.equal(await page.locator("dialog").getByText("Keys", { exact: true }).isVisible(), keyboard);
+    await page.context().close();
+  }
+});
+
 test("links open elsewhere, and take nothing with them", async () => {
   const page = await set.open({ conversations: { bob: { texts: ["see https://example.org/a"] } } }, "/?as=alice&to=bob");
   const link = page.getByRole("link", { name: "https://example.org/a" });
