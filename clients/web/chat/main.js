@@ -4,7 +4,7 @@ import { openClient } from "../src/index.js";
 import { rememberAccount } from "./accounts.js";
 import { startApp } from "./app.js";
 import { el } from "./dom.js";
-import { language, texts } from "./language.js";
+import { clockTime, language, texts } from "./language.js";
 import { askName } from "./login.js";
 import { Messages } from "./messages.js";
 import { State } from "./state.js";
@@ -19,9 +19,12 @@ async function start() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   document.title = texts.appName;
   const user = asked.get("as")?.trim() || (await askName(place));
-  const client = await openClient({ user, transport: transportOf(asked.get("transport")) });
+  const opening = openClient({ user, transport: transportOf(asked.get("transport")) });
+  // While the browser opens the database: the first use of Intl takes as long as that.
+  clockTime(Date.now());
+  const client = await opening;
   const to = asked.get("to")?.trim();
-  const first = to ? new Messages(client, to) : null;
+  const first = to ? { messages: new Messages(client, to), conversation: client.conversation({ user: to }) } : null;
   rememberAccount(user);
   const state = new State(client);
   startApp(state, place, first);
