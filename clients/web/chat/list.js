@@ -140,7 +140,8 @@ export class VirtualList {
     requestAnimationFrame(() => requestAnimationFrame(() => {
       this.unpainted = false;
       this.around = AROUND;
-      this.moving = setTimeout(() => this.rest());
+      // Whoever scrolls meanwhile gets them by that.
+      this.moving ??= setTimeout(() => this.rest());
     }));
   }
 

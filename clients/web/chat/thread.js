@@ -163,8 +163,9 @@ export class Thread {
     return items.filter(({ from }) => from !== this.state.user);
   }
 
+  /** What was read, also where the store has not said so yet. */
   get readMark() {
-    return this.state.conversations.get(this.other)?.read ?? 0;
+    return Math.max(this.state.conversations.get(this.other)?.read ?? 0, this.reported);
   }
 
   get allRead() {
@@ -250,7 +251,7 @@ export class Thread {
     if (!this.ready || !attentive() || this.readTimer !== undefined) return;
     const [from, to] = this.list.visible();
     const seen = this.list.items.slice(from, to).reduce((most, { seq, from: author }) => (author === this.state.user ? most : Math.max(most, seq ?? 0)), 0);
-    if (seen <= Math.max(this.readMark, this.reported)) return;
+    if (seen <= this.readMark) return;
     this.reported = seen;
     this.state.client.markRead({ user: this.other }, seen).catch(() => {
       this.reported = 0;
