@@ -15,8 +15,10 @@ import { Thread } from "./thread.js";
 const SWIPE = 80;
 const SWIPE_SLOPE = 2.5;
 
+/** @typedef {{ messages: Messages, conversation: Promise<import("../src/index.js").Conversation | null> }} First */
+
 /** @param {import("./state.js").State} state @param {HTMLElement} place
- * @param {Messages | null} first the conversation to begin with; its messages are on their way */
+ * @param {First | null} first the conversation to begin with, being read */
 export function startApp(state, place, first) {
   /** @type {Thread | null} */
   let thread = null;
@@ -27,7 +29,7 @@ export function startApp(state, place, first) {
   const settings = makeSettings(state, leave);
   const people = new People(state, { open: (user) => go(user), jump: () => jump.open(), settings: () => settings.showModal() });
   const nothing = el("div", { class: "nothing" }, bird(), el("h2", {}, texts.chooseTitle),
-    el("p", {}, texts.chooseHint), el("kbd", { class: "only-keyboard" }, jumpKeys));
+    el("p", {}, texts.chooseHint, el("span", { class: "only-keyboard" }, texts.chooseHintKeys)), el("kbd", { class: "only-keyboard" }, jumpKeys));
   const pane = el("div", { class: "pane" }, nothing);
   const app = el("main", { class: "app" }, el("h1", { class: "unseen" }, texts.appName), people.element, pane, makeDetails(state));
   place.replaceChildren(makeNotices(state, leave), app, jump.element, settings);
@@ -41,8 +43,8 @@ export function startApp(state, place, first) {
     return url;
   }
 
-  /** @param {string | null} user @param {Messages | null} [messages] */
-  function show(user, messages) {
+  /** @param {string | null} user @param {First | null} [begun] */
+  function show(user, begun) {
     if (user === state.open && (thread !== null) === (user !== null)) return;
     thread?.close();
     thread = null;
@@ -50,14 +52,19 @@ export function startApp(state, place, first) {
     app.classList.toggle("has-open", user !== null);
     nothing.hidden = user !== null;
     if (user === null) return;
-    const shown = new Thread(state, messages ?? new Messages(state.client, user), back);
+    const shown = new Thread(state, begun?.messages ?? new Messages(state.client, user), back);
     thread = shown;
     pane.append(shown.element);
     const known = state.conversations.get(user);
-    shown.open(known ? Promise.resolve(known) : state.client.conversation({ user })).catch((why) => shown.composer.complain(why));
+    const opened = shown.open(begun?.conversation ?? (known ? Promise.resolve(known) : state.client.conversation({ user })))
+      .catch((why) => shown.composer.complain(why));
     // On a phone the keyboard would cover half of what one came to read.
-    if (fine.matches) shown.composer.focus();
-    else shown.heading.focus({ preventScroll: true });
+    const focus = () => (fine.matches ? shown.composer.focus() : shown.heading.focus({ preventScroll: true }));
+    if (!begun) return focus();
+    // The focus makes the browser lay out what is there: at the start it comes with the frame that shows the messages.
+    void opened.then(() => requestAnimationFrame(() => {
+      if (thread === shown && document.activeElement === document.body) focus();
+    }));
   }
 
   /** @param {string} user */
@@ -126,7 +133,7 @@ export function startApp(state, place, first) {
   };
   visualViewport?.addEventListener("resize", fit);
 
-  const to = first?.other ?? null;
+  const to = first?.messages.other ?? null;
   history.replaceState(history.state, "", address(to));
   show(to, first);
   people.show();

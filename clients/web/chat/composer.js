@@ -126,7 +126,9 @@ export function makeComposer(state, other, sent) {
     set(text) {
       const left = takeLeft(state.client.user, other);
       if (left !== null) state.saveDraft(other, left).catch(complain);
-      if (box.value === "") put(left ?? text);
+      const found = left ?? text;
+      // Nothing to fit: that would make the browser lay out the page before there are messages in it.
+      if (box.value === "" && found !== "") put(found);
     },
     focus: () => box.focus(),
     fit,

@@ -1,4 +1,4 @@
-// What the connection is, in one word; the transport in its tooltip.
+// What the connection is, in one word; the transport in its tooltip; and, without one, when it is tried again.
 
 import { el, say, set } from "./dom.js";
 import { texts } from "./language.js";
@@ -13,7 +13,8 @@ const transports = { webtransport: "WebTransport", websocket: "WebSocket", none:
 export function connectionWord(state) {
   const now = state.client.connection.state;
   if (now === "connected") return texts.connected;
-  if (now === "connecting") return texts.connecting;
+  // An attempt every few seconds is no news: it stays "offline" until one works, and nobody hears of each.
+  if (now === "connecting" && !state.away) return texts.connecting;
   if (now === "ended") return texts.ended;
   return state.waiting > 0 ? texts.disconnectedWaiting(state.waiting) : texts.disconnected;
 }
@@ -43,8 +44,7 @@ export function makeConnection(state) {
   const word = el("span", { class: "word" });
   const transport = el("span", { class: "unseen" });
   const status = el("span", { role: "status" }, word, " ", transport);
-  const again = el("button", { class: "link", type: "button", onclick: () => client.reconnect() }, texts.connectNow);
-  const element = el("div", { class: "connection" }, el("span", { class: "dot", "aria-hidden": "true" }), status, again);
+  const element = el("div", { class: "connection" }, el("span", { class: "dot", "aria-hidden": "true" }), status);
 
   function show() {
     const { connection } = client;
@@ -54,10 +54,35 @@ export function makeConnection(state) {
     const words = transportWords(client);
     say(transport, words);
     set(element, "title", connection.error ? `${words}. ${connection.error.message}` : words);
-    again.hidden = connection.state !== "offline";
   }
 
   state.addEventListener("connection", show);
+  show();
+  return element;
+}
+
+/** When the next attempt comes, counted down, and a way not to wait for it. Nothing here is announced: a number a second is not for ears.
+ * @param {State} state @param {AbortSignal} [signal] ends it */
+export function makeRetry(state, signal) {
+  const { client } = state;
+  const when = el("span", { class: "when" });
+  const element = el("div", { class: "retry", "aria-live": "off" }, when,
+    el("button", { class: "link", type: "button", onclick: () => client.reconnect() }, texts.tryNow));
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+
+  function show() {
+    clearTimeout(timer);
+    element.hidden = !state.away;
+    if (!state.away) return;
+    const left = (client.connection.retryAt ?? 0) - Date.now();
+    const seconds = Math.max(0, Math.ceil(left / 1000));
+    say(when, seconds > 0 ? texts.tryingIn(seconds) : texts.tryingNow);
+    if (seconds > 0) timer = setTimeout(show, left - (seconds - 1) * 1000);
+  }
+
+  state.addEventListener("connection", show, { signal });
+  signal?.addEventListener("abort", () => clearTimeout(timer));
   show();
   return element;
 }

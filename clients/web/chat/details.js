@@ -16,7 +16,7 @@ export function makeDetails(state) {
     el("dl", { class: "facts" },
       el("dt", {}, texts.settingsConnection), connectionFact(state),
       el("dt", {}, texts.settingsDevice), el("dd", {}, state.client.device)),
-    el("h3", {}, texts.settingsKeys), keyList());
+    keyList());
 
   /** @type {string | null} */
   let shown = null;

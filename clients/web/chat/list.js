@@ -11,6 +11,8 @@ import { arrange } from "./dom.js";
 /** How far around the visible part rows are kept, in pixels, and how little of that may be left before rows are added. */
 const AROUND = 1200;
 const AROUND_MIN = 500;
+/** So little at first: what is seen is painted sooner, and the rest is laid out after that. */
+const AROUND_FIRST = 100;
 /** Nearer to the end than this counts as being there. */
 const END = 24;
 /** The list rests when it was not scrolled for so long, in milliseconds. */
@@ -24,6 +26,7 @@ const REST = 150;
  * @property {(items: Item[]) => number} before how many items there are before the first, as far as known
  * @property {() => HTMLElement} make an empty row
  * @property {(row: HTMLElement, items: Item[], index: number) => void} fill makes a row show an item; called often, changes little
+ * @property {() => void} rendered other rows may stand in the document now
  */
 
 /** @template {object} Item */
@@ -59,6 +62,12 @@ export class VirtualList {
     /** Whether the end is seen, and stays seen as items come. */
     this.following = true;
     this.width = 0;
+    /** How far around the visible part rows are kept; less until the first were painted. */
+    this.around = AROUND_FIRST;
+    /** Whether the first rows stand and were not painted yet. */
+    this.unpainted = false;
+    /** Where the list last put the scroll position. */
+    this.placed = 0;
     /** @type {{ key: string, index: number, bottom: number } | null} the first row that is seen, and how far its end is below the upper edge */
     this.anchor = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} running while somebody scrolls */
@@ -116,10 +125,24 @@ export class VirtualList {
       this.below.style.height = "0";
       return;
     }
+    if (this.around !== AROUND) this.widen();
     if (this.following || !anchor) return this.toEnd();
     let index = items.findIndex((item) => this.rows.key(item) === anchor.key);
     if (index < 0) index = Math.min(anchor.index, items.length - 1);
     this.render(index, anchor.bottom);
+  }
+
+  /** Rows around the first ones, once those were painted. */
+  widen() {
+    if (this.unpainted) return;
+    this.unpainted = true;
+    // The frame after the next begins once that was painted.
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      this.unpainted = false;
+      this.around = AROUND;
+      // Whoever scrolls meanwhile gets them by that.
+      this.moving ??= setTimeout(() => this.rest());
+    }));
   }
 
   toEnd() {
@@ -173,6 +196,9 @@ export class VirtualList {
 
   scrolled() {
     if (this.items.length === 0) return;
+    // The list itself has scrolled to its first rows: those are painted before anything else is done.
+    if (this.unpainted && Math.abs(this.scroller.scrollTop - this.placed) < 1) return;
+    this.around = AROUND;
     clearTimeout(this.moving);
     this.moving = setTimeout(() => this.rest(), REST);
     this.following = this.atEnd();
@@ -231,8 +257,8 @@ export class VirtualList {
     }
     let start = index;
     let end = index + 1;
-    for (let up = this.sizeAt(index) - bottom; start > 0 && up < AROUND; start--) up += this.sizeAt(start - 1);
-    for (let down = bottom - view; end < items.length && down < AROUND; end++) down += this.sizeAt(end);
+    for (let up = this.sizeAt(index) - bottom; start > 0 && up < this.around; start--) up += this.sizeAt(start - 1);
+    for (let down = bottom - view; end < items.length && down < this.around; end++) down += this.sizeAt(end);
     // Spacers as far as known first: a document that is too short for a moment would lose its scroll position.
     this.below.style.height = `${this.heightOf(end, items.length)}px`;
     const before = this.reserve + this.heightOf(0, start);
@@ -276,6 +302,7 @@ export class VirtualList {
     this.start = start;
     this.end = end;
     arrange(this.body, wanted);
+    rows.rendered();
   }
 
   /** @param {number} top */
@@ -286,6 +313,7 @@ export class VirtualList {
 
   /** Notes what is seen, to hold on to when something changes. */
   remember() {
+    this.placed = this.scroller.scrollTop;
     const edge = this.scroller.getBoundingClientRect().top;
     for (let index = this.start; index < this.end; index++) {
       const bottom = (this.rowAt(index)?.getBoundingClientRect().bottom ?? 0) - edge;

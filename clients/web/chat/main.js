@@ -4,10 +4,13 @@ import { openClient } from "../src/index.js";
 import { rememberAccount } from "./accounts.js";
 import { startApp } from "./app.js";
 import { el } from "./dom.js";
-import { language, texts } from "./language.js";
+import { language, learnHours, texts } from "./language.js";
 import { askName } from "./login.js";
 import { Messages } from "./messages.js";
 import { State } from "./state.js";
+
+/** So long after the start, in milliseconds, is done what the next start needs. */
+const LEARN_AFTER = 3_000;
 
 const place = /** @type {HTMLElement} */ (document.getElementById("page"));
 const asked = new URLSearchParams(location.search);
@@ -21,13 +24,17 @@ async function start() {
   const user = asked.get("as")?.trim() || (await askName(place));
   const client = await openClient({ user, transport: transportOf(asked.get("transport")) });
   const to = asked.get("to")?.trim();
-  const first = to ? new Messages(client, to) : null;
+  const first = to ? { messages: new Messages(client, to), conversation: client.conversation({ user: to }) } : null;
   rememberAccount(user);
   const state = new State(client);
   startApp(state, place, first);
   addEventListener("online", () => client.reconnect());
   keepForOffline(state);
+  // What is looked at goes first.
+  await first?.messages.started.catch(() => {});
   await state.start();
+  // Somebody may have chosen another clock since the last time.
+  setTimeout(learnHours, LEARN_AFTER);
 }
 
 /** The page itself is kept too, so that it opens without the server. @param {State} state */

@@ -1,7 +1,8 @@
-// The list of people: conversations first, newest first, then who else is online. A person stands in it once.
+// The list of people: conversations first, newest first, then whom one is about to write to, then who else is online. A person stands in
+// it once.
 
 import { avatar } from "./avatar.js";
-import { makeConnection } from "./connection.js";
+import { makeConnection, makeRetry } from "./connection.js";
 import { arrange, el, say, set } from "./dom.js";
 import { icon, stateMark } from "./icons.js";
 import { shortCount, shortDate, texts } from "./language.js";
@@ -36,7 +37,8 @@ export class People {
         this.me,
         el("div", { class: "who" }, el("h2", { dir: "auto" }, state.user), makeConnection(state)),
         el("button", { class: "button", type: "button", "aria-label": texts.peopleNew, title: `${texts.peopleNew} (${jumpKeys})`, onclick: actions.jump }, icon("add"))),
-      el("div", { class: "scroll" }, this.list, this.more, this.empty));
+      el("div", { class: "scroll" }, this.list, this.more, this.empty),
+      makeRetry(state));
     state.addEventListener("people", () => this.show());
     state.addEventListener("open", () => this.show());
     this.nextDay();
@@ -54,12 +56,12 @@ export class People {
   show() {
     const { state } = this;
     const conversations = [...state.conversations.values()].sort((a, b) => (b.last?.time ?? 0) - (a.last?.time ?? 0));
-    const others = [...state.online].filter((user) => user !== state.user && !state.conversations.has(user) && state.presence(user) !== "offline").sort();
-    const open = state.open;
-    if (open !== null && !state.conversations.has(open) && !others.includes(open)) others.unshift(open);
+    const others = [...state.online].filter((user) => user !== state.user && !state.conversations.has(user) && state.presence(user) === "online").sort();
+    const { open } = state;
+    const begun = open === null || state.conversations.has(open) || others.includes(open) ? [] : [open];
     const listed = others.slice(0, OTHERS_MAX);
     const focused = document.activeElement;
-    const items = [...conversations.map(({ other }) => other), ...listed].map((user) => this.row(user, state.conversations.get(user)));
+    const items = [...conversations.map(({ other }) => other), ...begun, ...listed].map((user) => this.row(user, state.conversations.get(user)));
     listed.forEach((user, index) => {
       const row = this.rows.get(user);
       if (row) row.heading.hidden = index > 0;

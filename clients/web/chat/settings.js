@@ -33,11 +33,12 @@ export function connectionFact(state) {
   return fact;
 }
 
-/** The list of keys. */
+/** The list of keys, where there may be a keyboard. */
 export function keyList() {
   /** @type {[string, string][]} */
   const keys = [["Enter", texts.keySend], ["Shift Enter", texts.keyBreak], [jumpKeys, texts.keyJump], ["Esc", texts.keyBack]];
-  return el("dl", { class: "keys" }, ...keys.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)]));
+  return el("div", { class: "only-keyboard" }, el("h3", {}, texts.settingsKeys),
+    el("dl", { class: "keys" }, ...keys.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)])));
 }
 
 /** @param {State} state @param {() => void} leave */
@@ -54,7 +55,7 @@ export function makeSettings(state, leave) {
       el("dt", {}, texts.settingsDevice), el("dd", {}, state.client.device),
       el("dt", {}, texts.settingsConnection), connectionFact(state)),
     el("h3", {}, texts.settingsLanguage), languageChoice(),
-    el("div", { class: "only-keyboard" }, el("h3", {}, texts.settingsKeys), keyList()),
+    keyList(),
     el("button", { class: "secondary", type: "button", onclick: leave }, texts.settingsLeave)));
   return dialog;
 }

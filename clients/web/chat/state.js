@@ -37,6 +37,8 @@ export class State extends EventTarget {
     this.everyone = false;
     /** How many messages wait to be sent. */
     this.waiting = 0;
+    /** Whether the server could not be reached when it was last tried, until it is. */
+    this.away = client.connection.state === "offline";
     /** @type {Set<string>} events to be told at the end of this turn */
     this.due = new Set();
     this.listen();
@@ -52,12 +54,15 @@ export class State extends EventTarget {
     return this.client.user;
   }
 
-  /** @param {string} user */
+  /** What is known: nothing without a connection. @param {string} user */
   presence(user) {
-    if (user === this.user) return this.client.connection.state === "connected" ? "online" : "unknown";
+    if (this.client.connection.state !== "connected") return "unknown";
+    if (user === this.user) return "online";
     const told = this.client.presence(user);
-    // Of everybody who is watched only those are told of who are online.
-    return told === "unknown" && this.everyone ? "offline" : told;
+    if (told !== "unknown") return told;
+    // Who was online when the server was asked. Of everybody who is watched only those are told of who are online.
+    if (this.online.has(user)) return "online";
+    return this.everyone ? "offline" : "unknown";
   }
 
   /** The draft in the open conversation's box changed: the list shows it once the box is left.
@@ -82,6 +87,8 @@ export class State extends EventTarget {
     client.addEventListener("connection", () => {
       this.tell("connection");
       this.tell("people");
+      const { state } = client.connection;
+      if (state !== "connecting") this.away = state === "offline";
       if (client.connection.state === "connected") this.watch().catch(() => {});
       else {
         this.online.clear();
@@ -149,6 +156,7 @@ export class State extends EventTarget {
   /** Who is online: everybody on a server of a size where one may know everybody, else those one talks to. */
   async watch() {
     const online = await this.client.onlineUsers();
+    if (this.client.connection.state !== "connected") return;
     this.online = new Set(online);
     this.everyone = online.length <= WATCH_EVERYONE_MAX;
     if (this.everyone) this.client.watch({ everyone: true });

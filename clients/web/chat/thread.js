@@ -2,7 +2,7 @@
 
 import { avatar } from "./avatar.js";
 import { makeComposer } from "./composer.js";
-import { connectionWord } from "./connection.js";
+import { connectionWord, makeRetry } from "./connection.js";
 import { el, say, set } from "./dom.js";
 import { icon } from "./icons.js";
 import { texts } from "./language.js";
@@ -35,7 +35,8 @@ export class Thread {
     this.state = state;
     this.other = other;
     this.messages = messages;
-    /** @type {number | null} what was read when it was opened, or when the page was left: the line before what is new stands there */
+    /** What was read when it was opened, or when the page was left: the line before what is new stands there. None once it was answered,
+     * or read and left. @type {number | null} */
     this.mark = null;
     this.unseen = 0;
     this.newest = 0;
@@ -52,6 +53,7 @@ export class Thread {
     /** @type {number} what was told to be read last */
     this.reported = 0;
     this.leaving = new AbortController();
+    const { signal } = this.leaving;
 
     const name = nameOf(state, other);
     this.status = el("span", { class: "status" });
@@ -60,7 +62,9 @@ export class Thread {
       el("button", { class: "button only-narrow", type: "button", "aria-label": texts.back, title: texts.back, onclick: back }, icon("back")),
       avatar(other),
       el("div", { class: "who" }, this.heading, this.status));
-    this.lead = el("div", { class: "lead" });
+    this.leadText = el("span");
+    this.leadAgain = el("button", { class: "link", type: "button", hidden: true, onclick: () => this.fetchOlder() }, texts.tryAgain);
+    this.lead = el("div", { class: "lead" }, this.leadText, this.leadAgain);
     this.log = el("div", { class: "log", role: "log", "aria-live": "off", "aria-label": texts.messages(name), tabindex: 0 });
     // To the newest message: where the browser takes the end to be is a guess for as long as not every message was measured.
     this.log.addEventListener("keydown", (event) => {
@@ -72,7 +76,10 @@ export class Thread {
     this.pill = el("button", { class: "pill", type: "button", hidden: true, onclick: () => this.toNewest() }, icon("down"), this.pillText);
     this.typingLine = el("div", { class: "typing", "aria-live": "off" });
     this.announcer = el("div", { class: "unseen", role: "status", "aria-live": "polite" });
-    this.composer = makeComposer(state, other, () => this.toNewest());
+    this.composer = makeComposer(state, other, () => {
+      this.unmark();
+      this.toNewest();
+    });
     const actions = {
       retry: (/** @type {string} */ nonce) => void state.client.retry(nonce).catch((why) => this.composer.complain(why)),
       discard: (/** @type {string} */ nonce) => void state.client.discard(nonce).catch((why) => this.composer.complain(why)),
@@ -84,11 +91,13 @@ export class Thread {
       fill: (row, /** @type {Message[]} */ items, index) => fillRow(row, items, index, state.user, this.mark, this.unfolded, actions),
       before: () => (this.messages.complete ? 0 : Math.max(0, (this.messages.first ?? 1) - 1)),
       estimate: (/** @type {Message[]} */ items, index) => estimateRow(items, index, this.log.clientWidth),
+      rendered: () => this.showLead(),
     });
     this.element = el("section", { class: "thread", "aria-label": texts.conversation },
-      head, el("div", { class: "stage" }, this.log, this.pill), this.typingLine, this.composer.element, this.announcer);
+      head, el("div", { class: "stage" }, this.log, this.pill), el("div", { class: "beneath" }, this.typingLine, makeRetry(state, signal)),
+      this.composer.element, this.announcer);
 
-    const options = { signal: this.leaving.signal };
+    const options = { signal };
     this.log.addEventListener("scroll", () => this.moved(), { passive: true, ...options });
     state.addEventListener("people", () => this.showStatus(), options);
     state.addEventListener("connection", () => {
@@ -97,7 +106,11 @@ export class Thread {
     }, options);
     state.addEventListener("messages", () => void this.refresh(), options);
     for (const event of ["focus", "blur"]) addEventListener(event, () => this.attended(), options);
-    document.addEventListener("visibilitychange", () => this.attended(), options);
+    document.addEventListener("visibilitychange", () => {
+      // While nobody sees it go.
+      if (document.visibilityState === "hidden" && this.allRead) this.unmark();
+      this.attended();
+    }, options);
     this.showStatus();
   }
 
@@ -132,9 +145,11 @@ export class Thread {
     if (!(await this.messages.refresh()) || this.leaving.signal.aborted) return;
     const { items } = this.messages;
     const newest = newestOf(items);
+    // Of this device's own messages those that are written now answer what is above them, and not those that only now got through.
+    if (items.some(({ from, nonce, seq }) => from === this.state.user && nonce === null && seq !== null && seq > this.newest)) this.mark = null;
     const fresh = this.theirs(items).filter(({ seq }) => seq !== null && seq > this.newest);
     // All was read, and now something comes that nobody sees.
-    if (fresh.length > 0 && !attentive() && this.newestTheirs <= this.readMark) this.mark = this.readMark;
+    if (fresh.length > 0 && !attentive() && this.allRead) this.mark = this.readMark;
     if (!this.list.following) this.unseen += fresh.length;
     this.newest = Math.max(this.newest, newest);
     this.list.setItems(items);
@@ -148,8 +163,20 @@ export class Thread {
     return items.filter(({ from }) => from !== this.state.user);
   }
 
+  /** What was read, also where the store has not said so yet. */
   get readMark() {
-    return this.state.conversations.get(this.other)?.read ?? 0;
+    return Math.max(this.state.conversations.get(this.other)?.read ?? 0, this.reported);
+  }
+
+  get allRead() {
+    return this.newestTheirs <= this.readMark;
+  }
+
+  /** The line before what is new goes: it was answered, or read and left. */
+  unmark() {
+    if (this.mark === null) return;
+    this.mark = null;
+    this.list.setItems(this.messages.items);
   }
 
   /** @param {Message[]} fresh */
@@ -196,13 +223,15 @@ export class Thread {
   /** The line above all messages. */
   showLead() {
     const { complete, loading, trouble } = this.messages;
-    const again = el("button", { class: "link", type: "button", onclick: () => this.fetchOlder() }, texts.tryAgain);
     const offline = this.state.client.connection.state !== "connected";
-    if (complete) this.lead.replaceChildren(this.other === this.state.user ? texts.notesHint : texts.beginning);
-    else if (loading) this.lead.replaceChildren(texts.loadingOlder);
-    else if (trouble && offline) this.lead.replaceChildren(texts.olderWait);
-    else if (trouble) this.lead.replaceChildren(texts.olderFailed(trouble.message), " ", again);
-    else this.lead.replaceChildren();
+    const mayAgain = !complete && !loading && trouble !== null && !offline;
+    let words = "";
+    // Where it begins is said beside the first message, and not far away from it.
+    if (complete && this.list.start === 0) words = this.other === this.state.user ? texts.notesHint : texts.beginning;
+    else if (!complete && loading) words = texts.loadingOlder;
+    else if (!complete && trouble) words = offline ? texts.olderWait : texts.olderFailed(trouble.message);
+    say(this.leadText, words);
+    this.leadAgain.hidden = !mayAgain;
   }
 
   /** Presence, or typing, or what is wrong with the connection: in one place. */
@@ -222,7 +251,7 @@ export class Thread {
     if (!this.ready || !attentive() || this.readTimer !== undefined) return;
     const [from, to] = this.list.visible();
     const seen = this.list.items.slice(from, to).reduce((most, { seq, from: author }) => (author === this.state.user ? most : Math.max(most, seq ?? 0)), 0);
-    if (seen <= Math.max(this.readMark, this.reported)) return;
+    if (seen <= this.readMark) return;
     this.reported = seen;
     this.state.client.markRead({ user: this.other }, seen).catch(() => {
       this.reported = 0;

@@ -3,6 +3,8 @@
 
 const FIRST = 500;
 const MAX = 30_000;
+/** While somebody looks, and would be kept waiting. */
+const LOOKED_AT_MAX = 4_000;
 /** Servers may ask for patience, but not for more than this. */
 const RETRY_AFTER_MAX = 300_000;
 
@@ -17,9 +19,10 @@ export class Backoff {
   /**
    * Milliseconds to wait; `asked` is what the server asks for, 0 if it does not.
    * @param {number} asked
+   * @param {boolean} looked whether somebody looks at the page
    */
-  next(asked) {
-    const bound = Math.min(FIRST * 2 ** this.failures, MAX);
+  next(asked, looked) {
+    const bound = Math.min(FIRST * 2 ** this.failures, looked ? LOOKED_AT_MAX : MAX);
     this.failures += 1;
     return asked > 0 ? Math.min(asked, RETRY_AFTER_MAX) : bound * this.random();
   }

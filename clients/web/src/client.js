@@ -22,6 +22,8 @@ import { Tabs } from "./tabs.js";
 const TEXT_MAX = 61_440;
 /** Messages that are stored in one transaction. */
 const ENQUEUE_MAX = 256;
+/** The tab that leads has this long to try again by itself, before another one reminds it. */
+const LATE = 500;
 
 /** @implements {ClientInterface} */
 export class Client extends EventTarget {
@@ -64,9 +66,11 @@ export class Client extends EventTarget {
     db.onlost = (why) => void this.#lostStore(why);
     this.#tabs = new Tabs(env, name, { lead: () => this.#lead(), note: (note) => this.#onNote(note) });
     this.#tabs.join();
-    this.#off = env.on(["visibilitychange", "pageshow"], () => {
-      // The tab that leads may be one that nobody looks at, whose timers come late.
-      if (!this.#tabs.leading && !env.hidden()) this.#tabs.say({ type: "hint" });
+    this.#off = env.on(["visibilitychange", "pageshow", "focus"], () => {
+      if (this.#tabs.leading) return;
+      this.#tellSeen();
+      if (!env.hidden()) this.#tabs.say({ type: "hint" });
+      this.#awaitRetry();
     });
   }
 
@@ -81,6 +85,8 @@ export class Client extends EventTarget {
   #asked = false;
   /** @type {Leader | undefined} */
   #leader = undefined;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #retryTimer = undefined;
   /** @type {Waiting[]} */
   #unstored = [];
   #storing = false;
@@ -273,6 +279,7 @@ export class Client extends EventTarget {
     if (this.#closed) return;
     this.#closed = true;
     this.#off();
+    clearTimeout(this.#retryTimer);
     this.#signals.close();
     await this.#tabs.close();
     this.#db.close();
@@ -309,8 +316,23 @@ export class Client extends EventTarget {
     else if (type === "reset") this.#emit("reset", { reason: note.reason });
     else if (type === "conflict") this.#emit("conflict", { message: note.message });
     else if (type === "signal") this.#signals.onSignal(note.signal);
-    else if (type === "leads") this.#signals.onLeader();
-    else this.#leader?.onNote(note);
+    else if (type === "leads") {
+      this.#signals.onLeader();
+      if (!this.#tabs.leading) this.#tellSeen();
+    } else this.#leader?.onNote(note);
+  }
+
+  /** The tab that leads may be one that nobody looks at: it hears that somebody looks at this one. */
+  #tellSeen() {
+    this.#tabs.say({ type: "seen", seen: !this.#env.hidden() });
+  }
+
+  /** … and when it is time to connect again, since the timers of such a tab come late. */
+  #awaitRetry() {
+    clearTimeout(this.#retryTimer);
+    const { state, retryAt } = this.connection;
+    if (state !== "offline" || retryAt === undefined || this.#closed || this.#tabs.leading || this.#env.hidden()) return;
+    this.#retryTimer = setTimeout(() => this.#tabs.say({ type: "due" }), Math.max(0, retryAt - this.#env.time()) + LATE);
   }
 
   /** @param {import("./index.js").Connection} connection */
@@ -318,6 +340,7 @@ export class Client extends EventTarget {
     const before = JSON.stringify(this.connection);
     this.connection = { ...connection, ...(this.#warning && { warning: this.#warning }) };
     if (connection.state !== "connected") this.#signals.forget();
+    this.#awaitRetry();
     if (JSON.stringify(this.connection) !== before) this.#emit("connection", this.connection);
   }
 

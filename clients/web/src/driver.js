@@ -1,6 +1,7 @@
 // The connection of a device: connects, greets, notices when a connection is dead, and connects again, over whichever transport works.
 // Runs in one tab only, the one that leads.
 
+import { Attention } from "./attention.js";
 import { Backoff } from "./backoff.js";
 import { randomHex } from "./environment.js";
 import { WhimbrelError, describe } from "./errors.js";
@@ -17,15 +18,7 @@ import { load, saveWay } from "./store/views.js";
 const WELCOME_TIMEOUT = 8_000;
 /** A session that lasted this long makes the next wait a first one again. */
 const STABLE_AFTER = 5_000;
-/** After this much silence the server is asked whether it is there: while somebody does something … */
-const PROBE_AFTER_ACTIVE = 4_000;
-/** … which lasts this long after the last thing done … */
-const ACTIVE_FOR = 60_000;
-/** … while somebody only looks … */
-const PROBE_AFTER = 10_000;
-/** … in a page that nobody looks at after this much: it keeps address translations alive, and not the device awake. */
-const PROBE_AFTER_HIDDEN = 25_000;
-/** … and this long after something was sent to which nothing at all came back. */
+/** So long after something was sent to which nothing at all came back, the server is asked whether it is there. */
 const PROBE_UNANSWERED = 3_000;
 /** No answer after this long: a second connection is tried beside the first. After a hint that the network changed, sooner. */
 const SUSPECT_AFTER = 3_000;
@@ -34,6 +27,8 @@ const SUSPECT_AFTER_HINT = 1_000;
 const GIVE_UP_AFTER = 12_000;
 /** Waits shorter than this are not shown as being offline. */
 const SHORT_WAIT = 1_000;
+/** What somebody does while there is no connection is a reason to try at once, but not sooner than this after the last attempt. */
+const HURRY_EVERY = 1_000;
 const AGENT = "whimbrel-web/0.1.0";
 
 /**
@@ -70,12 +65,14 @@ export class Driver {
     this.session = undefined;
     /** The attempt that is under way. @type {AbortController | undefined} */
     this.attempt = undefined;
+    this.triedAt = -Infinity;
     this.retryAt = Infinity;
+    /** Whether the server asked for the wait that ends then. */
+    this.asked = false;
     /** @type {number | undefined} */
     this.probedAt = undefined;
     this.suspectAfter = SUSPECT_AFTER;
-    /** When somebody last did something. */
-    this.activeAt = -Infinity;
+    this.attention = new Attention(config.env);
     /** Commands that wait while there is no session, and the last row of the outbox that is counted among them. */
     this.idle = 0;
     this.lastId = 0;
@@ -86,7 +83,7 @@ export class Driver {
     this.timer = undefined;
     /** What sessions do to the store one after the other. @type {Promise<void>} */
     this.turn = Promise.resolve();
-    this.off = this.env.on(["online", "change", "visibilitychange", "pageshow", "offline"], (event) => this.#onHint(event.type));
+    this.off = this.env.on(["online", "change", "visibilitychange", "pageshow", "focus", "offline"], (event) => this.#onHint(event.type));
   }
 
   async start() {
@@ -107,6 +104,7 @@ export class Driver {
   async kick() {
     this.#onActive();
     if (this.session) return this.session.sync();
+    this.#hurry();
     // One after the other: none may count what another has counted.
     const counted = this.counting.then(async () => {
       const rows = await rowsAfter(this.config.db, this.lastId);
@@ -123,6 +121,11 @@ export class Driver {
     this.#onHint("pageshow");
   }
 
+  /** By another tab's clock it is time to look: the timers of a page that nobody looks at come late. */
+  due() {
+    this.#tick();
+  }
+
   /** @param {import("./codec/frames.js").QueryBody} query */
   ask(query) {
     const { state, error } = this.connection;
@@ -130,7 +133,7 @@ export class Driver {
       return Promise.reject(new WhimbrelError("offline", `there is no connection${error ? `: ${error.message}` : ""}`));
     }
     const answer = this.queries.ask(query);
-    this.activeAt = this.env.now();
+    this.attention.onActive();
     this.#poll();
     return answer;
   }
@@ -143,15 +146,16 @@ export class Driver {
 
   /** Somebody does something: a connection that died meanwhile should be noticed soon. */
   #onActive() {
-    const wasIdle = this.env.now() >= this.activeAt + ACTIVE_FOR;
-    this.activeAt = this.env.now();
-    if (wasIdle) this.#arm();
+    if (this.attention.onActive()) this.#arm();
   }
 
-  /** How long the server may be silent before it is asked whether it is there. @param {number} now */
-  #patience(now) {
-    if (this.env.hidden()) return PROBE_AFTER_HIDDEN;
-    return now < this.activeAt + ACTIVE_FOR ? PROBE_AFTER_ACTIVE : PROBE_AFTER;
+  /** Somebody waits: the next attempt comes now, unless the server asked for patience. */
+  #hurry() {
+    const now = this.env.now();
+    const at = Math.max(now, this.triedAt + HURRY_EVERY);
+    if (this.session || this.attempt || this.asked || at >= this.retryAt) return;
+    if (at === now) return this.#connect();
+    this.#wait(at - now);
   }
 
   /** Whose presence is wanted has changed. */
@@ -195,6 +199,7 @@ export class Driver {
   #onHint(type) {
     if (this.stopped || this.connection.state === "ended" || (type === "visibilitychange" && this.env.hidden())) return;
     if (type === "online" || type === "change") this.ways?.onNetworkChanged();
+    else if (type !== "offline") this.attention.onTurned();
     if (this.session?.ready) this.#probe(SUSPECT_AFTER_HINT);
     else if (!this.attempt && type !== "offline") {
       this.backoff.reset();
@@ -208,6 +213,7 @@ export class Driver {
     this.attempt?.abort();
     const attempt = (this.attempt = new AbortController());
     this.retryAt = Infinity;
+    this.triedAt = this.env.now();
     if (!this.session) this.#show({ state: "connecting", transport: "none" });
     connect(this.env, this.config.url, this.ways, attempt.signal).then(
       (link) => (attempt.signal.aborted ? link.close() : this.#begin(link, attempt)),
@@ -318,12 +324,20 @@ export class Driver {
     if (error.code === "outdated" || error.code === "unsupportedVersion" || error.code === "unsupportedTransport") {
       return this.#show({ state: "ended", transport: "none", error });
     }
-    const wait = this.backoff.next(asked);
+    this.asked = asked > 0;
+    this.#wait(this.backoff.next(asked, this.attention.looked), error);
+  }
+
+  /**
+   * @param {number} wait until the next attempt
+   * @param {{ code: string, message: string }} [error]
+   */
+  #wait(wait, error = this.connection.error) {
     this.retryAt = this.env.now() + wait;
     const retryAt = Math.round(this.env.time() + wait);
     if (wait < SHORT_WAIT && this.backoff.failures <= 1) this.#show({ state: "connecting", transport: "none", error });
     else this.#show({ state: "offline", transport: "none", error, retryAt });
-    return this.#arm();
+    this.#arm();
   }
 
   /** @param {number} suspectAfter */
@@ -354,7 +368,7 @@ export class Driver {
       this.attempt = undefined;
     }
     if (this.probedAt === undefined) {
-      const quiet = session.heard + this.#patience(now);
+      const quiet = session.heard + this.attention.patience;
       const due = Math.min(quiet, (session.unanswered ?? Infinity) + PROBE_UNANSWERED);
       if (now < due) return due;
       this.#probe(SUSPECT_AFTER);

@@ -184,7 +184,11 @@ export class IdbDatabase {
       tx.oncomplete = () => (result ? resolve(result.value) : reject(failed ?? storageError(new Error("it ended too early"))));
       tx.onabort = () => reject(failed ?? storageError(tx.error));
       work(new IdbTransaction(tx)).then(
-        (value) => (result = { value }),
+        (value) => {
+          result = { value };
+          // What was read was read; only what is written has to wait for the end.
+          if (mode === "readonly") resolve(value);
+        },
         (why) => {
           failed ??= why;
           try {

@@ -115,10 +115,11 @@ async function resolve(tx, of) {
  */
 export function conversation(db, me, of) {
   return db.read(["peers", "conversations", "outbox", "drafts"], async (tx) => {
-    const found = await resolve(tx, of);
+    // Side by side where they can be: each turn waits for whatever else the page does.
+    const [found, outbox] = await Promise.all([resolve(tx, of), tx.all("outbox")]);
     if (!found) return null;
     const { row, other } = found;
-    const [draft, outbox] = await Promise.all([tx.get("drafts", other), tx.all("outbox")]);
+    const draft = await tx.get("drafts", other);
     const pending = outbox.filter((waits) => isFor(waits, other, row?.id ?? null));
     if (!row && pending.length === 0 && !draft) return null;
     return view(me, row, other, pending, draft?.text ?? "");
@@ -135,7 +136,8 @@ export function conversation(db, me, of) {
 export function messages(db, me, of, { before, after, limit = PAGE }) {
   const count = Math.max(1, Math.min(limit, PAGE_MAX));
   return db.read(["peers", "conversations", "outbox", "messages"], async (tx) => {
-    const found = await resolve(tx, of);
+    const isNewest = before === undefined && after === undefined;
+    const [found, waiting] = await Promise.all([resolve(tx, of), isNewest ? tx.all("outbox") : undefined]);
     if (!found) return [];
     const { row, other } = found;
     /** @type {MessageRow[]} */
@@ -145,7 +147,7 @@ export function messages(db, me, of, { before, after, limit = PAGE }) {
     const shown = row ? rows.map((message) => storedMessage(message, me, row)) : [];
     if (before !== undefined || newest < (row?.newest ?? 0)) return shown;
     /** @type {OutboxRow[]} */
-    const outbox = await tx.all("outbox");
+    const outbox = waiting ?? (await tx.all("outbox"));
     const pending = outbox.filter((waits) => isFor(waits, other, row?.id ?? null));
     return [...shown, ...pending.map((waits) => pendingMessage(waits, me, row?.id ?? null))];
   });

@@ -58,6 +58,27 @@ test("what was written without a connection is sent, once and in order, when the
   await Promise.all([alice.client.close(), bob.client.close()]);
 });
 
+test("a server that was away for a while is found again by itself, and what waits is sent", async (t) => {
+  const [a, b] = [someone("alice"), someone("bob")];
+  const home = await Server.start();
+  t.after(() => home.stop());
+  /** @type {number[]} */
+  const waits = [];
+  const alice = await openTab({ user: a, url: home.url }, undefined, (env) => (env.random = () => 0.999));
+  await alice.connected();
+  alice.client.addEventListener("connection", (event) => {
+    const { state, retryAt } = /** @type {CustomEvent} */ (event).detail;
+    if (state === "offline") waits.push(retryAt - Date.now());
+  });
+  await home.kill();
+  await alice.client.send({ user: b }, "while it is away");
+  await until(() => waits.length >= 6, "the waits have grown as far as they grow");
+  await home.restart();
+  await until(async () => (await alice.states(b))[0] === "sent", "it is sent");
+  assert.ok(Math.max(...waits) > 3_000 && Math.max(...waits) <= 4_000, `${waits}`);
+  await alice.client.close();
+});
+
 test("a server that is killed again and again loses and doubles nothing", async (t) => {
   const [a, b] = [someone("alice"), someone("bob")];
   const home = await Server.start();

@@ -84,6 +84,24 @@ test("the wheel reaches the first message, and the numbers are complete", async 
   await page.context().close();
 });
 
+test("the beginning is in the document only together with the first message", async () => {
+  const page = await set.open({ conversations: { bob: { count: 400 } } }, "/?as=alice&to=bob");
+  await page.locator('[data-message="1/400"]').waitFor();
+  const beginning = page.getByText("This is where it begins");
+  assert.equal(await beginning.count(), 0);
+  await page.locator(".log").hover();
+  await until(async () => {
+    await page.mouse.wheel(0, -1500);
+    return page.locator('[data-message="1/1"]').count();
+  }, (count) => count === 1, "the first message");
+  assert.equal(await beginning.count(), 1);
+  await page.locator(".log").focus();
+  await page.keyboard.press("End");
+  await page.locator('[data-message="1/400"]').waitFor();
+  assert.deepEqual([await page.locator('[data-message="1/1"]').count(), await beginning.count()], [0, 0]);
+  await page.context().close();
+});
+
 test("history that is loaded above does not move what is read", async () => {
   // The device holds the newest 80; the server answers late.
   const page = await set.open({ conversations: { bob: { count: 2000, held: 80 } }, slowHistory: 600 }, "/?as=alice&to=bob");

@@ -144,6 +144,32 @@ test("opens without the server, keeps what is written, and sends it once the ser
   await own.stop();
 });
 
+test("is back by itself within seconds of the server, however long that was away", async () => {
+  const own = await Server.start();
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-GB" });
+  const nina = await tab(context, "/?as=nina&to=omar", own.url);
+  await connected(nina);
+  // Every wait that is told, and every attempt.
+  await nina.evaluate(() => {
+    const told = new Set();
+    Object.assign(globalThis, { told });
+    const when = document.querySelector(".retry .when");
+    new MutationObserver(() => told.add(when.textContent)).observe(when, { childList: true, characterData: true, subtree: true });
+  });
+  let attempts = 0;
+  nina.on("requestfailed", (request) => (attempts += Number(request.url().endsWith("/.well-known/whimbrel"))));
+  await own.kill();
+  // Long enough for the waits to have grown as far as they grow.
+  await until(async () => attempts, (count) => count >= 7, "it goes on trying", 60_000);
+  await own.restart();
+  await connected(nina);
+  const waits = (await nina.evaluate(() => [...globalThis.told])).flatMap((text) => text.match(/again in (\d+) s/)?.slice(1).map(Number) ?? []);
+  assert.ok(waits.length > 0 && Math.max(...waits) <= 4, `${waits}`);
+  await nina.locator(".retry:visible").waitFor({ state: "detached" });
+  await context.close();
+  await own.stop();
+});
+
 test("history is fetched from the server as one scrolls, on a device that is new", async () => {
   complaints = [];
   const judy = await visit("/?as=judy&to=kim");

@@ -27,8 +27,9 @@ class Fake extends EventTarget {
     this.user = options.user;
     this.options = options;
     this.device = options.device ?? "web-12345678";
-    this.connection = { state: scenario.connection, transport: scenario.connection === "connected" ? scenario.transport : "none", ...(scenario.error ? { error: scenario.error } : {}) };
+    this.connection = { state: scenario.connection, transport: scenario.connection === "connected" ? scenario.transport : "none", ...(scenario.error ? { error: scenario.error } : {}), ...(scenario.connection === "offline" ? { retryAt: Date.now() + 3_000 } : {}) };
     this.online = new Set(scenario.online);
+    this.told = new Set();
     this.log = [];
     this.threads = new Map();
     let id = 0;
@@ -90,6 +91,7 @@ class Fake extends EventTarget {
   }
 
   async onlineUsers() {
+    if (scenario.slowOnline) await new Promise((resolve) => setTimeout(resolve, scenario.slowOnline));
     return [...this.online];
   }
 
@@ -163,7 +165,8 @@ class Fake extends EventTarget {
   watch() {}
 
   presence(user) {
-    if (this.connection.state !== "connected") return "unknown";
+    // What no signal has told yet, although the server may have listed who is online.
+    if (this.connection.state !== "connected" || (scenario.quiet && !this.told.has(user))) return "unknown";
     return this.online.has(user) ? "online" : "offline";
   }
 
@@ -188,18 +191,27 @@ class Fake extends EventTarget {
     this.changed(other);
   }
 
+  /** The user writes on another device. */
+  writeElsewhere(other, text) {
+    const thread = this.thread(other);
+    this.add(thread, { nonce: null, from: this.user, time: Date.now(), text, state: "sent" });
+    this.changed(other);
+  }
+
   setTyping(user, active) {
     this.tell("typing", { conversation: this.thread(user).id, user, active });
   }
 
   setPresence(user, state) {
+    this.told.add(user);
     if (state === "online") this.online.add(user);
     else this.online.delete(user);
     this.tell("presence", { user, state });
   }
 
-  connect(state, transport = state === "connected" ? scenario.transport : "none", error = undefined) {
-    this.connection = { state, transport, error };
+  /** An offline one is tried again after `wait` milliseconds; that the test has to do. */
+  connect(state, wait = 3_000) {
+    this.connection = { state, transport: state === "connected" ? scenario.transport : "none", ...(state === "offline" ? { retryAt: Date.now() + wait } : {}) };
     this.tell("connection", this.connection);
     if (state === "connected") for (const other of this.threads.keys()) if (this.thread(other).waiting.length > 0) this.settle(other);
   }

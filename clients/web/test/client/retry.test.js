@@ -1,0 +1,164 @@
+// When a client tries again, under a clock of its own: soon while somebody looks, seldom while nobody does, at once where there is a reason.
+
+import assert from "node:assert/strict";
+import { afterEach, mock, test } from "node:test";
+import { closeAll, openTab } from "../harness/client.js";
+import { FakeBrowser } from "../harness/environment.js";
+
+/** Longest wait while somebody looks, and while nobody does. */
+const LOOKED_AT_MAX = 4_000;
+const MAX = 30_000;
+const MINUTE = 60_000;
+
+/** @typedef {Awaited<ReturnType<typeof openTab>>} Tab */
+
+afterEach(async () => {
+  mock.timers.reset();
+  await closeAll();
+});
+
+/** What is under way without a timer: reads of the store, notes between tabs. */
+async function settle() {
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+let users = 0;
+
+/** A browser that reaches no server, and when its tabs tried to. */
+function world({ random = 0.999 } = {}) {
+  mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
+  const browser = new FakeBrowser();
+  const user = `someone${++users}`;
+  /** @type {number[]} */
+  const dials = [];
+  /** @param {boolean} [hidden] */
+  const open = async (hidden = false) => {
+    const tab = await openTab({ user, url: "http://127.0.0.1:1" }, browser, (env) => {
+      env.isHidden = hidden;
+      Object.assign(env, { now: () => Date.now(), time: () => Date.now(), random: () => random });
+      env.fetch = () => {
+        dials.push(Date.now());
+        return Promise.reject(new TypeError("refused"));
+      };
+    });
+    await settle();
+    return tab;
+  };
+  /** @param {number} ms */
+  const pass = async (ms) => {
+    for (const end = Date.now() + ms; Date.now() < end; ) {
+      mock.timers.tick(Math.min(100, end - Date.now()));
+      await settle();
+    }
+  };
+  /** The waits between the attempts of this time from now. @param {number} ms */
+  const waits = async (ms) => {
+    const before = dials.length;
+    await pass(ms);
+    return dials.slice(before).map((at, no) => (no === 0 ? 0 : at - (dials[before + no - 1] ?? 0))).slice(1);
+  };
+  /** How many attempts something leads to by itself, with no time passing. @param {() => unknown} act */
+  const triesAt = async (act) => {
+    const before = dials.length;
+    await act();
+    await settle();
+    return dials.length - before;
+  };
+  return { open, pass, waits, triesAt };
+}
+
+test("while somebody looks at the page it is tried every few seconds, however long the server is away", async () => {
+  const { open, pass, waits } = world();
+  const tab = await open();
+  await pass(MINUTE);
+  const seen = await waits(2 * MINUTE);
+  assert.ok(seen.length > 20 && Math.max(...seen) <= LOOKED_AT_MAX + 100, `${seen}`);
+  const offline = tab.of("connection").filter(({ state }) => state === "offline");
+  assert.ok(offline.length > 20 && offline.every(({ retryAt }) => retryAt > 1_000_000), "and it is said when");
+});
+
+test("the waits are spread, so that not all come back at once", async () => {
+  const all = [];
+  for (const random of [0.1, 0.5, 0.9]) {
+    const { open, pass, waits } = world({ random });
+    await open();
+    await pass(MINUTE);
+    all.push(Math.max(...await waits(MINUTE)));
+    mock.timers.reset();
+    await closeAll();
+  }
+  assert.deepEqual(all, [400, 2_000, 3_600]);
+});
+
+test("a page that nobody looks at is patient, and tries at once when somebody does", async () => {
+  const { open, pass, waits, triesAt } = world();
+  const tab = await open(true);
+  await pass(3 * MINUTE);
+  const seen = await waits(3 * MINUTE);
+  assert.ok(seen.length > 0 && Math.min(...seen) > MAX - 1_000, `${seen}`);
+  tab.env.isHidden = false;
+  assert.equal(await triesAt(() => tab.env.emit("visibilitychange")), 1);
+  await pass(MINUTE);
+  assert.ok(Math.max(...await waits(MINUTE)) <= LOOKED_AT_MAX + 100);
+});
+
+test("a page that is seen but left alone for long becomes patient too", async () => {
+  const { open, pass, waits, triesAt } = world();
+  const tab = await open();
+  await pass(11 * MINUTE);
+  const seen = await waits(3 * MINUTE);
+  assert.ok(Math.min(...seen) > MAX - 1_000, `${seen}`);
+  assert.equal(await triesAt(() => tab.env.emit("focus")), 1, "the window is somebody's again");
+  await pass(MINUTE);
+  assert.ok(Math.max(...await waits(MINUTE)) <= LOOKED_AT_MAX + 100);
+});
+
+test("network, focus, a look and a message are reasons to try at once; many messages are one reason a second", async () => {
+  const { open, pass, triesAt } = world();
+  const tab = await open();
+  // Past the short waits of the beginning, and far from the next attempt.
+  const patient = async () => {
+    tab.env.isHidden = true;
+    await pass(5 * MINUTE);
+    const { retryAt = 0 } = tab.client.connection;
+    if (retryAt - Date.now() < 5_000) await pass(retryAt - Date.now() + 2_000);
+  };
+  for (const reason of ["online", "focus", "pageshow"]) {
+    await patient();
+    tab.env.isHidden = false;
+    assert.equal(await triesAt(() => tab.env.emit(reason)), 1, reason);
+  }
+  await patient();
+  assert.equal(await triesAt(() => tab.client.send({ user: "bob" }, "one")), 1, "a message");
+  assert.equal(await triesAt(() => tab.client.send({ user: "bob" }, "two")), 0, "not so soon after");
+  assert.ok((tab.client.connection.retryAt ?? Infinity) <= Date.now() + 1_000, "but soon");
+  assert.equal(await triesAt(() => pass(1_000)), 1);
+});
+
+test("a tab that somebody looks at makes the one that leads hurry, also where that one's timers come late", async () => {
+  const { open, pass, waits } = world();
+  const leader = await open(true);
+  await pass(2 * MINUTE);
+  const follower = await open();
+  await pass(MINUTE);
+  assert.deepEqual([leader.client.connection.state, follower.client.connection.state], ["offline", "offline"]);
+  const seen = await waits(MINUTE);
+  assert.ok(Math.max(...seen) <= LOOKED_AT_MAX + 100, `${seen}`);
+  // A browser that holds back the hidden tab's timers: the other tab's note arrives all the same.
+  const real = globalThis.setTimeout;
+  const { now } = leader.env;
+  leader.env.now = () => {
+    // Only while it arms its timer the leader looks at its clock and then sets it: its own timers are lost here.
+    globalThis.setTimeout = /** @type {any} */ ((/** @type {() => void} */ run, /** @type {number} */ ms) => real(run, ms + 10 * MINUTE));
+    queueMicrotask(() => (globalThis.setTimeout = real));
+    return now();
+  };
+  const late = await waits(MINUTE);
+  assert.ok(late.length > 5 && Math.max(...late) <= LOOKED_AT_MAX + 1_100, `${late}`);
+  // Looked at no more, by anybody.
+  leader.env.now = now;
+  follower.env.isHidden = true;
+  follower.env.emit("visibilitychange");
+  await pass(2 * MINUTE);
+  assert.ok(Math.min(...await waits(2 * MINUTE)) > MAX - 1_000);
+});
