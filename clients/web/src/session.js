@@ -393,8 +393,9 @@ export class Session {
     if (watch) this.signal({ watch });
     this.watched = true;
     for (let query; (query = queries.pollTransmit()); ) this.#send({ query });
-    // The window bounds what this puts into the link.
-    for (let command; (command = this.uplink.pollTransmit(now)); ) this.#send({ command });
+    // The window bounds what this puts into the link. Nothing while a snapshot is under way: if it breaks off, the next one may begin after
+    // the outcome.
+    for (let command; !this.snapshot && (command = this.uplink.pollTransmit(now)); ) this.#send({ command });
     let wake = Math.min(this.uplink.pollTimeout() ?? Infinity, this.downlink.pollTimeout() ?? Infinity);
     if (this.unsavedSince !== undefined && !this.draining) {
       const due = this.unsavedSince + SAVE_DELAY;

@@ -227,10 +227,20 @@ impl Outbox {
         outcome
     }
 
+    /// Commands whose outcomes have not come, though they are known to be applied.
+    pub fn awaited(&self) -> Vec<CommandNumber> {
+        self.awaiting.keys().copied().collect()
+    }
+
     /// The outcomes of everything applied until now will not be told: the device was reset to a point after them.
     pub fn untold(&mut self) -> Vec<Outcome> {
-        let awaiting = std::mem::take(&mut self.awaiting);
-        let outcomes = awaiting.into_values().map(|command| self.tell(untold(command))).collect();
+        self.untold_of(&self.awaited())
+    }
+
+    /// The outcomes of these will not be told, as far as they were not.
+    pub fn untold_of(&mut self, numbers: &[CommandNumber]) -> Vec<Outcome> {
+        let commands: Vec<Command> = numbers.iter().filter_map(|number| self.awaiting.remove(number)).collect();
+        let outcomes = commands.into_iter().map(|command| self.tell(untold(command))).collect();
         self.count_bytes();
         outcomes
     }

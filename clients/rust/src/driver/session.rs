@@ -6,6 +6,7 @@ use super::phase::{Phase, Retry, Stop};
 use super::roaming::{Move, Step, Whereabouts};
 use crate::inbox::Item;
 use crate::link::{Link, QUEUED_MAX, STEP_TIMEOUT, Sink, Source};
+use crate::state::CommandNumber;
 use crate::{Connection, EndReason, Incoming, Outcome, TransportKind};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -38,6 +39,9 @@ pub(super) struct Session {
     pub watched: bool,
     /// A snapshot is under way: why, and how many pages and conversations came.
     snapshot: Option<Pages>,
+    /// Commands that were applied before the session began and whose outcomes have not come, and the entry by which they must have: a
+    /// device that was away longer than the mailbox keeps begins after some of them.
+    due: Option<(MailboxSeq, Vec<CommandNumber>)>,
     /// Events came that the inbox had no room for: they come again in another session.
     pub overflow: bool,
 }
@@ -69,6 +73,7 @@ impl Session {
             seen: MailboxSeq(0),
             watched: false,
             snapshot: None,
+            due: None,
             overflow: false,
         })
     }
@@ -275,7 +280,10 @@ impl Driver {
             return Ok(());
         }
         session.pulse.on_heard(now);
-        let result = self.take_frame(session, frame).await;
+        let mut result = self.take_frame(session, frame).await;
+        if result.is_ok() {
+            result = self.give_up_what_is_overdue(session).await;
+        }
         if self.outbox.is_waiting() || self.queries.is_waiting() {
             session.pulse.on_owing(now);
         }
@@ -372,6 +380,10 @@ impl Driver {
             self.tell_reset(resumed.reset);
             self.tell_untold(outcomes);
         }
+        let awaited = self.outbox.awaited();
+        if session.snapshot.is_none() && !awaited.is_empty() {
+            session.due = Some((welcome.head, awaited));
+        }
         let now = Instant::now();
         session.greeted = Some(now);
         session.pulse = Pulse::new(now, session.begun.elapsed());
@@ -379,6 +391,20 @@ impl Driver {
         self.remember(session.transport);
         tracing::debug!(transport = %session.transport, session = %welcome.session_epoch, "connected");
         self.connection.send_replace(Connection::Connected { transport: session.transport });
+        Ok(())
+    }
+
+    /// Everything up to the head that the session began with is here, so outcomes that lay there and did not come will not come.
+    async fn give_up_what_is_overdue(&mut self, session: &mut Session) -> Result<(), Stop> {
+        let here = self.downlink.position().map_or(self.queued, |position| position.cursor.max(self.queued));
+        let Some((_, numbers)) = session.due.take_if(|(head, _)| here >= *head && !session.overflow) else { return Ok(()) };
+        let outcomes = self.outbox.untold_of(&numbers);
+        if outcomes.is_empty() {
+            return Ok(());
+        }
+        let untold = nonces(&outcomes);
+        self.keeper.call(move |store| store.give_up(&untold)).await.map_err(state)?;
+        self.tell_untold(outcomes);
         Ok(())
     }
 

@@ -177,6 +177,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn give_up(&mut self, untold: &[Nonce]) -> Result<(), StateError> {
+        self.set_untold(untold);
+        Ok(())
+    }
+
     fn stage(&mut self, page: &Snapshot, first: bool) -> Result<(), StateError> {
         if first {
             self.staged.clear();

@@ -95,6 +95,9 @@ pub(crate) trait Store: Send {
     /// `untold` leave the outbox: their outcome will not be told. That and a reset are remembered until they are [`told`](Self::told).
     fn restart(&mut self, position: Position, reset: Option<ResetReason>, untold: &[Nonce]) -> Result<(), StateError>;
 
+    /// `untold` leave the outbox: their outcome will not be told. That is remembered until it is [`told`](Self::told).
+    fn give_up(&mut self, untold: &[Nonce]) -> Result<(), StateError>;
+
     /// Keeps a page of a snapshot aside; `first` forgets what was kept of an earlier one.
     fn stage(&mut self, page: &Snapshot, first: bool) -> Result<(), StateError>;
 

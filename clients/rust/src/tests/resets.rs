@@ -371,3 +371,41 @@ async fn every_outcome_that_cannot_be_told_is_told_to_be_so() {
         assert_eq!((outcome.nonce, outcome.result), (Some(ticket.nonce()), Err(OutcomeError::Untold)));
     }
 }
+
+/// A device that reads on from the oldest entry that is kept: what was cut off before that may hold outcomes.
+#[tokio::test]
+async fn an_outcome_that_was_trimmed_is_told_to_be_lost_and_a_later_one_comes() {
+    let mut server = Server::start().await;
+    let (client, mut events) = server.client("alice").origin(Origin::Oldest).start().await.unwrap();
+    let (mut peer, _) = server.greeted().await;
+    let [trimmed, kept] = [client.send(bob(), text("long ago")).await.unwrap(), client.send(bob(), text("lately")).await.unwrap()];
+    let (first, second) = (peer.command().await, peer.command().await);
+    peer.send(event(1, message(7, 1, "the last that it took"))).await;
+    events.next().await.unwrap();
+    events.done();
+    peer.acked(1).await;
+    drop(peer);
+    for whole in [false, true] {
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        let begin = Begin { cursor: MailboxSeq(30), time: Time(0), snapshot: false, reset: Some(ResetReason::Trimmed) };
+        let resumed = Welcome { applied: second.cseq, applied_nonce: second.nonce, head: MailboxSeq(32), ..welcome(&hello) };
+        // The second time it goes on where it was reset to: that an outcome is missing is still found out.
+        peer.send(ServerFrame::Welcome(if whole { resumed } else { Welcome { begin, ..resumed } })).await;
+        if whole {
+            // Sent in this session: not overdue at the head of its beginning.
+            let later = client.send(bob(), text("now")).await.unwrap();
+            let third = peer.command().await;
+            peer.send(applied(third.cseq.0)).await;
+            peer.send(event(31, sent(&second, 7, 5))).await;
+            peer.send(event(32, message(7, 6, "the newest"))).await;
+            peer.send(event(33, sent(&third, 7, 7))).await;
+            assert_eq!(later.outcome().await.unwrap().seq, ConversationSeq(7));
+        } else {
+            assert_eq!(events.next().await, Some(Incoming::Reset { reason: ResetReason::Trimmed }));
+        }
+    }
+    assert_eq!(first.cseq.next(), second.cseq);
+    assert_eq!(kept.outcome().await.unwrap().seq, ConversationSeq(5));
+    assert_eq!(trimmed.outcome().await, Err(OutcomeError::Untold));
+}

@@ -325,6 +325,10 @@ impl Store for SqliteStore {
         self.save_position(position)
     }
 
+    fn give_up(&mut self, untold: &[Nonce]) -> Result<(), StateError> {
+        self.set_untold(untold)
+    }
+
     fn stage(&mut self, page: &Snapshot, first: bool) -> Result<(), StateError> {
         if first {
             self.db.execute_batch("DELETE FROM staged")?;
