@@ -148,7 +148,10 @@ impl Committer {
             let mut tx = Noting::new(tx, noted);
             for work in batch {
                 decided.push(match work {
-                    Work::Command { session, .. } if session.is_replaced() => Decided::Command(Outcome::Stale),
+                    // Also by a hello in this very batch, which says what is applied so far.
+                    Work::Command { session, .. } if session.is_replaced() || coming.contains(&session.device) => {
+                        Decided::Command(Outcome::Stale)
+                    }
                     Work::Command { session, command } => Decided::Command(decide::command(&mut tx, now, session.device, command)?),
                     Work::Hello { user, device, attempt, .. } if self.is_late(&mut tx, user, device, *attempt)? => Decided::Late,
                     Work::Hello { user, device, incarnation, .. } => {

@@ -172,6 +172,19 @@ fn a_device_too_many_takes_the_place_of_the_one_away_longest() {
 }
 
 #[test]
+fn what_a_welcome_says_is_applied_is_all_that_the_session_before_did() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    let old = enter(&engine, "phone", Incarnation(0));
+    // In one batch: the device comes again, and what its old session had still sent.
+    let (work, mut answered) = Work::hello(&user("ann"), &hello("phone", old.arrival.incarnation));
+    assert!(engine.queue.push(Lane::Hello(0), 0, work).is_ok());
+    engine.submit(&old.session, send(&old, 1, 1, "from the old session")).unwrap();
+    while engine.step_commit(usize::MAX) {}
+    let new = answered.try_recv().unwrap().ok().unwrap();
+    assert_eq!((new.arrival.applied, received(&engine).len()), (CommandSeq(0), 0));
+}
+
+#[test]
 fn devices_that_come_at_once_get_places_of_their_own() {
     let engine = Engine::stepped(Arc::new(MemoryStore::new()));
     for number in 0..DEVICES_MAX {

@@ -30,10 +30,10 @@ pub const PING_AFTER: Duration = Duration::from_secs(30);
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 /// A session stops reading the log while this many bytes wait for its peer.
 pub const QUEUE_BYTES: usize = 32 * 1024;
-/// How long a peer that was told to go may take to close.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// Beyond that, room for what is short and urgent.
 pub const URGENT_BYTES: usize = 1024;
+/// How long a peer that was told to go may take to close.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Frames taken in before the session looks at what goes out.
 const FRAMES_AT_ONCE: usize = 64;
 /// Queries that wait for their turn; a client that asks more at once is in error.
@@ -173,8 +173,8 @@ async fn refuse<I: FrameSource, O: FrameSink>(source: I, mut sink: O, error: Err
     close(source, sink).await;
 }
 
-/// Closes, and reads on for a while: TCP resets a connection that is closed while something unread lies there, and then what was said
-/// last may never be heard.
+/// Closes, and reads on for a while: TCP resets a connection that is closed while something unread lies there, and systems other than
+/// Linux may then forget what was said last. After bytes that are no frame nothing more can be read, and Linux has to do.
 async fn close<I: FrameSource, O: FrameSink>(mut source: I, sink: O) {
     let read_on = async { while let Ok(Some(_)) = source.next().await {} };
     tokio::join!(sink.close(), async { drop(timeout(FAREWELL, read_on).await) });

@@ -1,5 +1,5 @@
-//! What clients of QUIC resume with: one-time tickets, kept over restarts, so that a phone that comes back sends its first words in its
-//! first packet.
+//! What clients of QUIC resume with: one-time tickets, kept over restarts, so that a phone that comes back needs fewer round trips,
+//! and may send its first words in its first packet.
 //!
 //! A ticket is good once, because [`take`](StoresServerSessions::take) removes it: that is what keeps early data from being played twice.
 //! Handshakes run on async threads, so they see memory only; a thread of its own writes to the file behind them. What a crash keeps from

@@ -27,6 +27,13 @@ fn server(options: QuicOptions) -> Server {
 
 impl Server {
     async fn connect(&self, alpn: &[u8]) -> Result<(Connection, Endpoint), ConnectionError> {
+        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connecting = endpoint.connect_with(self.trusting(alpn), self.listener.local_addr(), "localhost").unwrap();
+        Ok((connecting.await?, endpoint))
+    }
+
+    /// How a client connects that has the hashes. It resumes what it did before with the same.
+    fn trusting(&self, alpn: &[u8]) -> quinn::ClientConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let hashes = self.keys.hashes().into_iter().map(Sha256Digest::new);
         let mut tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -36,10 +43,8 @@ impl Server {
             .with_custom_certificate_verifier(Arc::new(ServerHashVerification::new(hashes)))
             .with_no_client_auth();
         tls.alpn_protocols = vec![alpn.to_vec()];
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connecting = endpoint.connect_with(config, self.listener.local_addr(), "localhost").unwrap();
-        Ok((connecting.await?, endpoint))
+        tls.enable_early_data = true;
+        quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
     }
 }
 
@@ -116,6 +121,67 @@ async fn who_says_nothing_is_told_why_it_ends() {
     let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
     assert_eq!(closed_with(&connection.closed().await), u64::from(ErrorCode::HelloTimeout.to_number()));
     assert!(server.connect(b"whimbrel/99").await.is_err(), "another protocol");
+}
+
+/// Connects in 0-RTT if the client has a ticket, sends a frame, and reads the answer of the server's session. Returns whether the server
+/// took the early data; `None` without a ticket.
+async fn come(server: &Server, config: &quinn::ClientConfig) -> Option<bool> {
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connecting = endpoint.connect_with(config.clone(), server.listener.local_addr(), "localhost").unwrap();
+    let (connection, accepted) = match connecting.into_0rtt() {
+        Ok((connection, accepted)) => (connection, Some(accepted)),
+        Err(connecting) => (connecting.await.unwrap(), None),
+    };
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(&encoded(7)).await.unwrap();
+    let accepted = match accepted {
+        Some(accepted) => Some(accepted.await),
+        None => None,
+    };
+    if accepted == Some(false) {
+        // As nothing of it was heard it is said again.
+        (send, receive) = connection.open_bi().await.unwrap();
+        send.write_all(&encoded(7)).await.unwrap();
+    }
+    let (mut source, mut sink) = server.listener.accept().await.unwrap().split();
+    assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id: 7 })), "once");
+    sink.push(&ServerFrame::Pong(Ping { id: 7 })).unwrap();
+    sink.flush().await.unwrap();
+    receive.read_exact(&mut [0; 3]).await.unwrap();
+    connection.close(quinn::VarInt::from_u32(0), b"");
+    endpoint.wait_idle().await;
+    accepted
+}
+
+/// Another endpoint with the same keys, once the one before has closed its file; `between` is done to their folder.
+async fn restart(server: Server, between: impl FnOnce(&std::path::Path)) -> Server {
+    let Server { _dir: dir, keys, listener } = server;
+    drop(listener);
+    // SQLite removes this with the last connection.
+    let open = dir.path().join("tickets.db-wal");
+    let closed = async {
+        while open.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), closed).await.expect("the file stays open");
+    between(dir.path());
+    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), &keys, QuicOptions::default()).unwrap();
+    Server { _dir: dir, keys, listener }
+}
+
+#[tokio::test]
+async fn who_comes_back_resumes_also_after_a_restart_of_the_server() {
+    let server = server(QuicOptions::default());
+    let config = server.trusting(b"whimbrel/1");
+    assert_eq!(come(&server, &config).await, None, "the first time there is nothing to resume");
+    assert_eq!(come(&server, &config).await, Some(true));
+    let server = restart(server, |_| ()).await;
+    assert_eq!(come(&server, &config).await, Some(true));
+    // A server that lost its tickets takes none, and everybody gets in.
+    let server = restart(server, |folder| std::fs::remove_file(folder.join("tickets.db")).unwrap()).await;
+    assert_eq!(come(&server, &config).await, Some(false));
+    assert_eq!(come(&server, &config).await, Some(true));
 }
 
 #[tokio::test]

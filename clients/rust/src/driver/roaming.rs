@@ -99,8 +99,8 @@ impl Whereabouts {
         self.looked + if active { LOOK } else { idle }
     }
 
-    /// Whether the address is another one than before. No address at all is none: there is nowhere to go yet.
-    pub fn has_changed(&mut self, now: Instant) -> bool {
+    /// Looks, and says whether the address is another one than before. No address at all is none: there is nowhere to go yet.
+    pub fn look(&mut self, now: Instant) -> bool {
         self.looked = now;
         self.is_another(towards(self.peer))
     }
@@ -162,7 +162,7 @@ mod tests {
     fn another_address_is_a_change_and_none_is_not() {
         let mut here = Whereabouts::new("127.0.0.1:9".parse().unwrap(), Instant::now());
         assert_eq!(here.local, Some(Ipv4Addr::LOCALHOST.into()));
-        assert!(!here.has_changed(Instant::now()));
+        assert!(!here.look(Instant::now()));
         let [wifi, cell]: [Option<IpAddr>; 2] = [Some([10, 0, 0, 2].into()), Some([100, 64, 0, 2].into())];
         let seen: Vec<bool> = [wifi, wifi, None, wifi, None, cell, cell].into_iter().map(|local| here.is_another(local)).collect();
         assert_eq!(seen, [true, false, false, false, false, true, false]);

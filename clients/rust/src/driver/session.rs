@@ -90,6 +90,8 @@ impl Session {
     pub fn move_on(&mut self) -> bool {
         let moves = self.greeted.is_some() && self.sink.rebind();
         if moves {
+            // What the application says now the system need not say again.
+            self.whereabouts.look(Instant::now());
             tracing::debug!(transport = %self.transport, "another network: the connection moves");
             self.moving = Some(Move::begin(Instant::now(), self.pulse.round_trip(), rand::random()));
         }
@@ -214,9 +216,7 @@ impl Driver {
             }
             return Ok(());
         }
-        if now >= session.whereabouts.due(self.watchfulness.is_active(now), self.watchfulness.idle())
-            && session.whereabouts.has_changed(now)
-        {
+        if now >= session.whereabouts.due(self.watchfulness.is_active(now), self.watchfulness.idle()) && session.whereabouts.look(now) {
             self.backoff.reset();
             self.prefer(TransportKind::Quic);
             if !session.move_on() {
@@ -381,7 +381,7 @@ impl Driver {
             self.tell_untold(outcomes);
         }
         let awaited = self.outbox.awaited();
-        if session.snapshot.is_none() && !awaited.is_empty() {
+        if !awaited.is_empty() {
             session.due = Some((welcome.head, awaited));
         }
         let now = Instant::now();
@@ -397,7 +397,9 @@ impl Driver {
     /// Everything up to the head that the session began with is here, so outcomes that lay there and did not come will not come.
     async fn give_up_what_is_overdue(&mut self, session: &mut Session) -> Result<(), Stop> {
         let here = self.downlink.position().map_or(self.queued, |position| position.cursor.max(self.queued));
-        let Some((_, numbers)) = session.due.take_if(|(head, _)| here >= *head && !session.overflow) else { return Ok(()) };
+        // Where a device is during a snapshot, and with events thrown away, says nothing.
+        let is_whole = session.snapshot.is_none() && !session.overflow;
+        let Some((_, numbers)) = session.due.take_if(|(head, _)| is_whole && here >= *head) else { return Ok(()) };
         let outcomes = self.outbox.untold_of(&numbers);
         if outcomes.is_empty() {
             return Ok(());

@@ -375,6 +375,12 @@ async fn every_outcome_that_cannot_be_told_is_told_to_be_so() {
 /// A device that reads on from the oldest entry that is kept: what was cut off before that may hold outcomes.
 #[tokio::test]
 async fn an_outcome_that_was_trimmed_is_told_to_be_lost_and_a_later_one_comes() {
+    for snapshot in [false, true] {
+        trimmed(snapshot).await;
+    }
+}
+
+async fn trimmed(snapshot: bool) {
     let mut server = Server::start().await;
     let (client, mut events) = server.client("alice").origin(Origin::Oldest).start().await.unwrap();
     let (mut peer, _) = server.greeted().await;
@@ -388,7 +394,7 @@ async fn an_outcome_that_was_trimmed_is_told_to_be_lost_and_a_later_one_comes() 
     for whole in [false, true] {
         let mut peer = server.peer().await;
         let hello = peer.hello().await;
-        let begin = Begin { cursor: MailboxSeq(30), time: Time(0), snapshot: false, reset: Some(ResetReason::Trimmed) };
+        let begin = Begin { cursor: MailboxSeq(30), time: Time(0), snapshot, reset: Some(ResetReason::Trimmed) };
         let resumed = Welcome { applied: second.cseq, applied_nonce: second.nonce, head: MailboxSeq(32), ..welcome(&hello) };
         // The second time it goes on where it was reset to: that an outcome is missing is still found out.
         peer.send(ServerFrame::Welcome(if whole { resumed } else { Welcome { begin, ..resumed } })).await;
@@ -402,6 +408,9 @@ async fn an_outcome_that_was_trimmed_is_told_to_be_lost_and_a_later_one_comes() 
             peer.send(event(33, sent(&third, 7, 7))).await;
             assert_eq!(later.outcome().await.unwrap().seq, ConversationSeq(7));
         } else {
+            if snapshot {
+                peer.send(ServerFrame::Snapshot(snapshot_page(7, &["alice", "bob"], 3..=4, true))).await;
+            }
             assert_eq!(events.next().await, Some(Incoming::Reset { reason: ResetReason::Trimmed }));
         }
     }
