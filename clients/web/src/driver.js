@@ -149,8 +149,9 @@ export class Driver {
     if (this.attention.onActive()) this.#arm();
   }
 
-  /** Somebody waits: the next attempt comes now, unless the server asked for patience. */
+  /** Somebody waits: the next attempt comes now, unless the server asked for patience, or it ended and only `reconnect` begins anew. */
   #hurry() {
+    if (this.connection.state === "ended") return;
     const now = this.env.now();
     const at = Math.max(now, this.triedAt + HURRY_EVERY);
     if (this.session || this.attempt || this.asked || at >= this.retryAt) return;
