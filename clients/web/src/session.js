@@ -314,7 +314,8 @@ export class Session {
    */
   async #agree(welcome) {
     const { db } = this.host;
-    const before = this.uplink.pending;
+    // A copy: the uplink takes from its own what it learns to be applied.
+    const before = [...this.uplink.pending];
     const { applied: appliedBefore, incarnation } = this.uplink.state;
     const agreement = this.uplink.onWelcome(welcome);
     if (agreement.agreed === "agreed") {
