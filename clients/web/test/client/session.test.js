@@ -86,6 +86,24 @@ const welcome = ({ applied = 0n, nonce = applied ? NONCE : NO_NONCE, head = 0n, 
     begin: { cursor, time: cursor, snapshot, reset }, window: 16, maxText: 61_440, time: 0n, endpoints: [], extensions: [],
   },
 });
+const member = (/** @type {string} */ user) => ({ user, delivered: 0n, read: 0n });
+/**
+ * A page of a snapshot with one conversation.
+ * @param {bigint} conversation
+ * @param {string} other
+ * @param {[bigint, string, string][]} lines
+ * @param {boolean} [last]
+ * @returns {ServerFrame}
+ */
+const page = (conversation, other, lines, last = false) => ({
+  snapshot: {
+    conversations: [{
+      conversation, kind: "direct", members: [member(ME), member(other)], head: lines.at(-1)?.[0] ?? 0n,
+      messages: lines.map(([seq, from, text]) => ({ seq, time: seq, from, content: { kind: "text", text } })),
+    }],
+    last,
+  },
+});
 const event = (/** @type {any} */ body) => /** @type {ServerFrame} */ ({ event: { time: body.seq, ...body } });
 const sent = (/** @type {bigint} */ seq, /** @type {bigint} */ number) =>
   event({ seq, kind: "sent", body: { incarnation: 3n, cseq: 1n, conversation: 7n, seq: number } });
@@ -148,6 +166,82 @@ for (const [kind, fresh] of KINDS) {
     await feed(sent(3n, 2n));
     assert.deepEqual(await outbox(db), EMPTY);
     assert.deepEqual([await shown(db), commands()], [["hello received", "mine sent"], []]);
+    await session.leave();
+  });
+
+  on("what was written before the first session is sent after the last page of its snapshot, and stored once", async (db) => {
+    await write(db);
+    const { session, feed, commands } = await open(db);
+    await feed(welcome({ head: 2n, snapshot: true }));
+    await feed(page(8n, "carol", [[1n, "carol", "other"]]));
+    session.poll();
+    assert.deepEqual(commands(), [], "not while the snapshot is under way");
+    await feed(page(7n, "bob", [[1n, "bob", "hello"]], true));
+    assert.deepEqual(commands(), [1n]);
+    await feed({ applied: { cseq: 1n } }, sent(3n, 2n));
+    assert.deepEqual(await shown(db), ["hello received", "mine sent"]);
+    assert.deepEqual(await outbox(db), EMPTY);
+    assert.equal(session.uplink.waiting, 0);
+    await session.leave();
+  });
+
+  on("what waits does not wait for the events behind a snapshot too", async (db) => {
+    await write(db);
+    const { session, feed, commands } = await open(db);
+    let early = 0;
+    const { changed } = session.host;
+    session.host.changed = (rows) => {
+      early ||= commands().length;
+      changed(rows);
+    };
+    await feed(welcome({ head: 2n, snapshot: true }), page(7n, "bob", [[1n, "bob", "hello"]], true));
+    assert.equal(early, 1);
+    await session.leave();
+  });
+
+  on("a snapshot that breaks off after a command was carried out leaves its message once", async (db) => {
+    await settled(db);
+    await write(db);
+    await sendInVain(db);
+    const mine = [/** @type {[bigint, string, string]} */ ([1n, "bob", "hello"]), /** @type {[bigint, string, string]} */ ([2n, ME, "mine"])];
+    const first = await open(db);
+    await first.feed(welcome({ head: 9n, snapshot: true, reset: "trimmed" }), page(7n, "bob", mine));
+    await first.breaks();
+    assert.deepEqual(first.commands(), []);
+    // Everything at once: there is no time for the mark to be stored by itself.
+    const second = await open(db);
+    await second.feed(welcome({ applied: 1n, head: 9n, snapshot: true, reset: "trimmed" }), page(7n, "bob", mine), page(8n, "carol", [], true));
+    assert.deepEqual(await shown(db), ["hello received", "mine sent"]);
+    assert.deepEqual(await outbox(db), EMPTY);
+    assert.deepEqual([second.session.uplink.waiting, second.commands()], [0, []]);
+    await second.session.leave();
+    const third = await open(db);
+    assert.equal(third.session.uplink.waiting, 0, "and it is not sent again");
+    await third.session.leave();
+  });
+
+  on("a snapshot that breaks off between the mark and the last page forgets the message at the next one", async (db) => {
+    await settled(db);
+    await write(db);
+    await sendInVain(db);
+    const first = await open(db);
+    await first.feed(welcome({ applied: 1n, head: 9n, snapshot: true, reset: "trimmed" }), page(8n, "carol", []));
+    assert.deepEqual(await outbox(db), { applied: 1n, count: 1, bytes: 12, rows: ["1 applied"] }, "the outcome is gone with the last page only");
+    await first.breaks();
+    const second = await open(db);
+    await second.feed(welcome({ applied: 1n, head: 9n, snapshot: true, reset: "trimmed" }), page(7n, "bob", [[1n, "bob", "hello"], [2n, ME, "mine"]], true));
+    assert.deepEqual([await shown(db), await outbox(db)], [["hello received", "mine sent"], EMPTY]);
+    await second.session.leave();
+  });
+
+  on("a device that begins elsewhere without a snapshot forgets what was applied before", async (db) => {
+    await settled(db);
+    await write(db);
+    await sendInVain(db);
+    const { session, feed } = await open(db);
+    await feed(welcome({ applied: 1n, head: 9n, reset: "trimmed" }));
+    assert.deepEqual(await outbox(db), EMPTY);
+    assert.deepEqual(await shown(db), ["hello received"]);
     await session.leave();
   });
 }
