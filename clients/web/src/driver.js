@@ -121,6 +121,16 @@ export class Driver {
     this.#onHint("pageshow");
   }
 
+  /**
+   * Another tab is seen now, or not any more: that decides how soon to look whether the connection is alive.
+   * @param {string} tab
+   * @param {boolean} seen
+   */
+  onSeen(tab, seen) {
+    this.attention.onSeen(tab, seen);
+    this.#arm();
+  }
+
   /** By another tab's clock it is time to look: the timers of a page that nobody looks at come late. */
   due() {
     this.#tick();
