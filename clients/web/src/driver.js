@@ -212,7 +212,7 @@ export class Driver {
     if (type === "online" || type === "change") this.ways?.onNetworkChanged();
     else if (type !== "offline") this.attention.onTurned();
     if (this.session?.ready) this.#probe(SUSPECT_AFTER_HINT);
-    else if (!this.attempt && type !== "offline") {
+    else if (!this.attempt && type !== "offline" && !(this.asked && this.env.now() < this.retryAt)) {
       this.backoff.reset();
       this.#connect();
     }
@@ -224,6 +224,7 @@ export class Driver {
     this.attempt?.abort();
     const attempt = (this.attempt = new AbortController());
     this.retryAt = Infinity;
+    this.asked = false;
     this.triedAt = this.env.now();
     if (!this.session) this.#show({ state: "connecting", transport: "none" });
     connect(this.env, this.config.url, this.ways, attempt.signal).then(

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, mock, test } from "node:test";
+import { encodeServerFrame } from "../../src/codec/index.js";
 import { closeAll, openTab } from "../harness/client.js";
 import { FakeBrowser } from "../harness/environment.js";
 
@@ -24,8 +25,36 @@ async function settle() {
 
 let users = 0;
 
-/** A browser that reaches no server, and when its tabs tried to. */
-function world({ random = 0.999 } = {}) {
+/**
+ * A WebSocket to a server that answers every hello with this.
+ * @param {import("../../src/codec/frames.js").ServerFrame} answer
+ */
+const answering = (answer) => class {
+  readyState = 1;
+  bufferedAmount = 0;
+  /** @type {(event?: any) => void} */
+  onopen = () => {};
+  /** @type {(event?: any) => void} */
+  onmessage = () => {};
+
+  constructor() {
+    queueMicrotask(() => this.onopen());
+  }
+
+  send() {
+    const { buffer, byteOffset, byteLength } = encodeServerFrame(answer);
+    const data = buffer.slice(byteOffset, byteOffset + byteLength);
+    queueMicrotask(() => this.onmessage({ data }));
+  }
+
+  close() {}
+};
+
+/**
+ * A browser that reaches no server, or one that has only this to say, and when its tabs tried to.
+ * @param {{ random?: number, answer?: import("../../src/codec/frames.js").ServerFrame }} [how]
+ */
+function world({ random = 0.999, answer } = {}) {
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
   const browser = new FakeBrowser();
   const user = `someone${++users}`;
@@ -36,8 +65,10 @@ function world({ random = 0.999 } = {}) {
     const tab = await openTab({ user, url: "http://127.0.0.1:1" }, browser, (env) => {
       env.isHidden = hidden;
       Object.assign(env, { now: () => Date.now(), time: () => Date.now(), random: () => random });
+      if (answer) env.WebSocket = /** @type {any} */ (answering(answer));
       env.fetch = () => {
         dials.push(Date.now());
+        if (answer) return Promise.resolve(new Response(null, { status: 404 }));
         return Promise.reject(new TypeError("refused"));
       };
     });
@@ -161,4 +192,31 @@ test("a tab that somebody looks at makes the one that leads hurry, also where th
   follower.env.emit("visibilitychange");
   await pass(2 * MINUTE);
   assert.ok(Math.min(...await waits(2 * MINUTE)) > MAX - 1_000);
+});
+
+test("a server that asks for patience is left alone for as long, whatever happens here but its user's own wish", async () => {
+  const error = { code: "overloaded", message: "too many at once", retryAfterMs: MINUTE };
+  for (const answer of [{ error }, { goAway: { retryAfterMs: MINUTE, message: "a restart" } }]) {
+    const { open, pass, triesAt } = world({ answer });
+    const tab = await open();
+    const { state, retryAt } = tab.client.connection;
+    assert.deepEqual([state, retryAt], ["offline", Date.now() + MINUTE]);
+    const follower = await open();
+    await pass(10_000);
+    for (const reason of ["online", "change", "focus", "visibilitychange", "pageshow"]) {
+      assert.equal(await triesAt(() => tab.env.emit(reason)), 0, reason);
+      assert.equal(await triesAt(() => follower.env.emit(reason)), 0, `${reason} in another tab`);
+    }
+    assert.equal(await triesAt(() => tab.client.send({ user: "bob" }, "one")), 0, "a message");
+    assert.equal(tab.client.connection.retryAt, retryAt, "and what was said of the time holds");
+    assert.equal(await triesAt(() => pass(49_900)), 0);
+    assert.equal(await triesAt(() => pass(200)), 1, "after the time given");
+    assert.equal(await triesAt(() => tab.client.reconnect()), 1, "it is the user's to be impatient");
+    // Timers may come late: what happens after the time given is a reason again.
+    const { now } = tab.env;
+    tab.env.now = () => now() + MINUTE;
+    assert.equal(await triesAt(() => tab.env.emit("focus")), 1);
+    mock.timers.reset();
+    await closeAll();
+  }
 });
