@@ -291,6 +291,9 @@ export class Driver {
       ended: (session, error) => {
         if (session !== this.session) return;
         this.#keepTurn(session);
+        // Also one beside it: its hello would throw out whoever took this one's place.
+        this.attempt?.abort();
+        this.attempt = undefined;
         this.#show({ state: "ended", transport: "none", error });
       },
       wake: () => this.#poll(),

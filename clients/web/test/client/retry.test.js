@@ -26,10 +26,12 @@ async function settle() {
 let users = 0;
 
 /**
- * A WebSocket to a server that answers every hello with this.
+ * A WebSocket to a server that answers a hello with this, and says nothing more by itself.
  * @param {import("../../src/codec/frames.js").ServerFrame} answer
+ * @param {{ hear: (frame: import("../../src/codec/frames.js").ServerFrame) => void }[]} sockets
  */
-const answering = (answer) => class {
+const answering = (answer, sockets) => class {
+  greeted = false;
   readyState = 1;
   bufferedAmount = 0;
   /** @type {(event?: any) => void} */
@@ -38,13 +40,19 @@ const answering = (answer) => class {
   onmessage = () => {};
 
   constructor() {
+    sockets.push(this);
     queueMicrotask(() => this.onopen());
   }
 
   send() {
-    const { buffer, byteOffset, byteLength } = encodeServerFrame(answer);
-    const data = buffer.slice(byteOffset, byteOffset + byteLength);
-    queueMicrotask(() => this.onmessage({ data }));
+    if (!this.greeted) queueMicrotask(() => this.hear(answer));
+    this.greeted = true;
+  }
+
+  /** @param {import("../../src/codec/frames.js").ServerFrame} frame */
+  hear(frame) {
+    const { buffer, byteOffset, byteLength } = encodeServerFrame(frame);
+    this.onmessage({ data: buffer.slice(byteOffset, byteOffset + byteLength) });
   }
 
   close() {}
@@ -60,12 +68,14 @@ function world({ random = 0.999, answer } = {}) {
   const user = `someone${++users}`;
   /** @type {number[]} */
   const dials = [];
+  /** @type {Parameters<typeof answering>[1]} */
+  const sockets = [];
   /** @param {boolean} [hidden] */
   const open = async (hidden = false) => {
     const tab = await openTab({ user, url: "http://127.0.0.1:1" }, browser, (env) => {
       env.isHidden = hidden;
       Object.assign(env, { now: () => Date.now(), time: () => Date.now(), random: () => random });
-      if (answer) env.WebSocket = /** @type {any} */ (answering(answer));
+      if (answer) env.WebSocket = /** @type {any} */ (answering(answer, sockets));
       env.fetch = () => {
         dials.push(Date.now());
         if (answer) return Promise.resolve(new Response(null, { status: 404 }));
@@ -95,7 +105,7 @@ function world({ random = 0.999, answer } = {}) {
     await settle();
     return dials.length - before;
   };
-  return { open, pass, waits, triesAt };
+  return { open, pass, waits, triesAt, sockets };
 }
 
 test("while somebody looks at the page it is tried every few seconds, however long the server is away", async () => {
@@ -219,4 +229,31 @@ test("a server that asks for patience is left alone for as long, whatever happen
     mock.timers.reset();
     await closeAll();
   }
+});
+
+test("who is replaced while an attempt beside a silent connection is under way gives that attempt up", async () => {
+  const begin = { cursor: 0n, time: 0n, snapshot: false, reset: null };
+  const user = `someone${users + 1}`;
+  const { open, pass, sockets } = world({
+    answer: {
+      welcome: {
+        version: 1, user, sessionEpoch: 1n, epoch: 1n, incarnation: 1n, applied: 0n, appliedNonce: "0".repeat(16), head: 0n, begin, window: 16,
+        maxText: 61_440, time: 0n, endpoints: [], extensions: [],
+      },
+    },
+  });
+  const tab = await open();
+  assert.equal(tab.client.connection.state, "connected");
+  /** @type {() => void} */
+  let arrive = () => {};
+  tab.env.fetch = () => new Promise((resolve) => (arrive = () => resolve(new Response(null, { status: 404 }))));
+  // Heard of just now it would pass for alive.
+  await pass(100);
+  tab.env.emit("online");
+  await pass(1_500);
+  sockets[0].hear({ error: { code: "replaced", message: "by another", retryAfterMs: 0 } });
+  assert.equal(tab.client.connection.state, "ended");
+  arrive();
+  await pass(1_000);
+  assert.deepEqual([sockets.length, tab.client.connection.state], [1, "ended"]);
 });
