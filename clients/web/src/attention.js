@@ -7,7 +7,7 @@ const PROBE_AFTER_ACTIVE = 4_000;
 const ACTIVE_FOR = 60_000;
 /** … while somebody only looks … */
 const PROBE_AFTER = 10_000;
-/** … in a page that nobody looks at after this much: it keeps address translations alive, and not the device awake. */
+/** … where nobody looks at any tab after this much: it keeps address translations alive, and not the device awake. */
 const PROBE_AFTER_HIDDEN = 25_000;
 /** A page that is seen counts as looked at for this long after somebody last turned to it or did something: many are left open for days. */
 const LOOKED_AT_FOR = 600_000;
@@ -51,14 +51,19 @@ export class Attention {
     return this.env.now() < this.activeAt + ACTIVE_FOR;
   }
 
+  /** Whether any tab is seen: the one that leads need not be the one that is looked at. */
+  get #seen() {
+    return !this.env.hidden() || this.seen.size > 0;
+  }
+
   /** Whether somebody looks at the page, in any tab, as far as can be known. */
   get looked() {
-    return (!this.env.hidden() || this.seen.size > 0) && this.env.now() < this.turnedAt + LOOKED_AT_FOR;
+    return this.#seen && this.env.now() < this.turnedAt + LOOKED_AT_FOR;
   }
 
   /** How long the server may be silent before it is asked whether it is there. */
   get patience() {
-    if (this.env.hidden()) return PROBE_AFTER_HIDDEN;
+    if (!this.#seen) return PROBE_AFTER_HIDDEN;
     return this.#active ? PROBE_AFTER_ACTIVE : PROBE_AFTER;
   }
 }

@@ -121,6 +121,16 @@ export class Driver {
     this.#onHint("pageshow");
   }
 
+  /**
+   * Another tab is seen now, or not any more: that decides how soon to look whether the connection is alive.
+   * @param {string} tab
+   * @param {boolean} seen
+   */
+  onSeen(tab, seen) {
+    this.attention.onSeen(tab, seen);
+    this.#arm();
+  }
+
   /** By another tab's clock it is time to look: the timers of a page that nobody looks at come late. */
   due() {
     this.#tick();
@@ -149,8 +159,9 @@ export class Driver {
     if (this.attention.onActive()) this.#arm();
   }
 
-  /** Somebody waits: the next attempt comes now, unless the server asked for patience. */
+  /** Somebody waits: the next attempt comes now, unless the server asked for patience, or it ended and only `reconnect` begins anew. */
   #hurry() {
+    if (this.connection.state === "ended") return;
     const now = this.env.now();
     const at = Math.max(now, this.triedAt + HURRY_EVERY);
     if (this.session || this.attempt || this.asked || at >= this.retryAt) return;
@@ -201,7 +212,7 @@ export class Driver {
     if (type === "online" || type === "change") this.ways?.onNetworkChanged();
     else if (type !== "offline") this.attention.onTurned();
     if (this.session?.ready) this.#probe(SUSPECT_AFTER_HINT);
-    else if (!this.attempt && type !== "offline") {
+    else if (!this.attempt && type !== "offline" && !(this.asked && this.env.now() < this.retryAt)) {
       this.backoff.reset();
       this.#connect();
     }
@@ -213,6 +224,7 @@ export class Driver {
     this.attempt?.abort();
     const attempt = (this.attempt = new AbortController());
     this.retryAt = Infinity;
+    this.asked = false;
     this.triedAt = this.env.now();
     if (!this.session) this.#show({ state: "connecting", transport: "none" });
     connect(this.env, this.config.url, this.ways, attempt.signal).then(
@@ -279,6 +291,9 @@ export class Driver {
       ended: (session, error) => {
         if (session !== this.session) return;
         this.#keepTurn(session);
+        // Also one beside it: its hello would throw out whoever took this one's place.
+        this.attempt?.abort();
+        this.attempt = undefined;
         this.#show({ state: "ended", transport: "none", error });
       },
       wake: () => this.#poll(),

@@ -58,9 +58,9 @@ export class Leader {
     else if (note.type === "hint") driver.hint();
     else if (note.type === "due") driver.due();
     else if (note.type === "typing") driver.signal({ typing: { to: frameTarget(note.target), active: note.active } });
-    else if (note.type === "seen") driver.attention.onSeen(note.from, note.seen);
+    else if (note.type === "seen") driver.onSeen(note.from, note.seen);
     else if (note.type === "watch" || note.type === "bye") {
-      if (note.type === "bye") driver.attention.onSeen(note.from, false);
+      if (note.type === "bye") driver.onSeen(note.from, false);
       if (signals.onWish(note)) driver.watchAgain();
     } else if (note.type === "who") {
       tabs.say({ type: "leads" });

@@ -300,7 +300,7 @@ export class Session {
     // Everything applied by now has its outcome in the log up to the head.
     const outcomesGone = (reset !== null || position !== null || begin.snapshot) && begin.cursor >= head;
     if (begin.snapshot) this.snapshot = { reset, outcomesGone };
-    else if (position) await restart(db, position, { reset, outcomesGone });
+    else if (position) await restart(db, position, this.#outboxChange(), { reset, outcomesGone });
     this.ready = true;
     if (reset && !begin.snapshot) this.host.reset(reset);
     this.host.greeted(this);
@@ -314,7 +314,8 @@ export class Session {
    */
   async #agree(welcome) {
     const { db } = this.host;
-    const before = this.uplink.pending;
+    // A copy: the uplink takes from its own what it learns to be applied.
+    const before = [...this.uplink.pending];
     const { applied: appliedBefore, incarnation } = this.uplink.state;
     const agreement = this.uplink.onWelcome(welcome);
     if (agreement.agreed === "agreed") {
@@ -348,12 +349,14 @@ export class Session {
     const { db, user } = this.host;
     const { reset, outcomesGone } = /** @type {NonNullable<typeof this.snapshot>} */ (this.snapshot);
     const position = page.last ? this.downlink.snapshotPosition : null;
-    const changed = await takeSnapshot(db, user, page.conversations, { reset, position, outcomesGone });
+    const changed = await takeSnapshot(db, user, page.conversations, this.#outboxChange(), { reset, position, outcomesGone });
     this.snapshot = page.last ? undefined : { reset: null, outcomesGone };
     if (reset) this.host.reset(reset);
     if (page.last) {
       this.downlink.onSnapshotStored();
       this.#acknowledge();
+      // Commands may go now, before the events that are here already are stored.
+      this.host.wake();
     }
     this.host.changed(changed);
   }

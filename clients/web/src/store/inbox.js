@@ -198,12 +198,16 @@ function forgetLog(tx) {
 }
 
 /**
- * Within a transaction: the outcomes of everything applied until now will not be told, the device begins after them.
+ * Within a transaction: stores what is known of the outbox. Where the device begins after the outcomes of everything applied until now,
+ * they will not be told, and nothing waits for them. Marked first: the welcome may have been the first to say what was applied.
  * @param {Transaction} tx
+ * @param {OutboxChange} outbox
+ * @param {boolean} outcomesGone
  */
-async function forgetOutcomes(tx) {
+async function takeOutbox(tx, { state, applied }, outcomesGone) {
   const meta = await readOutbox(tx);
-  for (const row of await tx.all("outbox")) if (row.applied && !row.rejected) dropRow(tx, meta, row);
+  await markApplied(tx, meta, state, applied);
+  if (outcomesGone) for (const row of await tx.all("outbox")) if (row.applied && !row.rejected) dropRow(tx, meta, row);
   tx.put("meta", "outbox", meta);
 }
 
@@ -211,12 +215,13 @@ async function forgetOutcomes(tx) {
  * The device continues at another position, without a snapshot.
  * @param {Database} db
  * @param {Position} position
+ * @param {OutboxChange} outbox
  * @param {{ reset: string | null, outcomesGone: boolean }} how
  */
-export function restart(db, position, { reset, outcomesGone }) {
+export function restart(db, position, outbox, { reset, outcomesGone }) {
   return db.write(STORES, async (tx) => {
     if (reset === "otherLog") forgetLog(tx);
-    if (outcomesGone) await forgetOutcomes(tx);
+    await takeOutbox(tx, outbox, outcomesGone);
     tx.put("meta", "position", position);
   });
 }
@@ -227,11 +232,13 @@ export function restart(db, position, { reset, outcomesGone }) {
  * @param {Database} db
  * @param {string} me
  * @param {import("../codec/frames.js").ConversationState[]} conversations
+ * @param {OutboxChange} outbox
  * @param {{ reset: string | null, position: Position | null, outcomesGone: boolean }} how
  */
-export function takeSnapshot(db, me, conversations, { reset, position, outcomesGone }) {
+export function takeSnapshot(db, me, conversations, outbox, { reset, position, outcomesGone }) {
   return db.write(STORES, async (tx) => {
     if (reset === "otherLog") forgetLog(tx);
+    await takeOutbox(tx, outbox, position !== null && outcomesGone);
     const changes = new Changes(tx, me);
     for (const state of conversations) {
       const row = await changes.conversation(toNumber(state.conversation));
@@ -240,10 +247,7 @@ export function takeSnapshot(db, me, conversations, { reset, position, outcomesG
       for (const message of state.messages) await changes.add(row, messageRow(row.id, message));
       changes.recount.add(row.id);
     }
-    if (position) {
-      if (outcomesGone) await forgetOutcomes(tx);
-      tx.put("meta", "position", position);
-    }
+    if (position) tx.put("meta", "position", position);
     return changes.finish();
   });
 }

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, mock, test } from "node:test";
+import { encodeServerFrame } from "../../src/codec/index.js";
 import { closeAll, openTab } from "../harness/client.js";
 import { FakeBrowser } from "../harness/environment.js";
 
@@ -24,20 +25,60 @@ async function settle() {
 
 let users = 0;
 
-/** A browser that reaches no server, and when its tabs tried to. */
-function world({ random = 0.999 } = {}) {
+/**
+ * A WebSocket to a server that answers a hello with this, and says nothing more by itself.
+ * @param {import("../../src/codec/frames.js").ServerFrame} answer
+ * @param {{ hear: (frame: import("../../src/codec/frames.js").ServerFrame) => void }[]} sockets
+ */
+const answering = (answer, sockets) => class {
+  greeted = false;
+  readyState = 1;
+  bufferedAmount = 0;
+  /** @type {(event?: any) => void} */
+  onopen = () => {};
+  /** @type {(event?: any) => void} */
+  onmessage = () => {};
+
+  constructor() {
+    sockets.push(this);
+    queueMicrotask(() => this.onopen());
+  }
+
+  send() {
+    if (!this.greeted) queueMicrotask(() => this.hear(answer));
+    this.greeted = true;
+  }
+
+  /** @param {import("../../src/codec/frames.js").ServerFrame} frame */
+  hear(frame) {
+    const { buffer, byteOffset, byteLength } = encodeServerFrame(frame);
+    this.onmessage({ data: buffer.slice(byteOffset, byteOffset + byteLength) });
+  }
+
+  close() {}
+};
+
+/**
+ * A browser that reaches no server, or one that has only this to say, and when its tabs tried to.
+ * @param {{ random?: number, answer?: import("../../src/codec/frames.js").ServerFrame }} [how]
+ */
+function world({ random = 0.999, answer } = {}) {
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
   const browser = new FakeBrowser();
   const user = `someone${++users}`;
   /** @type {number[]} */
   const dials = [];
+  /** @type {Parameters<typeof answering>[1]} */
+  const sockets = [];
   /** @param {boolean} [hidden] */
   const open = async (hidden = false) => {
     const tab = await openTab({ user, url: "http://127.0.0.1:1" }, browser, (env) => {
       env.isHidden = hidden;
       Object.assign(env, { now: () => Date.now(), time: () => Date.now(), random: () => random });
+      if (answer) env.WebSocket = /** @type {any} */ (answering(answer, sockets));
       env.fetch = () => {
         dials.push(Date.now());
+        if (answer) return Promise.resolve(new Response(null, { status: 404 }));
         return Promise.reject(new TypeError("refused"));
       };
     });
@@ -64,7 +105,7 @@ function world({ random = 0.999 } = {}) {
     await settle();
     return dials.length - before;
   };
-  return { open, pass, waits, triesAt };
+  return { open, pass, waits, triesAt, sockets };
 }
 
 test("while somebody looks at the page it is tried every few seconds, however long the server is away", async () => {
@@ -161,4 +202,58 @@ test("a tab that somebody looks at makes the one that leads hurry, also where th
   follower.env.emit("visibilitychange");
   await pass(2 * MINUTE);
   assert.ok(Math.min(...await waits(2 * MINUTE)) > MAX - 1_000);
+});
+
+test("a server that asks for patience is left alone for as long, whatever happens here but its user's own wish", async () => {
+  const error = { code: "overloaded", message: "too many at once", retryAfterMs: MINUTE };
+  for (const answer of [{ error }, { goAway: { retryAfterMs: MINUTE, message: "a restart" } }]) {
+    const { open, pass, triesAt } = world({ answer });
+    const tab = await open();
+    const { state, retryAt } = tab.client.connection;
+    assert.deepEqual([state, retryAt], ["offline", Date.now() + MINUTE]);
+    const follower = await open();
+    await pass(10_000);
+    for (const reason of ["online", "change", "focus", "visibilitychange", "pageshow"]) {
+      assert.equal(await triesAt(() => tab.env.emit(reason)), 0, reason);
+      assert.equal(await triesAt(() => follower.env.emit(reason)), 0, `${reason} in another tab`);
+    }
+    assert.equal(await triesAt(() => tab.client.send({ user: "bob" }, "one")), 0, "a message");
+    assert.equal(tab.client.connection.retryAt, retryAt, "and what was said of the time holds");
+    assert.equal(await triesAt(() => pass(49_900)), 0);
+    assert.equal(await triesAt(() => pass(200)), 1, "after the time given");
+    assert.equal(await triesAt(() => tab.client.reconnect()), 1, "it is the user's to be impatient");
+    // Timers may come late: what happens after the time given is a reason again.
+    const { now } = tab.env;
+    tab.env.now = () => now() + MINUTE;
+    assert.equal(await triesAt(() => tab.env.emit("focus")), 1);
+    mock.timers.reset();
+    await closeAll();
+  }
+});
+
+test("who is replaced while an attempt beside a silent connection is under way gives that attempt up", async () => {
+  const begin = { cursor: 0n, time: 0n, snapshot: false, reset: null };
+  const user = `someone${users + 1}`;
+  const { open, pass, sockets } = world({
+    answer: {
+      welcome: {
+        version: 1, user, sessionEpoch: 1n, epoch: 1n, incarnation: 1n, applied: 0n, appliedNonce: "0".repeat(16), head: 0n, begin, window: 16,
+        maxText: 61_440, time: 0n, endpoints: [], extensions: [],
+      },
+    },
+  });
+  const tab = await open();
+  assert.equal(tab.client.connection.state, "connected");
+  /** @type {() => void} */
+  let arrive = () => {};
+  tab.env.fetch = () => new Promise((resolve) => (arrive = () => resolve(new Response(null, { status: 404 }))));
+  // Heard of just now it would pass for alive.
+  await pass(100);
+  tab.env.emit("online");
+  await pass(1_500);
+  sockets[0].hear({ error: { code: "replaced", message: "by another", retryAfterMs: 0 } });
+  assert.equal(tab.client.connection.state, "ended");
+  arrive();
+  await pass(1_000);
+  assert.deepEqual([sockets.length, tab.client.connection.state], [1, "ended"]);
 });

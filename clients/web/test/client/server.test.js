@@ -176,9 +176,14 @@ test("history comes from the server in pages, and is kept", async () => {
 });
 
 test("a device that another process runs as is told, and does not fight", async () => {
-  const a = someone("alice");
+  const [a, b] = [someone("alice"), someone("bob")];
   const one = await openTab({ user: a, device: "same", url: server.url, store: "memory" });
   await one.connected();
+  // Something that can be marked read afterwards.
+  const bob = await openTab({ user: b, url: server.url });
+  await bob.client.send({ user: a }, "hello");
+  await until(async () => (await one.texts(b)).length === 1, "it arrives");
+  await bob.client.close();
   const two = await openTab({ user: a, device: "same", url: server.url, store: "memory" });
   await two.connected();
   await until(() => one.client.connection.state === "ended", "the older is told");
@@ -186,8 +191,12 @@ test("a device that another process runs as is told, and does not fight", async 
   const dials = one.env.dials;
   one.env.emit("online");
   one.env.emit("visibilitychange");
+  await one.client.send({ user: b }, "after it was told");
+  await one.client.markRead({ user: b }, 1);
   assert.equal(two.client.connection.state, "connected");
   assert.equal(one.env.dials, dials, "only its user can make it connect again");
+  assert.equal(one.client.connection.state, "ended");
+  assert.equal(one.client.waiting, 2, "what was written waits for that");
   one.client.reconnect();
   await one.connected();
   await until(() => two.client.connection.state === "ended", "now the other is told");

@@ -157,30 +157,39 @@ for (const [kind, open] of KINDS) {
     await saveDraft(db, "carol", "unsaid");
     const members = [{ user: ME, delivered: 5n, read: 4n }, { user: "bob", delivered: 2n, read: 2n }];
     const state = { conversation: 7n, kind: "direct", members, head: 6n, messages: [stored(4), stored(5, ME), stored(6)] };
-    await takeSnapshot(db, ME, [state], { reset: "trimmed", position: null, outcomesGone: true });
+    await takeSnapshot(db, ME, [state], NOTHING, { reset: "trimmed", position: null, outcomesGone: true });
     assert.deepEqual((await load(db, { user: ME, device: "x" })).position, position(4n));
     assert.deepEqual(await seqs(db, {}), [4, 5, 6], "back to where something is missing");
     assert.equal((await conversation(db, ME, { user: "bob" }))?.unread, 1);
-    await takeSnapshot(db, ME, [], { reset: null, position: position(90n), outcomesGone: true });
+    await takeSnapshot(db, ME, [], NOTHING, { reset: null, position: position(90n), outcomesGone: true });
     assert.deepEqual((await load(db, { user: ME, device: "x" })).position, position(90n));
     assert.equal((await conversations(db, ME)).length, 2, "what is beyond a snapshot of the same log stays");
-    await takeSnapshot(db, ME, [state], { reset: "otherLog", position: position(1n), outcomesGone: true });
+    await takeSnapshot(db, ME, [state], NOTHING, { reset: "otherLog", position: position(1n), outcomesGone: true });
     assert.deepEqual((await conversations(db, ME)).map(({ other, draft }) => [other, draft]), [["bob", ""], ["carol", "unsaid"]], "of another log nothing stays but what was not sent");
     assert.equal((await conversation(db, ME, { user: "carol" }))?.id, null);
   });
 
   on("a device that begins elsewhere is not told what came of commands", async (db) => {
-    const [row] = await enqueue(db, [{ nonce: "00000000000000aa", time: 5, body: { kind: "send", to: { user: "bob" }, text: "hello" } }]);
+    const send = (/** @type {string} */ nonce) => ({ nonce, time: 5, body: /** @type {const} */ ({ kind: "send", to: { user: "bob" }, text: "hello" }) });
+    const rows = await enqueue(db, ["00000000000000aa", "00000000000000ab", "00000000000000ac"].map(send));
     await renumber(db, 3n);
-    await applied(db, { incarnation: 3n, applied: 1n, appliedNonce: row.nonce }, [row.id]);
-    await restart(db, position(50n), { reset: "trimmed", outcomesGone: true });
+    const state = (/** @type {number} */ at) => ({ incarnation: 3n, applied: BigInt(at), appliedNonce: rows[at - 1].nonce });
+    await applied(db, state(1), [rows[0].id]);
+    // Also of what is known to be applied only now.
+    await restart(db, position(50n), { state: state(2), applied: [rows[1].id] }, { reset: "trimmed", outcomesGone: true });
+    const found = await load(db, { user: ME, device: "x" });
+    assert.deepEqual([found.rows.map(({ cseq }) => cseq), found.outbox.rows, found.outbox.applied], [[3n], 1, 2n]);
+    const last = { state: state(3), applied: [rows[2].id] };
+    await takeSnapshot(db, ME, [], last, { reset: "trimmed", position: null, outcomesGone: true });
+    assert.deepEqual((await load(db, { user: ME, device: "x" })).rows.map(({ cseq, applied }) => [cseq, applied]), [[3n, true]]);
+    await takeSnapshot(db, ME, [], { ...last, applied: [] }, { reset: null, position: position(60n), outcomesGone: true });
     assert.deepEqual((await load(db, { user: ME, device: "x" })).rows, []);
   });
 
   on("history fills gaps, and marks what it leaves", async (db) => {
     await takeAll(db, [started(1n), message(2n, 1n), message(3n, 2n)]);
     const state = { conversation: 7n, kind: "direct", members: [], head: 100n, messages: [stored(99), stored(100)] };
-    await takeSnapshot(db, ME, [state], { reset: "trimmed", position: position(200n), outcomesGone: true });
+    await takeSnapshot(db, ME, [state], NOTHING, { reset: "trimmed", position: position(200n), outcomesGone: true });
     assert.deepEqual(await seqs(db, {}), [99, 100]);
     assert.deepEqual(await seqs(db, { before: 99 }), [], "what stands before 99 is not here");
     const page = (/** @type {number} */ from, /** @type {number} */ to, more = true) =>
