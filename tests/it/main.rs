@@ -3,11 +3,12 @@
 
 mod bad_input;
 mod bench;
-mod checker;
 mod commands;
 mod disk;
 mod harness;
 mod http;
 mod kills;
+#[cfg(target_os = "linux")]
+mod lab;
 mod rules;
 mod talk;
