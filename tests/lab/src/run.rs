@@ -8,6 +8,8 @@ use crate::traffic::{Device, Notes, Plan};
 use crate::{Lab, LabError, LinkName, Phone, Server};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use whimbrel_client::{State, Transport};
 
@@ -243,4 +245,28 @@ impl Trip<'_> {
             notes: (phone, desk),
         }
     }
+}
+
+/// Makes several trips, so many at once, each in a lab of its own, and hands over each result as it comes, with the trip's index. Those
+/// that have not begun when `go_on` says no are not made.
+pub fn all(trips: &[Trip<'_>], at_once: usize, go_on: &(dyn Fn() -> bool + Sync), mut done: impl FnMut(usize, Result<Run, LabError>)) {
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.clamp(1, trips.len().max(1)) {
+            let (next, sender) = (&next, sender.clone());
+            scope.spawn(move || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(trip) = trips.get(index).filter(|_| go_on()) else { break };
+                    // The receiver is below, for as long as any of these.
+                    let _ = sender.send((index, trip.run()));
+                }
+            });
+        }
+        drop(sender);
+        for (index, result) in receiver {
+            done(index, result);
+        }
+    });
 }
