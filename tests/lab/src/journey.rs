@@ -170,5 +170,4 @@ impl Journey {
         }
         (settings, used)
     }
-
 }

@@ -11,7 +11,14 @@ pub fn scripted() -> Vec<Journey> {
     vec![commuter(), lift(), conference(), tunnel(), hotspot(), office()]
 }
 
-fn journey(name: &str, about: &str, begin: crate::LinkName, links: &[(crate::LinkName, Settings)], steps: Vec<Step>, end_ms: u64) -> Journey {
+fn journey(
+    name: &str,
+    about: &str,
+    begin: crate::LinkName,
+    links: &[(crate::LinkName, Settings)],
+    steps: Vec<Step>,
+    end_ms: u64,
+) -> Journey {
     let end = End::At(Duration::from_millis(end_ms));
     Journey { name: name.into(), about: about.into(), links: links.to_vec(), begin, steps, end }
 }
@@ -34,10 +41,7 @@ fn commuter() -> Journey {
 }
 
 fn lift() -> Journey {
-    let steps = vec![
-        Step::new(3_000, "doors close", [blackout(Cell, true)]),
-        Step::new(9_000, "doors open", [blackout(Cell, false)]),
-    ];
+    let steps = vec![Step::new(3_000, "doors close", [blackout(Cell, true)]), Step::new(9_000, "doors open", [blackout(Cell, false)])];
     journey("lift", "nothing gets through for six seconds, and nobody says so", Cell, &[(Cell, CELL)], steps, 14_000)
 }
 

@@ -49,6 +49,8 @@ pub struct Stream {
     pub arrived: usize,
     /// From the call of `send` to the recipient's application.
     pub latency: Quantiles,
+    /// The same, of each message in order of arrival.
+    pub latencies: Vec<f64>,
     /// The longest time between a message's arrival and the next one's.
     pub longest_gap: f64,
     /// Each arrival but the first: when, from the start, and how long after the one before.
@@ -71,12 +73,14 @@ pub fn stream(sender: &Notes, recipient: &Notes, start: Instant) -> Stream {
     let sent_at = times(&sender.sent);
     let arrivals = arrivals(recipient);
     let since = |at: Instant| ms(at.saturating_duration_since(start));
-    let latency = arrivals.iter().filter_map(|(text, at)| Some(ms(at.saturating_duration_since(*sent_at.get(text)?))));
+    let latencies = arrivals.iter().filter_map(|(text, at)| Some(ms(at.saturating_duration_since(*sent_at.get(text)?))));
+    let latencies: Vec<f64> = latencies.collect();
     let gaps: Vec<(f64, f64)> = arrivals.windows(2).map(|pair| (since(pair[1].1), ms(pair[1].1 - pair[0].1))).collect();
     Stream {
         sent: sender.sent.iter().filter(|sent| number(&sent.message.text).is_some()).count(),
         arrived: arrivals.len(),
-        latency: Quantiles::of(latency),
+        latency: Quantiles::of(latencies.iter().copied()),
+        latencies,
         longest_gap: gaps.iter().map(|(_, gap)| *gap).fold(0.0, f64::max),
         gaps,
     }

@@ -194,7 +194,6 @@ impl Device {
         self.board.notes().sent.iter().rev().find(|sent| sent.message.text == text).map(|sent| sent.at)
     }
 
-
     /// Waits until the device has finished, and returns what it knows.
     #[must_use]
     pub fn end(mut self) -> Notes {
