@@ -15,11 +15,11 @@ impl Dice {
     #[must_use]
     pub fn split(&self, purpose: u64) -> Self {
         let mut dice = Self(self.0 ^ purpose.wrapping_mul(0xd134_2543_de82_ef95));
-        Self(dice.next())
+        Self(dice.roll())
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,7 +30,7 @@ impl Dice {
     /// A part, from 0 up to 1.
     pub fn part(&mut self) -> f64 {
         // 53 bits are what a double holds.
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.roll() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Whether something happens that happens with this probability. Asks the dice only if it is neither sure nor impossible.
@@ -40,7 +40,7 @@ impl Dice {
 
     /// A number from `low` up to, and without, `high`.
     pub fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low).max(1)
+        low + self.roll() % (high - low).max(1)
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn a_seed_means_the_same_for_ever() {
         let mut dice = Dice::new(1);
-        assert_eq!([dice.next(), dice.next()], [0x910a_2dec_8902_5cc1, 0xbeeb_8da1_658e_ec67]);
+        assert_eq!([dice.roll(), dice.roll()], [0x910a_2dec_8902_5cc1, 0xbeeb_8da1_658e_ec67]);
     }
 
     #[test]

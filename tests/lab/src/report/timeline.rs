@@ -23,7 +23,7 @@ const GAP_MIN: f64 = 10.0;
 const GAP_MAX: f64 = 10_000.0;
 /// A gap is told in words from so many times the pace on, and from so many milliseconds.
 const TOLD_PACES: f64 = 4.0;
-const TOLD_MS: f64 = 200.0;
+const TOLD_MS: f64 = 300.0;
 
 const STYLE: &str = "\
 svg{--ink:#1f2430;--soft:#5d6675;--line:#d5dae2;--paper:#ffffff;--up:#2563c9;--down:#c2570c;--wifi:#cfe8d5;--cell:#d6e0f5;--hotspot:#f3e3bf;--dark:#3a3f4b;--bad:#c01c28}\
@@ -59,14 +59,21 @@ pub fn timeline(journey: &Journey, runs: &[&Run]) -> String {
          <tspan class=\"up\">▲ from the phone</tspan>  <tspan class=\"down\">▼ to the phone</tspan></text>",
         time(pace)
     );
-    band(&mut svg, journey, span, &x);
+    band(&mut svg, journey, &x);
+    let middle = |row: usize| BAND + BAND_HEIGHT + 10.0 + ROW * row as f64 + ROW / 2.0;
+    let noticed = journey.steps.iter().any(|step| step.is_noticed());
     for (at, run) in runs.iter().enumerate() {
-        row(&mut svg, run, BAND + BAND_HEIGHT + 10.0 + ROW * at as f64 + ROW / 2.0, span, at == 0);
+        row(&mut svg, run, middle(at), span, noticed, at == 0);
     }
     for (number, step) in journey.steps.iter().enumerate() {
         let at = x(ms(step.at));
         let _ = writeln!(svg, "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{rows_end}\" class=\"step\"/>", BAND - 4.0);
         text(&mut svg, at, BAND - 9.0, "mid small name", &(number + 1).to_string());
+    }
+    // Over the lines of the steps.
+    for (at, run) in runs.iter().enumerate() {
+        words(&mut svg, &run.up, middle(at), -1.0, run.pace, span);
+        words(&mut svg, &run.down, middle(at), 1.0, run.pace, span);
     }
     axis(&mut svg, rows_end, span, &x);
     for (line, (left, right)) in legend.iter().enumerate() {
@@ -86,28 +93,36 @@ fn legend(journey: &Journey) -> Vec<(String, String)> {
 }
 
 /// Which network was in use when, and where nothing got through.
-fn band(svg: &mut String, journey: &Journey, span: f64, x: &impl Fn(f64) -> f64) {
+fn band(svg: &mut String, journey: &Journey, x: &impl Fn(f64) -> f64) {
     text(svg, 16.0, BAND + 14.0, "soft small", "network");
-    let mut edges: Vec<f64> = journey.steps.iter().map(|step| ms(step.at)).collect();
-    edges.push(span);
-    let mut begin = 0.0;
-    for (steps, end) in edges.into_iter().enumerate() {
+    // Where it begins, its class, what it is called.
+    let mut parts: Vec<(f64, &'static str, String)> = Vec::new();
+    let begins = std::iter::once(0.0).chain(journey.steps.iter().map(|step| ms(step.at)));
+    for (steps, begin) in begins.enumerate() {
         let (settings, used) = journey.after(steps);
         let of = settings[used[0] as usize];
-        let dark = of.up.blackout || of.down.blackout;
-        let (from, to) = (x(begin), x(end));
-        let class = if dark { "blackout" } else { used[0].name() };
+        let (class, label) = match (of.up.blackout, of.down.blackout) {
+            (false, false) => (used[0].name(), used.iter().map(|link| of_people(*link)).collect::<Vec<_>>().join(" + ")),
+            (true, true) => ("blackout", "blackout".into()),
+            (true, false) => ("blackout", "blackout ▲".into()),
+            (false, true) => ("blackout", "blackout ▼".into()),
+        };
+        // The same network, a little better or worse, is one part.
+        if parts.last().is_none_or(|(_, _, before)| *before != label) {
+            parts.push((begin, class, label));
+        }
+    }
+    for (at, (begin, class, label)) in parts.iter().enumerate() {
+        let (from, to) = (x(*begin), parts.get(at + 1).map_or(RIGHT, |(next, ..)| x(*next)));
         let _ = writeln!(
             svg,
             "<rect x=\"{from:.1}\" y=\"{BAND}\" width=\"{:.1}\" height=\"{BAND_HEIGHT}\" class=\"{class}\"/>",
             (to - from).max(0.0)
         );
-        let label = if dark { "blackout".to_owned() } else { used.iter().map(|link| of_people(*link)).collect::<Vec<_>>().join(" + ") };
         // About seven units a letter.
-        if to - from > 7.0 * label.len() as f64 {
-            text(svg, (from + to) / 2.0, BAND + 14.0, if dark { "mid small light" } else { "mid small" }, &label);
+        if to - from > 7.0 * label.chars().count() as f64 {
+            text(svg, (from + to) / 2.0, BAND + 14.0, if *class == "blackout" { "mid small light" } else { "mid small" }, label);
         }
-        begin = end;
     }
 }
 
@@ -125,12 +140,13 @@ fn level(gap: f64) -> f64 {
 }
 
 /// One run: its name, both ways above and below a line, and what is worth words.
-fn row(svg: &mut String, run: &Run, middle: f64, span: f64, first: bool) {
+fn row(svg: &mut String, run: &Run, middle: f64, span: f64, noticed: bool, first: bool) {
     text(svg, 16.0, middle - 4.0, "name", &run.transport);
-    let told = if run.faults.is_empty() {
-        (if run.reported { "change reported" } else { "not reported" }, "small soft")
-    } else {
-        ("PROMISE BROKEN", "small bad")
+    let told = match (run.faults.is_empty(), noticed, run.reported) {
+        (false, ..) => ("PROMISE BROKEN", "small bad"),
+        (_, false, _) => ("", ""),
+        (_, _, true) => ("change reported", "small soft"),
+        (_, _, false) => ("not reported", "small soft"),
     };
     text(svg, 16.0, middle + 12.0, told.1, told.0);
     for (gap, label) in [(100.0, "0.1 s"), (1_000.0, "1 s"), (10_000.0, "10 s")] {
@@ -145,8 +161,6 @@ fn row(svg: &mut String, run: &Run, middle: f64, span: f64, first: bool) {
     curve(svg, &run.up, middle, -1.0, "up", span);
     curve(svg, &run.down, middle, 1.0, "down", span);
     let _ = writeln!(svg, "<line x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{middle}\" y2=\"{middle}\" class=\"base\"/>");
-    words(svg, &run.up, middle, -1.0, run.pace, span);
-    words(svg, &run.down, middle, 1.0, run.pace, span);
 }
 
 /// The gaps of one way as an area: at each moment as high as the gap that it lies in.
