@@ -8,7 +8,7 @@ use std::time::Duration;
 /// All that are scripted.
 #[must_use]
 pub fn scripted() -> Vec<Journey> {
-    vec![commuter(), lift(), conference(), tunnel(), hotspot(), office()]
+    vec![commuter(), lift(), conference(), tunnel(), hotspot(), office(), garden()]
 }
 
 fn journey(
@@ -81,6 +81,12 @@ fn office() -> Journey {
     let closed = Settings { udp_blocked: true, ..Settings::of_round_trip_ms(10) };
     let about = "cellular to a company Wi-Fi that lets no UDP through, and out again";
     journey("office", about, Cell, &[(Cell, CELL), (Wifi, closed)], steps, 18_000)
+}
+
+fn garden() -> Journey {
+    let changes = [(3_000, Cell), (11_000, Wifi), (19_000, Cell), (27_000, Wifi)];
+    let steps = changes.map(|(at, link)| Step::new(at, if link == Cell { "into the garden" } else { "back inside" }, [Act::Use(link)]));
+    journey("garden", "in and out of the reach of Wi-Fi, again and again", Wifi, &[(Cell, CELL)], steps.to_vec(), 35_000)
 }
 
 /// Wi-Fi to cellular once, at a moment so many milliseconds after the start; over when messages flow again.

@@ -51,9 +51,9 @@ pub struct Stream {
     pub latency: Quantiles,
     /// The same, of each message in order of arrival.
     pub latencies: Vec<f64>,
-    /// The longest time between a message's arrival and the next one's.
+    /// The longest time between a message's arrival and the next one's, or between the start and the first one's.
     pub longest_gap: f64,
-    /// Each arrival but the first: when, from the start, and how long after the one before.
+    /// Each arrival: when, from the start, and how long after the one before, or after the start.
     pub gaps: Vec<(f64, f64)>,
 }
 
@@ -61,7 +61,8 @@ pub struct Stream {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct StepGap {
     /// From the last arrival at or before the moment when the step was done, to the first arrival of a message that was sent at or after
-    /// that moment: what was on its way does not count as recovery. `None` if there is no such arrival, or nothing had arrived before.
+    /// that moment: what was on its way does not count as recovery. From the start if nothing had arrived before. `None` if there is no
+    /// such arrival.
     pub gap: Option<f64>,
     /// If the step ended a blackout: from that moment to the first arrival of any message.
     pub first_after_blackout: Option<f64>,
@@ -75,7 +76,9 @@ pub fn stream(sender: &Notes, recipient: &Notes, start: Instant) -> Stream {
     let since = |at: Instant| ms(at.saturating_duration_since(start));
     let latencies = arrivals.iter().filter_map(|(text, at)| Some(ms(at.saturating_duration_since(*sent_at.get(text)?))));
     let latencies: Vec<f64> = latencies.collect();
-    let gaps: Vec<(f64, f64)> = arrivals.windows(2).map(|pair| (since(pair[1].1), ms(pair[1].1 - pair[0].1))).collect();
+    let befores = std::iter::once(start).chain(arrivals.iter().map(|(_, at)| *at));
+    let gaps: Vec<(f64, f64)> =
+        befores.zip(&arrivals).map(|(before, (_, at))| (since(*at), ms(at.saturating_duration_since(before)))).collect();
     Stream {
         sent: sender.sent.iter().filter(|sent| number(&sent.message.text).is_some()).count(),
         arrived: arrivals.len(),
@@ -94,15 +97,15 @@ fn arrivals(recipient: &Notes) -> Vec<(&str, Instant)> {
 
 /// What a step did to one way.
 #[must_use]
-pub fn step_gap(sender: &Notes, recipient: &Notes, step: &Happened) -> StepGap {
+pub fn step_gap(sender: &Notes, recipient: &Notes, start: Instant, step: &Happened) -> StepGap {
     let sent_at = times(&sender.sent);
     let arrivals = arrivals(recipient);
-    let before = arrivals.iter().rev().find(|(_, at)| *at <= step.done).map(|(_, at)| *at);
+    let before = arrivals.iter().rev().find(|(_, at)| *at <= step.done).map_or(start, |(_, at)| *at);
     let fresh = |text: &str| sent_at.get(text).is_some_and(|at| *at >= step.done);
     let after = arrivals.iter().find(|(text, at)| *at >= step.done && fresh(text)).map(|(_, at)| *at);
     let first = arrivals.iter().find(|(_, at)| *at >= step.done).map(|(_, at)| ms(*at - step.done));
     StepGap {
-        gap: before.zip(after).map(|(before, after)| ms(after.saturating_duration_since(before))),
+        gap: after.map(|after| ms(after.saturating_duration_since(before))),
         first_after_blackout: first.filter(|_| step.ends_blackout),
     }
 }
@@ -136,11 +139,11 @@ mod tests {
             Happened { begun: done, done, ends_blackout, label: String::new(), noticed: false }
         };
         // The message sent at 200 was on its way at 250: the first of after is the one sent at 300.
-        let gap = step_gap(&sender, &recipient, &step(250, true));
+        let gap = step_gap(&sender, &recipient, start, &step(250, true));
         assert_eq!((gap.gap.unwrap().round(), gap.first_after_blackout.unwrap().round()), (235.0, 80.0));
-        assert_eq!(step_gap(&sender, &recipient, &step(250, false)).first_after_blackout, None);
-        assert_eq!(step_gap(&sender, &recipient, &step(401, false)).gap, None, "nothing was sent after it");
-        assert_eq!(step_gap(&sender, &recipient, &step(1, false)).gap, None, "nothing had arrived before it");
+        assert_eq!(step_gap(&sender, &recipient, start, &step(250, false)).first_after_blackout, None);
+        assert_eq!(step_gap(&sender, &recipient, start, &step(401, false)).gap, None, "nothing was sent after it");
+        assert_eq!(step_gap(&sender, &recipient, start, &step(1, false)).gap.unwrap().round(), 105.0, "nothing had arrived before it");
         let stream = stream(&sender, &recipient, start);
         assert_eq!((stream.sent, stream.arrived, stream.longest_gap.round()), (5, 5, 225.0));
         assert_eq!((stream.latency.p50.round(), stream.latency.max.round()), (5.0, 130.0));

@@ -220,8 +220,8 @@ impl Trip<'_> {
             StepReport {
                 label: step.label.clone(),
                 at: ms(step.done - start),
-                up: step_gap(&phone, &desk, step),
-                down: step_gap(&desk, &phone, step),
+                up: step_gap(&phone, &desk, start, step),
+                down: step_gap(&desk, &phone, start, step),
                 round_trip: ms(settings[used[0] as usize].round_trip()),
             }
         });

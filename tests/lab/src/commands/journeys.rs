@@ -36,13 +36,14 @@ impl Journeys {
         let journeys = self.chosen()?;
         let binary = self.common.binary()?;
         let mut trips = Vec::new();
-        for journey in &journeys {
-            let noticed = journey.steps.iter().any(|step| step.is_noticed());
-            for transport in transports(&self.transport, &TRANSPORTS) {
-                // Where a phone's system notices nothing, there is nothing to tell.
-                let reporting = self.reporting.all();
-                for reported in if noticed { reporting } else { vec![false] } {
-                    trips.extend((0..self.runs).map(|run| Trip {
+        // In turns, so that what else the machine does is the same for all.
+        for run in 0..self.runs {
+            for journey in &journeys {
+                let noticed = journey.steps.iter().any(|step| step.is_noticed());
+                for transport in transports(&self.transport, &TRANSPORTS) {
+                    // Where a phone's system notices nothing, there is nothing to tell.
+                    let reporting = if noticed { self.reporting.all() } else { vec![false] };
+                    trips.extend(reporting.into_iter().map(|reported| Trip {
                         binary: &binary,
                         journey,
                         transport,

@@ -33,9 +33,10 @@ impl Loss {
         let binary = self.common.binary()?;
         let journey = steady(LOSSY, self.seconds.max(1));
         let mut trips = Vec::new();
-        for (ms, _) in PACES {
-            for transport in transports(&self.transport, &TRANSPORTS) {
-                trips.extend((0..self.runs).map(|run| Trip {
+        // In turns, so that what else the machine does is the same for all.
+        for run in 0..self.runs {
+            for (ms, _) in PACES {
+                trips.extend(transports(&self.transport, &TRANSPORTS).into_iter().map(|transport| Trip {
                     binary: &binary,
                     journey: &journey,
                     transport,

@@ -36,9 +36,10 @@ impl Switch {
         let mut dice = Dice::new(self.common.seed).split(5);
         let journeys: Vec<Journey> = (0..self.runs).map(|_| switch(dice.range(1_000, 1_100))).collect();
         let mut trips = Vec::new();
-        for transport in transports(&self.transport, &TRANSPORTS) {
-            for reported in self.reporting.all() {
-                trips.extend(journeys.iter().zip(self.common.seed..).map(|(journey, seed)| Trip {
+        // In turns, so that what else the machine does is the same for all.
+        for (journey, seed) in journeys.iter().zip(self.common.seed..) {
+            for transport in transports(&self.transport, &TRANSPORTS) {
+                trips.extend(self.reporting.all().into_iter().map(|reported| Trip {
                     binary: &binary,
                     journey,
                     transport,
