@@ -224,7 +224,7 @@ fn words(user: &str, number: usize) -> String {
     format!("{:<TEXT_BYTES$}", format!("{user} {number}"))
 }
 
-/// The number in a text of [`words`].
+/// The number in the text of a message; `None` if it is a farewell.
 #[must_use]
 pub fn number(text: &str) -> Option<usize> {
     text.split_whitespace().nth(1)?.parse().ok()
