@@ -1,7 +1,6 @@
 //! Durable means it: `kill -9` at random moments under load, and every message that anybody saw acknowledged is there, once, in order,
 //! on every device.
 
-use crate::checker::{Fault, Got, Sent, check};
 use crate::harness::{PATIENCE, ServerProcess, binary, run};
 use rand::RngExt;
 use std::io::BufRead;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use whimbrel_client::protocol::frame::{EventBody, Origin, Target};
 use whimbrel_client::{Builder, Client, Connection, Events, Incoming, Liveness, State, Transport, text};
+use whimbrel_lab::checker::{Fault, Got, Sent, check};
 
 const SENDERS: [(&str, Transport); 4] =
     [("ann", Transport::WebTransport), ("abe", Transport::WebSocket), ("ada", Transport::WebSocketJson), ("amy", Transport::Quic)];

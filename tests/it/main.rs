@@ -3,13 +3,14 @@
 
 mod bad_input;
 mod bench;
-mod checker;
 mod commands;
 mod devices;
 mod disk;
 mod harness;
 mod http;
 mod kills;
+#[cfg(target_os = "linux")]
+mod lab;
 mod roaming;
 mod rules;
 mod talk;
