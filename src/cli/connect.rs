@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use whimbrel_client::protocol::ErrorCode;
-use whimbrel_client::protocol::frame::Origin;
-use whimbrel_client::{Builder, Client, ConnectError, Connection, EndReason, Events, StartError, State, StateError, Transport};
+use whimbrel_client::protocol::frame::{CommandBody, Origin};
+use whimbrel_client::{Builder, Client, ConnectError, Connection, EndReason, Events, StartError, State, StateError, Transport, Waiting};
 
 /// How many processes of one command may run at once for one user: each is a device of its own.
 pub(super) const SLOTS: u32 = 8;
@@ -20,6 +20,10 @@ pub(super) const LEAVING: Duration = Duration::from_millis(400);
 /// How often to look whether it has.
 const LEAVING_STEP: Duration = Duration::from_millis(50);
 
+/// What the folder of a command's own device begins with, and that of a device that was named: signs that [`file_name`] does not leave.
+const OWN: char = '+';
+const NAMED: char = '=';
+
 /// Who connects, and how.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Connect {
@@ -29,7 +33,7 @@ pub(super) struct Connect {
     /// The server: `https://host:8443` or `http://host:8080`.
     #[arg(long, env = "WHIMBREL_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// `auto` (the best that works), `webtransport`, `websocket` or `websocket-json`.
+    /// `auto` (the best that works), `quic`, `webtransport`, `websocket` or `websocket-json`.
     #[arg(long, value_name = "T", default_value = "auto")]
     pub transport: Transport,
     /// Which of the user's devices to be, by exactly this name. Unless said, one of this machine's own, whose name is made up once.
@@ -51,9 +55,19 @@ pub(super) struct Connect {
 
 impl Connect {
     /// Starts as the device that was named, or else as the first of this machine's own for a command that no other process holds, of so
-    /// many: what this device knows is there at once. `patience` is how long to wait for a process that is just leaving.
+    /// many: what this device knows is there at once. One in which messages wait comes before the others: those of a process that ran
+    /// beside another must not wait until two run at once again. `patience` is how long to wait for a process that is just leaving.
     pub async fn start(&self, command: &str, origin: Origin, slots: u32, mut patience: Duration) -> Result<(Client, Events), StartError> {
         let slots = if self.device.is_some() { 1 } else { slots };
+        if slots > 1 {
+            for (slot, _) in self.left(command, slots).await {
+                match self.builder(command, slot, origin).start().await {
+                    // Another process was faster.
+                    Err(StartError::State(StateError::Locked { .. })) => {}
+                    started => return started,
+                }
+            }
+        }
         let mut slot = 1;
         loop {
             match self.builder(command, slot, origin).start().await {
@@ -65,6 +79,27 @@ impl Connect {
                 started => return started,
             }
         }
+    }
+
+    /// Of this machine's own devices for a command, of so many, those that no process holds and in whose outbox messages wait; and how
+    /// many do. None where a device was named: that one is meant, and no other.
+    pub async fn left(&self, command: &str, slots: u32) -> Vec<(u32, usize)> {
+        let mut left = Vec::new();
+        if self.device.is_some() {
+            return left;
+        }
+        for slot in 1..=slots {
+            if !own_folder(&self.folder(), &slot_name(&self.own_device(command), slot)).is_dir() {
+                continue;
+            }
+            // One that cannot be opened is either in use, or its next user says what is wrong with it.
+            let Ok(outbox) = self.builder(command, slot, Origin::default()).outbox().await else { continue };
+            match messages(&outbox).count() {
+                0 => {}
+                waiting => left.push((slot, waiting)),
+            }
+        }
+        left
     }
 
     /// Waits for a client's first connection. Without a deadline the first attempt counts: the address may be wrong. With one it is tried
@@ -96,14 +131,14 @@ impl Connect {
     }
 
     /// Describes a client: the device that was named, or this machine's so-manieth own for a command.
-    fn builder(&self, command: &str, slot: u32, origin: Origin) -> Builder {
+    pub fn builder(&self, command: &str, slot: u32, origin: Origin) -> Builder {
         let builder = Client::builder(&self.url, &self.user)
             .origin(origin)
             .transport(self.transport)
             .agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")));
         let base = self.folder();
         let mut builder = match &self.device {
-            Some(device) => builder.device(device).state(State::Folder(base.join(file_name(device)))),
+            Some(device) => builder.device(device).state(State::Folder(folder_of(&base, NAMED, device))),
             None => {
                 let name = slot_name(&self.own_device(command), slot);
                 // The same user may run the same command on another machine, which is another device. The folder remembers the name.
@@ -153,12 +188,23 @@ impl Connect {
     }
 }
 
-/// The folder of a command's own device, set apart by a sign from those of devices that were named: no name becomes it.
+/// The folder of a command's own device.
 fn own_folder(base: &Path, name: &str) -> PathBuf {
-    let own = base.join(format!("+{}", file_name(name)));
-    // A device from before names were made up goes on under the name that its folder remembers.
-    let before = base.join(file_name(name));
-    if !own.is_dir() && before.is_dir() { before } else { own }
+    folder_of(base, OWN, name)
+}
+
+/// The folder of a device. A sign sets those of commands apart from those that were named: no name has both.
+fn folder_of(base: &Path, sign: char, name: &str) -> PathBuf {
+    let name = file_name(name);
+    let folder = base.join(format!("{sign}{name}"));
+    // From before there were signs. No such folder is made any more, so it is not of another device with this name.
+    let before = base.join(name);
+    if !folder.is_dir() && before.is_dir() { before } else { folder }
+}
+
+/// Of what is in an outbox, the messages.
+pub(super) fn messages(outbox: &[Waiting]) -> impl Iterator<Item = &Waiting> {
+    outbox.iter().filter(|waiting| matches!(waiting.body, CommandBody::Send(_)))
 }
 
 /// The name of the device that is the so-manieth of its name at once.
@@ -243,18 +289,20 @@ mod tests {
         let base = connect(&["--state", "/s"]).folder();
         assert_eq!(base, Path::new("/s/ann%2f..%2fb"));
         assert_eq!(base.join(file_name("..")), Path::new("/s/ann%2f..%2fb/%2e."));
-        assert_ne!(file_name("+send"), "+send", "a device that is named has another folder than a command's own");
+        assert!(!file_name("+=").contains([OWN, NAMED]), "no name has a sign, so none has the folder of one with a sign");
     }
 
     #[test]
-    fn a_device_from_before_names_were_made_up_keeps_its_folder() {
-        let base = tempfile::tempdir().unwrap();
-        let (own, before) = (base.path().join("+send"), base.path().join("send"));
-        assert_eq!(own_folder(base.path(), "send"), own);
-        std::fs::create_dir(&before).unwrap();
-        assert_eq!(own_folder(base.path(), "send"), before);
-        std::fs::create_dir(&own).unwrap();
-        assert_eq!(own_folder(base.path(), "send"), own, "it was there first");
+    fn a_device_from_before_there_were_signs_keeps_its_folder() {
+        for sign in [OWN, NAMED] {
+            let base = tempfile::tempdir().unwrap();
+            let (now, before) = (base.path().join(format!("{sign}send")), base.path().join("send"));
+            assert_eq!(folder_of(base.path(), sign, "send"), now);
+            std::fs::create_dir(&before).unwrap();
+            assert_eq!(folder_of(base.path(), sign, "send"), before);
+            std::fs::create_dir(&now).unwrap();
+            assert_eq!(folder_of(base.path(), sign, "send"), now, "it was there first");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `whimbrel send`: says something, and waits until it is durable.
 
-use super::connect::{Connect, SLOTS, at, failed};
+use super::connect::{Connect, SLOTS, at, failed, messages};
 use super::exit;
 use clap::Args;
 use serde_json::{Value, json};
@@ -11,9 +11,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use whimbrel_client::protocol::codec::MAX_TEXT;
-use whimbrel_client::protocol::frame::{CommandBody, Origin, Target};
+use whimbrel_client::protocol::frame::{Origin, Target};
 use whimbrel_client::protocol::{CommandSeq, Nonce};
-use whimbrel_client::{Client, ConnectError, Events, Incoming, Outcome, OutcomeError, SendError, Sent, Waiting, text};
+use whimbrel_client::{Client, ConnectError, Events, Incoming, Outcome, OutcomeError, SendError, Sent, StartError, StateError, text};
+
+/// Whose devices these are.
+const COMMAND: &str = "send";
 
 /// Lines that wait to be sent; when more come, reading waits.
 const LINES_MAX: usize = 256;
@@ -24,9 +27,9 @@ const WAITING_MAX: usize = 1024;
 /// How it ends, for its help.
 const ENDS: &str = "\
 Each message that is durable at the server is a line of JSON: where it is, or nulls if this device can no longer be told. A message is
-taken in once there was a connection: it is kept then, and what has not got through by the end is sent by the next run, once. From then on
-restarts of the server and changes of the network are waited for. The first connection is waited for until --timeout; without that, the
-first attempt counts.
+taken in once there was a connection: it is kept then, and what has not got through by the end is sent by the next run, once: a run for the
+same user and server with the same --device and --state, if any. Restarts of the server and changes of the network are waited for then. The
+first connection is waited for until --timeout; without that, the first attempt counts.
 
 Exit codes:
   0  done: every message is durable
@@ -61,13 +64,15 @@ pub(super) async fn run(arguments: Send) -> ExitCode {
         }
     };
     let deadline = super::deadline(arguments.timeout);
-    let (client, events) = match arguments.connect.start("send", Origin::Now, SLOTS, Duration::ZERO).await {
+    let (client, events) = match arguments.connect.start(COMMAND, Origin::Now, SLOTS, Duration::ZERO).await {
         Ok(started) => started,
         Err(error) => return failed(&error.into()),
     };
     if let Err(error) = Connect::connected(&client, deadline).await {
         // Of a client that has ended nothing can be asked: what it keeps is not lost for that.
-        let left = client.outbox().await.map_or(0, |left| messages(&left).count());
+        let own = client.outbox().await.map_or(0, |left| messages(&left).count());
+        let others = arguments.connect.left(COMMAND, SLOTS).await;
+        let left = own + others.iter().map(|(_, waiting)| waiting).sum::<usize>();
         client.close().await;
         let code = failed(&error);
         let advice =
@@ -81,9 +86,33 @@ pub(super) async fn run(arguments: Send) -> ExitCode {
         return code;
     }
     let lines = if arguments.text == ["-"] { standard_input() } else { one(arguments.text.join(" ")).await };
-    let mut sending = Sending { client: client.clone(), to, waiting: HashSet::new(), refused: false };
-    let code = sending.run(events, lines, deadline).await;
-    client.close().await;
+    // Beside each other: nobody waits for the end of a standard input that may stay open for days.
+    let own = Sending::new(client, to.clone()).run("first", events, lines, deadline);
+    let (code, others) = tokio::join!(own, send_left(&arguments.connect, &to, deadline));
+    if code == ExitCode::SUCCESS { others } else { code }
+}
+
+/// Sends what earlier runs left that ran beside another: each was a device of its own, and goes on as that one.
+async fn send_left(connect: &Connect, to: &Target, deadline: Option<Instant>) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    // One after the other: another process that starts now must find a device that is free.
+    for (slot, _) in connect.left(COMMAND, SLOTS).await {
+        let (client, events) = match connect.builder(COMMAND, slot, Origin::Now).start().await {
+            Ok(started) => started,
+            // Another process was faster, and sends it.
+            Err(StartError::State(StateError::Locked { .. })) => continue,
+            Err(error) => {
+                code = failed(&error.into());
+                continue;
+            }
+        };
+        let (sender, no_lines) = mpsc::channel(1);
+        drop(sender);
+        let sent = Sending::new(client, to.clone()).run("also", events, no_lines, deadline).await;
+        if sent != ExitCode::SUCCESS {
+            code = sent;
+        }
+    }
     code
 }
 
@@ -130,11 +159,6 @@ fn read_line(bytes: &[u8]) -> Line {
     Ok(line.to_owned())
 }
 
-/// Of what is in an outbox, the messages.
-fn messages(outbox: &[Waiting]) -> impl Iterator<Item = &Waiting> {
-    outbox.iter().filter(|waiting| matches!(waiting.body, CommandBody::Send(_)))
-}
-
 struct Sending {
     client: Client,
     to: Target,
@@ -144,14 +168,25 @@ struct Sending {
 }
 
 impl Sending {
-    async fn run(&mut self, mut events: Events, mut lines: mpsc::Receiver<Line>, deadline: Option<Instant>) -> ExitCode {
+    fn new(client: Client, to: Target) -> Self {
+        Self { client, to, waiting: HashSet::new(), refused: false }
+    }
+
+    /// Sends what is in the outbox (which is said to be done `when`) and the lines, and closes the client.
+    async fn run(mut self, when: &str, events: Events, lines: mpsc::Receiver<Line>, deadline: Option<Instant>) -> ExitCode {
+        let code = self.send_lines(when, events, lines, deadline).await;
+        self.client.close().await;
+        code
+    }
+
+    async fn send_lines(&mut self, when: &str, mut events: Events, mut lines: mpsc::Receiver<Line>, deadline: Option<Instant>) -> ExitCode {
         match self.client.outbox().await {
             Ok(left) => {
                 self.waiting.extend(messages(&left).map(|waiting| waiting.nonce));
                 match self.waiting.len() {
                     0 => {}
-                    1 => eprintln!("whimbrel: first sending 1 message that an earlier run left"),
-                    left => eprintln!("whimbrel: first sending {left} messages that earlier runs left"),
+                    1 => eprintln!("whimbrel: {when} sending 1 message that an earlier run left"),
+                    left => eprintln!("whimbrel: {when} sending {left} messages that earlier runs left"),
                 }
             }
             Err(error) => return fail(&error),

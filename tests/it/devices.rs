@@ -106,17 +106,42 @@ fn a_device_that_another_client_takes_over_says_what_to_do() {
     assert!(second.child.wait().unwrap().success());
 }
 
-/// Each device numbers its commands by itself.
+/// Each device numbers its commands by itself; no name is that of a command's own device, whichever came first.
 #[test]
 fn who_sends_may_be_named_too() {
     let server = ServerProcess::start();
     let url = server.url();
     let computer = tempfile::tempdir().unwrap();
-    let numbers = [&[][..], &["--device", "send"], &["--device", "desk"], &["--device", "desk"], &[]].map(|device| {
-        let arguments = [&["send", "--as", "ann", "--to", "bob", "--url", &url, "--state", "x"], device, &["words"]].concat();
-        let said = on(computer.path(), &arguments).output().unwrap();
-        assert!(said.status.success(), "{said:?}");
-        serde_json::from_slice::<Value>(&said.stdout).unwrap()["cseq"].as_u64().unwrap()
-    });
-    assert_eq!(numbers, [1, 1, 1, 2, 2]);
+    for (state, devices, expected) in
+        [("x", ["", "send", "desk", "desk", ""], [1, 1, 1, 2, 2]), ("y", ["send", "", "send", "desk", ""], [1, 1, 2, 1, 2])]
+    {
+        // Below each folder a user of its own: the server knows a device by its name, wherever its state lies.
+        let user = format!("ann-{state}");
+        let numbers = devices.map(|device| {
+            let device = if device.is_empty() { &[][..] } else { &["--device", device] };
+            let arguments = [&["send", "--as", &user, "--to", "bob", "--url", &url, "--state", state], device, &["words"]].concat();
+            let said = on(computer.path(), &arguments).output().unwrap();
+            assert!(said.status.success(), "{said:?}");
+            serde_json::from_slice::<Value>(&said.stdout).unwrap()["cseq"].as_u64().unwrap()
+        });
+        assert_eq!(numbers, expected, "{devices:?}");
+    }
+}
+
+#[test]
+fn a_named_listener_is_not_in_the_way_of_the_command_s_own() {
+    let server = ServerProcess::start();
+    let url = server.url();
+    let computer = tempfile::tempdir().unwrap();
+    let arguments = ["--as", "bob", "--url", &url, "--count", "2"];
+    say(computer.path(), &url, "bob", "one");
+    let mut named = Listener::start(computer.path(), &[&arguments[..], &["--device", "listen", "--state", "x"]].concat());
+    assert_eq!(named.hear(), "one");
+    let mut own = Listener::start(computer.path(), &[&arguments[..], &["--state", "x"]].concat());
+    assert_eq!(own.hear(), "one");
+    say(computer.path(), &url, "bob", "two");
+    for listener in [&mut named, &mut own] {
+        assert_eq!(listener.hear(), "two");
+        assert!(listener.child.wait().unwrap().success());
+    }
 }

@@ -75,13 +75,54 @@ fn without_a_connection_nothing_is_taken_in_and_what_was_is_kept() {
 }
 
 #[test]
-fn the_help_has_every_exit_code() {
-    for command in ["send", "listen"] {
+fn the_help_has_every_exit_code_and_transport() {
+    for (command, last) in [("send", 4), ("listen", 4), ("chat", 3)] {
         let output = Command::new(binary()).args([command, "--help"]).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
+        for transport in ["auto", "quic", "webtransport", "websocket", "websocket-json"] {
+            assert!(help.contains(&format!("`{transport}`")), "{command} --help says nothing of {transport}: {help}");
+        }
         let codes = help.split_once("Exit codes:").map(|(_, codes)| codes).unwrap_or_default();
-        for code in 0..=4 {
+        for code in 0..=last {
             assert!(codes.lines().any(|line| line.starts_with(&format!("  {code}  "))), "{command} --help says nothing of {code}: {help}");
         }
     }
+}
+
+/// Two at once are two devices, and what the second kept is no less promised than what the first did.
+#[test]
+fn what_several_sends_at_once_kept_is_sent_by_one_run() {
+    let mut server = ServerProcess::start();
+    let send = ["send", "--as", "ann", "--to", "bob"];
+    let mut streams = ["one", "two"].map(|words| {
+        let mut stream = start(&server, &[&send[..], &["--timeout", "10", "-"]].concat());
+        let mut input = stream.stdin.take().unwrap();
+        input.write_all(format!("{words} is there\n").as_bytes()).unwrap();
+        // It is connected, and the next starts beside it.
+        BufReader::new(stream.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        (stream, input, words)
+    });
+    server.kill();
+    for (_, input, words) in &mut streams {
+        input.write_all(format!("{words} waits\n").as_bytes()).unwrap();
+    }
+    for (stream, _input, _) in streams {
+        let output = stream.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+    }
+    let (code, _, told) = run(&server, &[&send[..], &["not kept"]].concat());
+    assert!(code == 3 && told.contains("2 messages that earlier runs left are still kept"), "{code} {told}");
+
+    server.restart();
+    let (code, out, told) = run(&server, &[&send[..], &["--timeout", "60", "three"]].concat());
+    assert_eq!((code, out.lines().count()), (0, 3), "{out} {told}");
+    let (code, out, told) = run(&server, &[&send[..], &["the end"]].concat());
+    assert_eq!((code, out.lines().count()), (0, 1), "nothing is left: {out} {told}");
+    let (code, heard, _) = run(&server, &["listen", "--as", "bob", "--count", "6"]);
+    assert_eq!(code, 0);
+    let text = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["text"].as_str().unwrap().to_owned();
+    let mut texts: Vec<_> = heard.lines().map(text).collect();
+    assert_eq!(texts.pop().unwrap(), "the end");
+    texts.sort();
+    assert_eq!(texts, ["one is there", "one waits", "three", "two is there", "two waits"]);
 }

@@ -6,7 +6,7 @@ use crate::error::BadName;
 use crate::inbox::Inbox;
 use crate::link::{Address, Trust, parse_pin};
 use crate::state::{Keeper, MemoryStore, SqliteStore};
-use crate::{Client, ConnectError, Connection, Events, StartError, StateError, Transport};
+use crate::{Client, ConnectError, Connection, Events, StartError, StateError, Transport, Waiting};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,24 +159,14 @@ impl Builder {
     /// If what was described cannot be, or the state cannot be opened.
     pub async fn start(self) -> Result<(Client, Events), StartError> {
         let server = Address::parse(&self.url).map_err(|why| StartError::Url(why.to_string()))?;
-        let name = |what, name: &str, reason| BadName { name: name.into(), what, reason };
-        let user = UserId::new(&self.user).map_err(|reason| name("user", &self.user, reason))?;
-        let device_id = |device: &str| DeviceId::new(device).map_err(|reason| name("device", device, reason));
-        let wanted = self.device.as_deref().map(device_id).transpose()?;
-        let fresh = device_id(&self.new_device.unwrap_or_else(|| format!("rust-{:016x}", rand::random::<u64>())))?;
+        let opening = self.opening()?;
+        let user = opening.user.clone();
         let pins = self.pins.iter().map(|pin| parse_pin(pin)).collect::<Result<Vec<_>, _>>()?;
         let trust = load_trust(self.ca, pins).await?;
         if server.secure && !trust.is_configured() {
             return Err(StartError::NothingToTrust { url: self.url });
         }
-        let open = Opening {
-            user: user.clone(),
-            wanted,
-            fresh,
-            #[cfg(test)]
-            death: self.death,
-        };
-        let (keeper, device) = open.open(self.state).await?;
+        let (keeper, device) = opening.open(self.state).await?;
         let key = favourite_key(&server);
         let loaded = keeper.read(move |store| Ok((store.load()?, store.note(&key)?))).await;
         let (loaded, note) = match loaded {
@@ -207,6 +197,31 @@ impl Builder {
         let driver = Driver::new(config, loaded, favourite(note.as_deref()), keeper.clone(), queues);
         tokio::spawn(driver.run());
         Ok((Client::new(user, device, Handles { requests, sends, active: looking, connection, keeper }), Events::new(inbox)))
+    }
+
+    /// What is in the outbox of this device, without starting it: no server is asked. As [`Client::outbox`].
+    ///
+    /// # Errors
+    /// If what was described cannot be, or the state cannot be opened, as while a client holds it.
+    pub async fn outbox(self) -> Result<Vec<Waiting>, StartError> {
+        let (keeper, _) = self.opening()?.open(self.state).await?;
+        let waiting = keeper.read(|store| store.waiting()).await;
+        // The folder is free again when this returns.
+        keeper.stop().await;
+        Ok(waiting?)
+    }
+
+    fn opening(&self) -> Result<Opening, StartError> {
+        let name = |what, name: &str, reason| BadName { name: name.into(), what, reason };
+        let device_id = |device: &str| DeviceId::new(device).map_err(|reason| name("device", device, reason));
+        let made_up = || format!("rust-{:016x}", rand::random::<u64>());
+        Ok(Opening {
+            user: UserId::new(&self.user).map_err(|reason| name("user", &self.user, reason))?,
+            wanted: self.device.as_deref().map(device_id).transpose()?,
+            fresh: device_id(&self.new_device.clone().unwrap_or_else(made_up))?,
+            #[cfg(test)]
+            death: self.death.clone(),
+        })
     }
 
     /// Starts the client and waits for the first session.

@@ -37,10 +37,21 @@ const BATCH_MAX: usize = 256;
 /// Keys that wait; when there are more, the terminal keeps them.
 const KEYS_MAX: usize = 256;
 
+/// How it ends, for its help.
+const ENDS: &str = "\
+What was written without a connection is kept, and sent once there is one: by a later chat, if this one has ended.
+
+Exit codes:
+  0  you left, and there was a connection at some time
+  1  the server refused, or another client took the device over
+  2  the command line is wrong, or something on this machine (the state folder, the terminal) cannot be used
+  3  you left, and there was no connection";
+
 type Keys = mpsc::Receiver<std::io::Result<TerminalEvent>>;
 
 /// Who talks, and to whom.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = ENDS)]
 pub(super) struct Chat {
     #[command(flatten)]
     connect: Connect,
@@ -109,8 +120,10 @@ fn report(client: &Client, app: &App, result: std::io::Result<()>, why_offline: 
     }
     match app.waiting() {
         0 => {}
-        1 => eprintln!("whimbrel: 1 message waits; it is sent when the next chat has a connection"),
-        waiting => eprintln!("whimbrel: {waiting} messages wait; they are sent when the next chat has a connection"),
+        1 => eprintln!("whimbrel: 1 message waits; a later chat goes on with it, and sends it once there is a connection"),
+        waiting => {
+            eprintln!("whimbrel: {waiting} messages wait; a later chat goes on with them, and sends them once there is a connection")
+        }
     }
     if let Some(why) = app.ended() {
         match why {

@@ -147,3 +147,17 @@ async fn a_name_that_was_made_up_is_kept_by_the_folder() {
     let in_memory = Client::builder("http://127.0.0.1:1", "alice").new_device("made-up-3");
     assert_eq!(in_memory.start().await.unwrap().0.device().as_str(), "made-up-3");
 }
+
+#[tokio::test]
+async fn an_outbox_can_be_looked_into_without_a_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = || Client::builder("http://127.0.0.1:1", "alice").state(State::Folder(folder.path().into()));
+    assert_eq!(device().outbox().await.unwrap(), []);
+    let (client, _events) = device().start().await.unwrap();
+    let nonce = client.send(bob(), text("hello")).await.unwrap().nonce();
+    assert!(matches!(device().outbox().await, Err(StartError::State(StateError::Locked { .. }))));
+    client.close().await;
+    let nonces: Vec<_> = device().outbox().await.unwrap().iter().map(|waiting| waiting.nonce).collect();
+    assert_eq!(nonces, [nonce]);
+    assert_eq!(device().outbox().await.unwrap().len(), 1, "looking takes nothing");
+}

@@ -30,7 +30,7 @@ async fn silence_is_probed_and_then_left() {
 }
 
 #[tokio::test]
-async fn a_send_or_question_that_nobody_answers_is_probed_at_once_over_every_transport() {
+async fn a_send_or_question_that_nobody_answers_is_probed_at_once_over_webtransport_and_websocket() {
     // Silence alone would be a reason in an hour.
     let hour = Duration::from_secs(3_600);
     let liveness = Liveness { active: hour, idle: hour, give_up_after: Duration::from_millis(200) };
