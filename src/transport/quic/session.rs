@@ -73,14 +73,6 @@ impl QuicSource {
         self.carrier.remote_addr()
     }
 
-    /// The round trip as QUIC estimates it.
-    #[must_use]
-    pub fn rtt(&self) -> Duration {
-        self.carrier.quic().rtt()
-    }
-}
-
-impl QuicSource {
     /// QUIC follows a client that moves, and validates its new path, without a word: this is where it is seen.
     fn look_where_it_is(&mut self) {
         let remote = self.carrier.remote_addr();
