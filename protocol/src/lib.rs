@@ -39,6 +39,9 @@ pub use id::{
 pub use transport::{ALPN, TransportKind};
 pub use uplink::{Agreement, Disagreement, OutboxState, Uplink};
 
+/// Queries of one session that may wait for their answers; a client that asks more at once is in error.
+pub const QUERIES_MAX: usize = 16;
+
 /// The lowest version of the protocol that this crate speaks.
 pub const VERSION_MIN: u8 = 1;
 /// The highest version of the protocol that this crate speaks.

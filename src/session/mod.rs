@@ -20,7 +20,9 @@ use whimbrel_protocol::codec::{CodecError, Form, MAX_TEXT};
 use whimbrel_protocol::frame::{
     Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Welcome,
 };
-use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QueryId, UserId, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{
+    CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QUERIES_MAX, QueryId, UserId, VERSION_MAX, VERSION_MIN,
+};
 
 /// `Hello` is due within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,8 +38,6 @@ pub const URGENT_BYTES: usize = 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Frames taken in before the session looks at what goes out.
 const FRAMES_AT_ONCE: usize = 64;
-/// Queries that wait for their turn; a client that asks more at once is in error.
-pub const QUERIES_MAX: usize = 16;
 
 /// Says who a client is, from its hello.
 pub type Authenticate = dyn Fn(&Hello) -> Result<UserId, Error> + Send + Sync;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use whimbrel_protocol::codec::{self, Form};
 use whimbrel_protocol::frame::*;
-use whimbrel_protocol::{ACK_DELAY, ACK_EVENTS, DeviceId, ErrorCode, UserId, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{ACK_DELAY, ACK_EVENTS, DeviceId, ErrorCode, QUERIES_MAX, UserId, VERSION_MAX, VERSION_MIN};
 
 fn document() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md")).unwrap()
@@ -236,6 +236,7 @@ fn the_limits_are_the_codes() {
     assert_eq!(limit("the length before a frame"), codec::MAX_PREFIX);
     assert_eq!(limit("text of a message"), codec::MAX_TEXT);
     assert_eq!(limit("a user id or device name"), UserId::MAX_BYTES.max(DeviceId::MAX_BYTES));
+    assert_eq!(limit("queries that wait for their answers"), QUERIES_MAX);
     assert_eq!(limit("events before an acknowledgement") as u64, ACK_EVENTS);
     assert_eq!(limit("time before an acknowledgement") as u128, ACK_DELAY.as_millis());
     assert!(document.starts_with(&format!("# The Whimbrel protocol, version {VERSION_MAX}\n")) && VERSION_MIN == VERSION_MAX);

@@ -4,8 +4,8 @@ use super::refuse;
 use crate::QueryError;
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
-use whimbrel_protocol::QueryId;
 use whimbrel_protocol::frame::{Answer, AnswerBody, HistoryPage, OnlinePage, Query, QueryBody};
+use whimbrel_protocol::{QUERIES_MAX, QueryId};
 
 /// Questions that may be open at once.
 const OPEN_MAX: usize = 64;
@@ -68,7 +68,11 @@ impl Queries {
     }
 
     /// The next question that was not asked in this session, and whether it may have a stream of its own.
+    /// No more at once than the server lets wait.
     pub fn poll_transmit(&mut self) -> Option<(Query, bool)> {
+        if self.open.values().filter(|open| open.asked).count() >= QUERIES_MAX {
+            return None;
+        }
         let (id, open) = self.open.iter_mut().find(|(_, open)| !open.asked)?;
         open.asked = true;
         Some((Query { id: *id, body: open.body.clone() }, !open.in_line))

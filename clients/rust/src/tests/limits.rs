@@ -51,6 +51,37 @@ async fn a_full_inbox_is_not_read_on_but_for_an_answer_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn no_more_is_asked_at_once_than_servers_let_wait() {
+    let mut server = Server::start().await;
+    let (client, _events) = server.client("alice").start().await.unwrap();
+    let (mut peer, _) = server.greeted().await;
+    let asking: Vec<_> = (0..3 * QUERIES_MAX)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.history(bob(), ConversationSeq(0), Direction::Backwards, 1).await.map(drop) })
+        })
+        .collect();
+    let mut asked: Vec<QueryId> = Vec::new();
+    for _ in 0..QUERIES_MAX {
+        asked.push(peer.query().await.id);
+    }
+    // Whatever else it says comes before the next query.
+    assert!(client.send(bob(), text("x")).await.is_ok());
+    assert!(matches!(peer.recv().await, Some(ClientFrame::Command(_))), "a 17th query");
+    for _ in 0..asking.len() {
+        let id = match asked.pop() {
+            Some(id) => id,
+            None => peer.query().await.id,
+        };
+        let page = HistoryPage { conversation: ConversationId(7), messages: Vec::new(), more: false };
+        peer.send(ServerFrame::Answer(Answer { id, last: true, body: page.into() })).await;
+    }
+    for answer in asking {
+        answer.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn who_only_sends_has_the_rest_stored() {
     let mut server = Server::start().await;
     let (client, events) = server.client("alice").start().await.unwrap();
