@@ -4,23 +4,24 @@
 //! hub only says when to look. A session whose peer takes nothing stops reading the log and holds at most [`QUEUE_BYTES`] and what one
 //! read gave; it always goes on taking frames in, so that acknowledgements are never stuck.
 
+mod beginning;
 pub(crate) mod commands;
 
 use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, SnapshotPage, Viewer};
-use crate::transport::{FrameSink, FrameSource, LinkError, TransportKind};
+use crate::transport::{FrameSink, FrameSource, LinkError, Peer, TransportKind};
+use beginning::Waiting;
 use commands::Commands;
 use futures_util::FutureExt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
-use whimbrel_protocol::codec::{CodecError, Form, MAX_TEXT};
+use whimbrel_protocol::codec::{CodecError, Form};
 use whimbrel_protocol::frame::{
-    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Welcome,
+    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame,
 };
-use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QueryId, UserId, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QueryId, UserId};
 
 /// `Hello` is due within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,13 +74,8 @@ impl Drop for Serving<'_> {
 }
 
 /// Serves one connection until it ends.
-pub async fn serve<I: FrameSource, O: FrameSink>(
-    context: Arc<Context>,
-    kind: TransportKind,
-    remote: SocketAddr,
-    mut source: I,
-    mut sink: O,
-) {
+pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Peer, mut source: I, mut sink: O) {
+    let Peer { kind, remote, early } = peer;
     let hello = match timeout(HELLO_TIMEOUT, source.next()).await {
         Ok(Ok(Some(ClientFrame::Hello(hello)))) => hello,
         Ok(Ok(Some(_))) => return refuse(source, sink, error(ErrorCode::Malformed, "the first frame must be Hello")).await,
@@ -87,8 +83,8 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
         Ok(Ok(None) | Err(LinkError::Gone(_))) => return sink.close().await,
         Err(_) => return refuse(source, sink, error(ErrorCode::HelloTimeout, "no Hello came within 10 seconds")).await,
     };
-    let entered = match enter(&context, &hello).await {
-        Ok(entered) => entered,
+    let (entered, waiting) = match beginning::enter(&context, &hello, early).await {
+        Ok(both) => both,
         Err(error) => {
             tracing::info!(%remote, transport = %kind, user = %hello.user, code = %error.code, why = error.message, "refused");
             return refuse(source, sink, error).await;
@@ -96,11 +92,11 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
     };
     let _serving = Serving::begin(&context.serving);
     let stay = Stay::begin(context.engine.clone(), entered.session.clone(), kind);
-    let (user, device) = (&stay.session.user_id, &hello.device);
-    tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, "came");
+    let (user, device, early) = (&stay.session.user_id, &hello.device, waiting.is_some());
+    tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, early, "came");
 
-    let end = match sink.push(&ServerFrame::Welcome(welcome(&context, &entered))) {
-        Ok(()) => Pump::new(context.engine.clone(), kind.form(), entered).run(&mut source, &mut sink).await,
+    let end = match sink.push(&ServerFrame::Welcome(beginning::welcome(&context, &entered))) {
+        Ok(()) => Pump::new(context.engine.clone(), kind.form(), entered, waiting).run(&mut source, &mut sink).await,
         Err(why) => Ended::Broken(why.to_string()),
     };
 
@@ -132,35 +128,6 @@ impl Drop for Stay {
     fn drop(&mut self) {
         metrics::gauge!("whimbrel_sessions", &self.labels).decrement(1.0);
         self.engine.leave(&self.session);
-    }
-}
-
-async fn enter(context: &Context, hello: &Hello) -> Result<Entered, Error> {
-    if hello.min_version > VERSION_MAX || hello.max_version < VERSION_MIN {
-        let (min, max) = (hello.min_version, hello.max_version);
-        let message = format!("this server speaks versions {VERSION_MIN} to {VERSION_MAX} of the protocol, the client {min} to {max}");
-        return Err(error(ErrorCode::UnsupportedVersion, message));
-    }
-    let user = (context.auth)(hello)?;
-    context.engine.hello(&user, hello).await
-}
-
-fn welcome(context: &Context, entered: &Entered) -> Welcome {
-    Welcome {
-        version: VERSION_MAX,
-        user: entered.session.user_id.clone(),
-        session_epoch: entered.session.epoch,
-        epoch: context.engine.epoch(),
-        incarnation: entered.arrival.incarnation,
-        applied: entered.arrival.applied,
-        applied_nonce: entered.arrival.applied_nonce,
-        head: entered.head,
-        begin: entered.begin,
-        window: crate::engine::WINDOW,
-        max_text: MAX_TEXT as u32,
-        time: crate::engine::wall_clock(),
-        endpoints: (context.endpoints)(),
-        extensions: Vec::new(),
     }
 }
 
@@ -245,10 +212,12 @@ struct Pump {
     pong: Option<Ping>,
     heard: Instant,
     pinged: bool,
+    /// The handshake is not over.
+    waiting: Option<Waiting>,
 }
 
 impl Pump {
-    fn new(engine: Arc<Engine>, form: Form, entered: Entered) -> Self {
+    fn new(engine: Arc<Engine>, form: Form, entered: Entered, waiting: Option<Waiting>) -> Self {
         let session = entered.session;
         let viewer = Viewer {
             device: session.device,
@@ -272,6 +241,7 @@ impl Pump {
             pong: None,
             heard: Instant::now(),
             pinged: false,
+            waiting,
             session,
         }
     }
@@ -321,6 +291,7 @@ impl Pump {
                     flushed.map_err(|why| Ended::Broken(why.to_string()))?;
                 }
                 read = wait(&mut self.reading) => self.take_read(read, sink)?,
+                entered = Waiting::over(&mut self.waiting) => self.on_entered(entered),
                 () = self.session.woken() => {}
                 () = sleep_until(silence_ends) => {
                     if self.pinged {
@@ -381,7 +352,9 @@ impl Pump {
                     self.reading = Some(tokio::spawn(async move { Read::Events(engine.events(viewer, after).await) }));
                 }
             }
-        } else if let Some(Query { id, body }) = self.queries.pop_front() {
+        } else if self.waiting.is_none()
+            && let Some(Query { id, body }) = self.queries.pop_front()
+        {
             let session = self.session.clone();
             self.reading = Some(tokio::spawn(async move { Read::Answer(id, engine.query(&session, body).await) }));
         }
@@ -431,10 +404,9 @@ impl Pump {
         match frame {
             ClientFrame::Command(command) => self.take_command(command),
             ClientFrame::Ack(ack) => {
-                // Nobody has taken what was not sent.
-                self.engine.ack(&self.session, ack.seq.min(self.sent));
-                if self.snapshot.is_none() && ack.seq >= self.begin && !self.holds.is_empty() {
-                    self.engine.took_snapshot(&self.session, std::mem::take(&mut self.holds));
+                match &mut self.waiting {
+                    Some(waiting) => waiting.acked = waiting.acked.max(Some(ack.seq)),
+                    None => self.take_ack(ack.seq),
                 }
                 Ok(())
             }
@@ -447,7 +419,10 @@ impl Pump {
                 Ok(())
             }
             ClientFrame::Signal(signal) => {
-                self.engine.signal(&self.session, signal);
+                // As they may get lost, they do not wait.
+                if self.waiting.is_none() {
+                    self.engine.signal(&self.session, signal);
+                }
                 Ok(())
             }
             ClientFrame::Ping(ping) => {
@@ -456,6 +431,23 @@ impl Pump {
             }
             ClientFrame::Pong(_) => Ok(()),
             ClientFrame::Hello(_) => Err(Ended::Refused(error(ErrorCode::Malformed, "a second Hello"))),
+        }
+    }
+
+    /// The handshake is over, and the session entered; or it is to end.
+    fn on_entered(&mut self, entered: Result<(), End>) {
+        let waiting = self.waiting.take();
+        match entered {
+            Ok(()) => waiting.and_then(|waiting| waiting.acked).into_iter().for_each(|seq| self.take_ack(seq)),
+            Err(end) => self.session.finish(end),
+        }
+    }
+
+    fn take_ack(&mut self, seq: MailboxSeq) {
+        // Nobody has taken what was not sent.
+        self.engine.ack(&self.session, seq.min(self.sent));
+        if self.snapshot.is_none() && seq >= self.begin && !self.holds.is_empty() {
+            self.engine.took_snapshot(&self.session, std::mem::take(&mut self.holds));
         }
     }
 

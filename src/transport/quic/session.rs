@@ -1,7 +1,7 @@
 //! A session: the client's one stream, as a source and a sink of frames.
 
 use super::carrier::{Carrier, End, ReceiveHalf, SendHalf};
-use crate::transport::{FrameSink, FrameSource, LinkError};
+use crate::transport::{Early, FrameSink, FrameSource, LinkError, Peer};
 use quinn::{ReadError, WriteError};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,11 +23,22 @@ pub struct QuicSession {
     carrier: Carrier,
     send: SendHalf,
     receive: ReceiveHalf,
+    early: Option<Early>,
 }
 
 impl QuicSession {
     pub(super) fn new(carrier: Carrier, send: SendHalf, receive: ReceiveHalf) -> Self {
-        Self { carrier, send, receive }
+        Self { carrier, send, receive, early: None }
+    }
+
+    /// A session whose handshake is not over.
+    pub(super) fn before(self, early: Early) -> Self {
+        Self { early: Some(early), ..self }
+    }
+
+    /// Who it is with.
+    pub fn peer(&mut self) -> Peer {
+        Peer { kind: self.kind(), remote: self.remote_addr(), early: self.early.take() }
     }
 
     /// WebTransport, or QUIC alone.
