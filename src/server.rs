@@ -251,11 +251,10 @@ async fn upkeep(metrics: PrometheusHandle) {
 
 async fn accept_quic(listener: Arc<QuicListener>, context: Arc<Context>) {
     let mut sessions = JoinSet::new();
-    while let Some(session) = listener.accept().await {
-        let remote = session.remote_addr();
-        let kind = session.kind();
+    while let Some(mut session) = listener.accept().await {
+        let peer = session.peer();
         let (source, sink) = session.split();
-        sessions.spawn(session::serve(context.clone(), kind, remote, source, sink));
+        sessions.spawn(session::serve(context.clone(), peer, source, sink));
         while sessions.try_join_next().is_some() {}
     }
     sessions.detach_all();

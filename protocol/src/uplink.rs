@@ -75,6 +75,9 @@ pub enum Disagreement {
 /// 2. on a `Welcome`, [`on_welcome`](Self::on_welcome), store what it asks for, then transmit;
 /// 3. on `Applied`, [`on_applied`](Self::on_applied), then store the state whenever convenient: repeats are harmless.
 ///
+/// Where the transport allows it, the first of [`pending`](Self::pending) may be sent right behind the `Hello`, once it said an incarnation
+/// other than 0: then [`on_opened`](Self::on_opened) before the `Welcome` is handed in.
+///
 /// Only frames of the session whose `Welcome` came last may be handed in: `Applied` and `Busy` do not say which outbox they mean.
 ///
 /// Bound: the caller decides how many commands it lets wait ([`waiting`](Self::waiting)).
@@ -85,6 +88,8 @@ pub struct Uplink {
     pending: VecDeque<Command>,
     /// How many of `pending`, from the front, were handed out in this session.
     in_flight: usize,
+    /// How many of `pending`, from the front, stand behind the `Hello` of the session that begins.
+    opened: usize,
     /// Commands that may be in flight; 0 while there is no session.
     window: usize,
     /// Nothing is sent before this time: the server was busy.
@@ -130,11 +135,20 @@ impl Uplink {
         command
     }
 
+    /// The session that begins was opened with a `Hello` of this incarnation and, right behind it, all pending commands up to `through`.
+    /// They are on their way, and not sent again in this session if its `Welcome` agrees.
+    pub fn on_opened(&mut self, incarnation: Incarnation, through: CommandSeq) {
+        let count = through.0.saturating_sub(self.state.applied.0);
+        let known = incarnation == self.state.incarnation && incarnation != Incarnation(0);
+        self.opened = if known { usize::try_from(count).map_or(self.pending.len(), |count| count.min(self.pending.len())) } else { 0 };
+    }
+
     /// Compares the outbox with what the server says of it, and opens the window if they agree.
     ///
     /// An outbox changes its incarnation only when its `Hello` asked for a new one. That makes every other change a [`Disagreement`]
     /// that the application hears of, also when a server lost the outbox together with commands it had applied.
     pub fn on_welcome(&mut self, welcome: &Welcome) -> Agreement {
+        let opened = self.opened;
         self.on_disconnect();
         let ours = self.state.incarnation;
         let window = usize::try_from(welcome.window).unwrap_or(usize::MAX);
@@ -153,6 +167,7 @@ impl Uplink {
             return Agreement::Disagreed(disagreement);
         }
         self.window = window;
+        self.in_flight = opened;
         self.on_applied(welcome.applied);
         Agreement::Agreed
     }
@@ -228,6 +243,7 @@ impl Uplink {
     /// The session ended: whatever was in flight is sent again in the next one.
     pub fn on_disconnect(&mut self) {
         self.in_flight = 0;
+        self.opened = 0;
         self.window = 0;
         self.not_before = None;
     }
@@ -296,6 +312,57 @@ mod tests {
         uplink.on_disconnect();
         assert!(sent(&mut uplink, 0).is_empty());
         assert_eq!(uplink.waiting(), 3);
+    }
+
+    #[test]
+    fn what_stands_behind_the_hello_is_not_sent_again_if_the_two_agree() {
+        let five = Incarnation(5);
+        // Opened up to 4; of the five pending the server has applied so many already.
+        for (applied, rest) in [(2, [5].as_slice()), (3, &[5]), (4, &[5]), (5, &[])] {
+            let mut uplink = outbox();
+            uplink.on_disconnect();
+            uplink.on_opened(five, CommandSeq(4));
+            assert!(sent(&mut uplink, 0).is_empty(), "nothing more before the welcome");
+            assert_eq!(uplink.on_welcome(&welcome(5, applied, u8::try_from(applied).unwrap())), Agreement::Agreed);
+            assert_eq!(sent(&mut uplink, 0), rest);
+        }
+        // They count for the window, and are forgotten with the session.
+        let mut uplink = outbox();
+        uplink.on_opened(five, CommandSeq(5));
+        let narrow = Welcome { window: 2, ..welcome(5, 2, 2) };
+        uplink.enqueue(Nonce([6; 8]), MarkRead { conversation: ConversationId(1), seq: ConversationSeq(1) }.into());
+        uplink.on_welcome(&narrow);
+        uplink.on_applied(CommandSeq(3));
+        assert!(sent(&mut uplink, 0).is_empty());
+        uplink.on_applied(CommandSeq(4));
+        assert_eq!(sent(&mut uplink, 0), [6]);
+        uplink.on_opened(five, CommandSeq(6));
+        uplink.on_disconnect();
+        uplink.on_welcome(&welcome(5, 4, 4));
+        assert_eq!(sent(&mut uplink, 0), [5, 6]);
+        // Not taken by the server: again.
+        uplink.on_opened(five, CommandSeq(6));
+        uplink.on_welcome(&welcome(5, 4, 4));
+        uplink.on_busy(CommandSeq(5), Duration::ZERO, Duration::ZERO);
+        assert_eq!(sent(&mut uplink, 0), [5, 6]);
+    }
+
+    #[test]
+    fn what_stands_behind_a_hello_that_does_not_agree_was_never_sent() {
+        for disagreeing in [welcome(5, 1, 1), welcome(5, 6, 6), welcome(5, 3, 9), welcome(6, 0, 0)] {
+            let mut uplink = outbox();
+            uplink.on_opened(Incarnation(5), CommandSeq(5));
+            assert!(matches!(uplink.on_welcome(&disagreeing), Agreement::Disagreed(_)));
+            assert_eq!(uplink.on_welcome(&welcome(7, 0, 0)), Agreement::Renumbered);
+            assert_eq!(sent(&mut uplink, 0), [1, 2, 3]);
+        }
+        // Of an outbox of the past, or of none.
+        let mut uplink = outbox();
+        for incarnation in [4, 0] {
+            uplink.on_opened(Incarnation(incarnation), CommandSeq(5));
+            uplink.on_welcome(&welcome(5, 2, 2));
+            assert_eq!(sent(&mut uplink, 0), [3, 4, 5]);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use whimbrel_protocol::frame::{Command, Error, Hello};
+use whimbrel_protocol::frame::{Command, Error, GoAway, Hello};
 use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq, UserId};
 
 /// The most work in one transaction: enough to spread the cost of a disk flush thin, also of a slow disk; few enough for the rest of the
@@ -31,22 +31,45 @@ pub(super) enum Work {
     /// A command of a session.
     Command { session: Arc<SessionHandle>, command: Command },
     /// A device says hello.
-    Hello { user: UserId, device: DeviceId, incarnation: Incarnation, attempt: Attempt, answer: oneshot::Sender<Result<Arrived, Error>> },
+    Hello { said: Said, answer: oneshot::Sender<Result<Arrived, Error>> },
+    /// A device says hello, or somebody plays what it said once: how it stands, if the store knows it just as it says.
+    Look { user: UserNo, said: Said, answer: oneshot::Sender<Result<Option<Arrived>, Error>> },
+    /// It was the device that said hello: its provisional session is entered.
+    Confirm { said: Said, session: Arc<SessionHandle>, answer: oneshot::Sender<Result<Arrival, End>> },
     /// A user's devices have taken conversations up to here.
     Delivered { user: UserNo, marks: Vec<(ConversationId, ConversationSeq)> },
 }
 
-impl Work {
-    /// A device says hello; `user` is who it is, checked. The session, or why there is none, comes over the receiver.
-    pub(super) fn hello(user: &UserId, hello: &Hello) -> (Self, oneshot::Receiver<Result<Arrived, Error>>) {
-        let (answer, answered) = oneshot::channel();
+/// What a hello says of a device. `user` is who it is, checked.
+#[derive(Clone)]
+pub(super) struct Said {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub incarnation: Incarnation,
+    pub attempt: Attempt,
+}
+
+impl Said {
+    pub(super) fn new(user: &UserId, hello: &Hello) -> Self {
         let attempt = Attempt { instance: hello.instance, number: hello.attempt };
-        let (device, incarnation) = (hello.device.clone(), hello.incarnation);
-        (Self::Hello { user: user.clone(), device, incarnation, attempt, answer }, answered)
+        Self { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, attempt }
+    }
+
+    /// The session that begins with it; provisional.
+    fn session(self, arrival: &Arrival) -> Arc<SessionHandle> {
+        let new = NewSession {
+            user: arrival.device.user,
+            user_id: self.user,
+            device: arrival.device,
+            incarnation: arrival.incarnation,
+            applied: arrival.applied,
+            attempt: self.attempt,
+        };
+        new.begin()
     }
 }
 
-/// A session that was entered.
+/// A session, and how its device stands.
 pub(super) struct Arrived {
     pub session: Arc<SessionHandle>,
     pub arrival: Arrival,
@@ -55,6 +78,8 @@ pub(super) struct Arrived {
 enum Decided {
     Command(Outcome),
     Hello(Option<Arrival>),
+    /// Of [`Work::Look`] and [`Work::Confirm`]: `None` if the device does not stand as it was said.
+    Known(Option<Arrival>),
     Late,
     Delivered,
 }
@@ -148,17 +173,28 @@ impl Committer {
             let mut tx = Noting::new(tx, noted);
             for work in batch {
                 decided.push(match work {
-                    // Also by a hello in this very batch, which says what is applied so far.
-                    Work::Command { session, .. } if session.is_replaced() || coming.contains(&session.device) => {
+                    // Also by a hello in this very batch, which says what is applied so far. A provisional session is not replaced: it
+                    // is refused when it is to be entered, and until then its commands are repeats or what the device wants.
+                    Work::Command { session, .. }
+                        if session.is_replaced() || (coming.contains(&session.device) && !session.is_provisional()) =>
+                    {
                         Decided::Command(Outcome::Stale)
                     }
                     Work::Command { session, command } => Decided::Command(decide::command(&mut tx, now, session.device, command)?),
-                    Work::Hello { user, device, attempt, .. } if self.is_late(&mut tx, user, device, *attempt)? => Decided::Late,
-                    Work::Hello { user, device, incarnation, .. } => {
+                    Work::Hello { said, .. } if self.is_late(&mut tx, said)? => Decided::Late,
+                    Work::Hello { said, .. } => {
                         let here = |key| coming.contains(&key) || self.hub.is_here(key);
-                        let arrival = decide::arrive(&mut tx, now, user, device, *incarnation, &here)?;
+                        let arrival = decide::arrive(&mut tx, now, &said.user, &said.device, said.incarnation, &here)?;
                         coming.extend(arrival.as_ref().map(|arrival| arrival.device));
                         Decided::Hello(arrival)
+                    }
+                    Work::Look { user, said, .. } => Decided::Known(decide::look(&mut tx, *user, &said.device, said.incarnation)?),
+                    Work::Confirm { session, .. } if self.hub.is_late(session.device, session.attempt) => Decided::Late,
+                    Work::Confirm { said, session, .. } => {
+                        let arrival = decide::look(&mut tx, session.user, &said.device, session.incarnation)?;
+                        let arrival = arrival.filter(|arrival| arrival.device == session.device);
+                        coming.extend(arrival.as_ref().map(|arrival| arrival.device));
+                        Decided::Known(arrival)
                     }
                     Work::Delivered { user, marks } => {
                         for (conversation, seq) in marks {
@@ -183,14 +219,23 @@ impl Committer {
         for (work, decided) in batch.into_iter().zip(decided) {
             match (work, decided) {
                 (Work::Command { session, .. }, Decided::Command(outcome)) => answer(&session, outcome),
-                (Work::Hello { user, attempt, answer, .. }, Decided::Hello(arrival)) => {
-                    if let Err(Ok(arrived)) = answer.send(self.enter(user, attempt, arrival)) {
+                (Work::Hello { said, answer }, Decided::Hello(arrival)) => {
+                    if let Err(Ok(arrived)) = answer.send(self.enter(said, arrival)) {
                         // Nobody waits for the session any more.
                         self.hub.leave(&arrived.session);
                     }
                 }
+                (Work::Look { said, answer, .. }, Decided::Known(arrival)) => {
+                    drop(answer.send(Ok(arrival.map(|arrival| Arrived { session: said.session(&arrival), arrival }))));
+                }
+                (Work::Confirm { session, answer, .. }, Decided::Known(arrival)) => {
+                    if answer.send(self.confirm(&session, arrival)).is_err() {
+                        self.hub.leave(&session);
+                    }
+                }
                 (Work::Delivered { user, .. }, Decided::Delivered) => self.cursors.settled(user),
                 (Work::Hello { answer, .. }, Decided::Late) => drop(answer.send(Err(late()))),
+                (Work::Confirm { answer, .. }, Decided::Late) => drop(answer.send(Err(End::Error(late())))),
                 _ => {}
             }
         }
@@ -199,31 +244,40 @@ impl Committer {
         }
     }
 
-    fn is_late(&self, tx: &mut dyn Transaction, user: &UserId, device: &DeviceId, attempt: Attempt) -> Result<bool, StoreError> {
-        let user = tx.user(user)?;
-        let key = tx.devices(user)?.iter().find(|known| known.name == *device).map(|known| known.key);
-        Ok(key.is_some_and(|key| self.hub.is_late(key, attempt)))
+    fn is_late(&self, tx: &mut dyn Transaction, said: &Said) -> Result<bool, StoreError> {
+        let user = tx.user(&said.user)?;
+        let key = tx.devices(user)?.iter().find(|known| known.name == said.device).map(|known| known.key);
+        Ok(key.is_some_and(|key| self.hub.is_late(key, said.attempt)))
     }
 
-    fn enter(&self, user: UserId, attempt: Attempt, arrival: Option<Arrival>) -> Result<Arrived, Error> {
+    fn enter(&self, said: Said, arrival: Option<Arrival>) -> Result<Arrived, Error> {
         let Some(arrival) = arrival else {
-            let most = crate::store::DEVICES_MAX;
+            let (user, most) = (said.user, crate::store::DEVICES_MAX);
             let message = format!("{user} has {most} devices connected, as many as are allowed: disconnect one first");
             return Err(Error { code: ErrorCode::TooManyDevices, message, retry_after_ms: 0 });
         };
-        let new = NewSession {
-            user: arrival.device.user,
-            user_id: user,
-            device: arrival.device,
-            incarnation: arrival.incarnation,
-            applied: arrival.applied,
-            attempt,
-        };
         // Two hellos of one device in one batch: the later one counts, whichever comes first.
-        if self.hub.is_late(new.device, attempt) {
+        if self.hub.is_late(arrival.device, said.attempt) {
             return Err(late());
         }
-        Ok(Arrived { session: self.hub.enter(new, wall_clock().0), arrival })
+        let session = said.session(&arrival);
+        self.hub.enter(&session, wall_clock().0);
+        Ok(Arrived { session, arrival })
+    }
+
+    fn confirm(&self, session: &Arc<SessionHandle>, arrival: Option<Arrival>) -> Result<Arrival, End> {
+        let Some(arrival) = arrival else {
+            // Another took its place, or asked for a new outbox in its name. It hears what to do about that when it comes again.
+            let message = "the device's outbox or place has changed since its hello: connect again";
+            return Err(End::GoAway(GoAway { retry_after_ms: 0, message: message.into() }));
+        };
+        if self.hub.is_late(session.device, session.attempt) {
+            return Err(End::Error(late()));
+        }
+        self.hub.enter(session, wall_clock().0);
+        // The session before may have gone on since.
+        session.raise_applied(arrival.applied);
+        Ok(arrival)
     }
 
     /// Ends the sessions concerned: their clients keep what was not applied and send it again when they come back.
@@ -235,6 +289,8 @@ impl Committer {
             match work {
                 Work::Command { session, .. } => session.finish(End::Error(error.clone())),
                 Work::Hello { answer, .. } => drop(answer.send(Err(error.clone()))),
+                Work::Look { answer, .. } => drop(answer.send(Err(error.clone()))),
+                Work::Confirm { answer, .. } => drop(answer.send(Err(End::Error(error.clone())))),
                 Work::Delivered { user, marks } => {
                     self.cursors.hand_in(user, marks);
                     self.cursors.settled(user);

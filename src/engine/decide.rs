@@ -275,6 +275,27 @@ pub struct Arrival {
     pub cursor: whimbrel_protocol::MailboxSeq,
 }
 
+impl Arrival {
+    fn of(known: &Device) -> Self {
+        Self {
+            device: known.key,
+            incarnation: known.incarnation,
+            applied: known.applied,
+            applied_nonce: known.applied_nonce(),
+            cursor: known.cursor,
+        }
+    }
+}
+
+/// How a device stands whose outbox is exactly the one that it says. Changes nothing.
+///
+/// # Errors
+/// If the store fails.
+pub fn look(tx: &mut dyn Transaction, user: UserNo, name: &DeviceId, said: Incarnation) -> Result<Option<Arrival>, StoreError> {
+    let devices = tx.devices(user)?;
+    Ok(devices.iter().find(|device| device.name == *name && device.incarnation == said).map(|known| Arrival::of(known)))
+}
+
 /// A device says hello: it is entered if it is new, and gets a new outbox if it asks for one or names one that is not its newest.
 ///
 /// A new device takes a free slot, or the place of the one that has been away longest: the one with the lowest cursor of those that are
@@ -295,13 +316,7 @@ pub fn arrive(
     let devices = tx.devices(user)?;
     let known = devices.iter().find(|device| device.name == *name);
     if let Some(known) = known.filter(|known| known.incarnation == said) {
-        return Ok(Some(Arrival {
-            device: known.key,
-            incarnation: known.incarnation,
-            applied: known.applied,
-            applied_nonce: known.applied_nonce(),
-            cursor: known.cursor,
-        }));
+        return Ok(Some(Arrival::of(known)));
     }
     let place = match known {
         Some(known) => known.key,

@@ -30,10 +30,10 @@ pub struct SessionHandle {
     pub device: DeviceKey,
     /// The device's outbox.
     pub incarnation: Incarnation,
-    /// Rises with every session of the device.
-    pub epoch: SessionEpoch,
     /// Which run of the client, and which of its attempts to connect.
     pub attempt: Attempt,
+    /// 0 until the session is entered.
+    epoch: AtomicU64,
     head: AtomicU64,
     applied: AtomicU64,
     replaced: AtomicBool,
@@ -52,6 +52,16 @@ pub enum End {
 }
 
 impl SessionHandle {
+    /// Rises with every session of the device; 0 while it is provisional.
+    pub fn epoch(&self) -> SessionEpoch {
+        SessionEpoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Whether it is not entered: nobody is told of it, it takes nothing over, and nothing wakes it.
+    pub fn is_provisional(&self) -> bool {
+        self.epoch() == SessionEpoch(0)
+    }
+
     /// Highest entry of the mailbox, as far as was heard.
     pub fn head(&self) -> MailboxSeq {
         MailboxSeq(self.head.load(Ordering::Acquire))
@@ -139,6 +149,26 @@ pub(super) struct NewSession {
     pub applied: CommandSeq,
 }
 
+impl NewSession {
+    /// A session that is provisional until it is [entered](Hub::enter).
+    pub fn begin(self) -> Arc<SessionHandle> {
+        Arc::new(SessionHandle {
+            user: self.user,
+            user_id: self.user_id,
+            device: self.device,
+            incarnation: self.incarnation,
+            attempt: self.attempt,
+            epoch: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            applied: AtomicU64::new(self.applied.0),
+            replaced: AtomicBool::new(false),
+            end: OnceLock::new(),
+            signals: Mutex::default(),
+            wake: Notify::new(),
+        })
+    }
+}
+
 /// Everybody who is here.
 pub struct Hub {
     state: Mutex<State>,
@@ -214,26 +244,14 @@ impl Hub {
     }
 
     /// Enters a session; an older one of the same device is told that it was replaced, and may no longer write.
-    pub(super) fn enter(&self, new: NewSession, now_ms: u64) -> Arc<SessionHandle> {
+    pub(super) fn enter(&self, session: &Arc<SessionHandle>, now_ms: u64) {
         let mut state = lock(&self.state);
         // Beginning at the wall clock, so that it rises over restarts too.
-        let epoch = state.epochs.get(&new.device).map_or(SessionEpoch(0), |epoch| epoch.next()).max(SessionEpoch(now_ms));
-        state.epochs.insert(new.device, epoch);
-        let session = Arc::new(SessionHandle {
-            user: new.user,
-            user_id: new.user_id.clone(),
-            device: new.device,
-            incarnation: new.incarnation,
-            attempt: new.attempt,
-            epoch,
-            head: AtomicU64::new(0),
-            applied: AtomicU64::new(new.applied.0),
-            replaced: AtomicBool::new(false),
-            end: OnceLock::new(),
-            signals: Mutex::default(),
-            wake: Notify::new(),
-        });
-        let here = state.users.entry(new.user).or_insert_with(|| Here { id: new.user_id.clone(), sessions: Vec::new(), left: None });
+        let epoch = state.epochs.get(&session.device).map_or(SessionEpoch(0), |epoch| epoch.next()).max(SessionEpoch(now_ms));
+        state.epochs.insert(session.device, epoch);
+        session.epoch.store(epoch.0, Ordering::Release);
+        let here = || Here { id: session.user_id.clone(), sessions: Vec::new(), left: None };
+        let here = state.users.entry(session.user).or_insert_with(here);
         let first = here.sessions.is_empty() && here.left.is_none();
         here.left = None;
         here.sessions.retain(|older| {
@@ -250,13 +268,12 @@ impl Hub {
         });
         here.sessions.push(session.clone());
         if first {
-            state.online.insert(new.user_id.clone(), new.user);
-            state.changed.insert(new.user_id, PresenceState::Online);
+            state.online.insert(session.user_id.clone(), session.user);
+            state.changed.insert(session.user_id.clone(), PresenceState::Online);
         }
         if state.draining {
             session.finish(going_away(0));
         }
-        session
     }
 
     /// A session is over. The user counts as online for the grace time.

@@ -5,6 +5,7 @@
 
 mod committer;
 pub mod decide;
+mod early;
 pub mod hub;
 mod queries;
 mod queue;
@@ -16,12 +17,13 @@ mod stepped;
 mod tests;
 mod view;
 
+pub use early::Provisional;
 pub use hub::{End, Hub, SessionHandle};
 pub use snapshot::{SnapshotCursor, SnapshotPage};
 pub use view::Viewer;
 
 use crate::store::{MailboxBounds, Retention, Store, StoreError, UserNo};
-use committer::{Arrived, Committer, Health, Work};
+use committer::{Arrived, Committer, Health, Said, Work};
 use queue::{Bounds, FairQueue, Full, Lane};
 use receipts::Cursors;
 use std::collections::HashMap;
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use whimbrel_protocol::frame::{
     Begin, Busy, Command, CommandBody, Error, Event, Hello, Origin, Position, ResetReason, ServerSignal, Signal, Target, TypingFrom,
 };
@@ -212,12 +214,8 @@ impl Engine {
     /// # Errors
     /// What to tell the client.
     pub async fn hello(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
-        let (work, answered) = Work::hello(user, hello);
-        let lane = Lane::Hello(self.hellos.fetch_add(1, Ordering::Relaxed));
-        if self.queue.push(lane, 0, work).is_err() {
-            return Err(overloaded());
-        }
-        let arrived = answered.await.map_err(|_| overloaded())??;
+        let said = Said::new(user, hello);
+        let arrived = self.commit_hello(|answer| Work::Hello { said, answer }).await??;
         let session = arrived.session.clone();
         let (position, origin) = (hello.position, hello.origin);
         self.read(move |engine| engine.settle_in(arrived, position, origin)).await.map_err(|error| {
@@ -226,19 +224,38 @@ impl Engine {
         })
     }
 
+    /// Has the committer look at a hello, in a turn of its own.
+    async fn commit_hello<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let lane = Lane::Hello(self.hellos.fetch_add(1, Ordering::Relaxed));
+        if self.queue.push(lane, 0, work(answer)).is_err() {
+            return Err(overloaded());
+        }
+        answered.await.map_err(|_| overloaded())
+    }
+
     /// Where an arrived device's session begins.
     fn settle_in(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
+        let entered = self.begin(arrived, position, origin)?;
+        self.speak_for(&entered.session, &entered.arrival, entered.begin, position.is_some());
+        Ok(entered)
+    }
+
+    fn begin(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
         let Arrived { session, arrival } = arrived;
         let (bounds, begin) = self.place(arrival.device.user, position, origin)?;
         session.raise_head(bounds.head);
-        let served = position.is_some() && begin.reset.is_none();
-        if served {
-            self.cursors.enter(arrival.device, session.epoch, arrival.cursor, begin.cursor);
-        } else {
-            self.cursors.begin_at(arrival.device, session.epoch, begin.cursor);
-        }
         let snapshot = begin.snapshot.then(|| SnapshotCursor::new(origin == Origin::Snapshot));
         Ok(Entered { session, arrival, head: bounds.head, begin, snapshot })
+    }
+
+    /// From now on the session says how far its device is.
+    fn speak_for(&self, session: &SessionHandle, arrival: &decide::Arrival, begin: Begin, was_here: bool) {
+        if was_here && begin.reset.is_none() {
+            self.cursors.enter(arrival.device, session.epoch(), arrival.cursor, begin.cursor);
+        } else {
+            self.cursors.begin_at(arrival.device, session.epoch(), begin.cursor);
+        }
     }
 
     /// Where a device's events begin.
@@ -285,7 +302,7 @@ impl Engine {
     /// A session is over.
     pub fn leave(&self, session: &Arc<SessionHandle>) {
         self.hub.leave(session);
-        self.cursors.leave(session.device, session.epoch);
+        self.cursors.leave(session.device, session.epoch());
     }
 
     /// Takes a command in. Its outcome shows in the session's [`applied`](SessionHandle::applied).
@@ -308,7 +325,7 @@ impl Engine {
     /// A device has durably taken its mailbox up to `seq`.
     pub fn ack(&self, session: &SessionHandle, seq: MailboxSeq) {
         if !session.is_replaced() {
-            self.cursors.ack(session.device, session.epoch, seq);
+            self.cursors.ack(session.device, session.epoch(), seq);
         }
     }
 

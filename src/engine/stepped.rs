@@ -1,11 +1,15 @@
 //! An engine without threads, for simulations: each step happens when it is asked for.
 
 use super::committer::Work;
+use super::committer::{Arrived, Said};
+use super::decide::Arrival;
 use super::queue::{Bounds, Lane};
-use super::{Engine, EngineConfig, Entered, Viewer, overloaded, store_error, view};
+use super::{End, Engine, EngineConfig, Entered, Provisional, Viewer, overloaded, store_error, view};
 use crate::store::{Retention, Store};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use whimbrel_protocol::frame::{Error, Event, Hello};
 use whimbrel_protocol::{MailboxSeq, UserId};
 
@@ -25,13 +29,52 @@ impl Engine {
         true
     }
 
+    /// Has a hello wait for the committer.
+    pub(super) fn push_hello(&self, user: &UserId, hello: &Hello) -> oneshot::Receiver<Result<Arrived, Error>> {
+        let (answer, answered) = oneshot::channel();
+        self.push(Work::Hello { said: Said::new(user, hello), answer });
+        answered
+    }
+
+    fn push(&self, work: Work) {
+        let lane = Lane::Hello(self.hellos.fetch_add(1, Ordering::Relaxed));
+        assert!(self.queue.push(lane, 0, work).is_ok(), "the queue is full");
+    }
+
     /// As [`hello`](Self::hello), with everything before it committed first.
     pub(crate) fn step_hello(&self, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
-        let (work, mut answered) = Work::hello(user, hello);
-        assert!(self.queue.push(Lane::Hello(0), 0, work).is_ok(), "the queue is full");
+        let mut answered = self.push_hello(user, hello);
         while self.step_commit(usize::MAX) {}
         let arrived = answered.try_recv().map_err(|_| overloaded())??;
         self.settle_in(arrived, hello.position, hello.origin).map_err(|error| store_error(&error))
+    }
+
+    /// As [`provisional`](Self::provisional), with everything before it committed first.
+    pub(crate) fn step_provisional(&self, user: &UserId, hello: &Hello) -> Result<Option<Entered>, Error> {
+        let Some(number) = self.store.user(user).map_err(|error| store_error(&error))? else { return Ok(None) };
+        let (answer, mut answered) = oneshot::channel();
+        self.push(Work::Look { user: number, said: Said::new(user, hello), answer });
+        while self.step_commit(usize::MAX) {}
+        let Some(arrived) = answered.try_recv().map_err(|_| overloaded())?? else { return Ok(None) };
+        self.begin(arrived, hello.position, hello.origin).map(Some).map_err(|error| store_error(&error))
+    }
+
+    /// Has the end of a handshake wait for the committer.
+    pub(super) fn push_confirm(&self, provisional: &Provisional) -> oneshot::Receiver<Result<Arrival, End>> {
+        let (answer, answered) = oneshot::channel();
+        let (said, session) = provisional.said();
+        self.push(Work::Confirm { said, session, answer });
+        answered
+    }
+
+    /// As [`confirm`](Self::confirm), with everything before it committed first.
+    pub(crate) fn step_confirm(&self, provisional: &Provisional) -> Result<(), End> {
+        let mut answered = self.push_confirm(provisional);
+        while self.step_commit(usize::MAX) {}
+        let arrival = answered.try_recv().map_err(|_| End::Error(overloaded()))??;
+        let bounds = self.store.mailbox(arrival.device.user).map_err(|error| End::Error(store_error(&error)))?;
+        self.settle(provisional, &arrival, bounds.head);
+        Ok(())
     }
 
     /// Everything in a mailbox after `after`, as a device sees it.

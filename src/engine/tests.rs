@@ -4,7 +4,7 @@ use super::decide::Outcome;
 use super::*;
 use crate::store::{DEVICES_MAX, FailPoint, MemoryStore, NONCES_MAX};
 use whimbrel_protocol::frame::{Content, ContentKind, EventBody, Send};
-use whimbrel_protocol::{CommandSeq, DeviceId, Incarnation, Nonce, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{CommandSeq, DeviceId, Incarnation, Nonce, SessionEpoch, VERSION_MAX, VERSION_MIN};
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
@@ -176,8 +176,7 @@ fn what_a_welcome_says_is_applied_is_all_that_the_session_before_did() {
     let engine = Engine::stepped(Arc::new(MemoryStore::new()));
     let old = enter(&engine, "phone", Incarnation(0));
     // In one batch: the device comes again, and what its old session had still sent.
-    let (work, mut answered) = Work::hello(&user("ann"), &hello("phone", old.arrival.incarnation));
-    assert!(engine.queue.push(Lane::Hello(0), 0, work).is_ok());
+    let mut answered = engine.push_hello(&user("ann"), &hello("phone", old.arrival.incarnation));
     engine.submit(&old.session, send(&old, 1, 1, "from the old session")).unwrap();
     while engine.step_commit(usize::MAX) {}
     let new = answered.try_recv().unwrap().ok().unwrap();
@@ -192,13 +191,114 @@ fn devices_that_come_at_once_get_places_of_their_own() {
         engine.leave(&entered.session);
     }
     let mut answers = Vec::new();
-    for (lane, device) in ["new-1", "new-2", "device-0"].into_iter().enumerate() {
-        let (work, answered) = Work::hello(&user("ann"), &hello(device, Incarnation(1)));
-        assert!(engine.queue.push(Lane::Hello(lane as u64), 0, work).is_ok());
-        answers.push(answered);
+    for device in ["new-1", "new-2", "device-0"] {
+        answers.push(engine.push_hello(&user("ann"), &hello(device, Incarnation(1))));
     }
     while engine.step_commit(usize::MAX) {}
     let places: std::collections::HashSet<_> =
         answers.iter_mut().map(|answered| answered.try_recv().unwrap().ok().unwrap().session.device).collect();
     assert_eq!(places.len(), 3);
+}
+
+/// As it comes before the end of a handshake; the `attempt`s of one run.
+fn play(engine: &Arc<Engine>, device: &str, incarnation: Incarnation, attempt: u32) -> Option<(Entered, Provisional)> {
+    let hello = Hello { attempt, ..hello(device, incarnation) };
+    let entered = engine.step_provisional(&user("ann"), &hello).unwrap()?;
+    let provisional = Provisional::new(user("ann"), hello, &entered);
+    Some((entered, provisional))
+}
+
+#[test]
+fn a_provisional_session_writes_and_is_not_there_until_it_is_confirmed() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    let old = enter(&engine, "phone", Incarnation(0));
+    assert_eq!(apply(&engine, &old, send(&old, 1, 1, "one")), 1);
+    let (new, provisional) = play(&engine, "phone", old.arrival.incarnation, 1).unwrap();
+    assert_eq!((new.arrival.applied, new.session.epoch()), (CommandSeq(1), SessionEpoch(0)));
+    assert_eq!(apply(&engine, &new, send(&new, 2, 2, "two")), 2);
+    assert_eq!(apply(&engine, &new, send(&new, 1, 1, "one")), 2, "a repeat of a repeat");
+    assert!(old.session.end().is_none() && !old.session.is_replaced(), "nothing is taken over");
+    assert_eq!(apply(&engine, &old, send(&old, 3, 3, "three")), 3, "the session that is there goes on");
+    assert_eq!(apply(&engine, &new, send(&new, 2, 9, "another two")), 2);
+    assert!(matches!(new.session.end(), Some(End::Error(error)) if error.code == ErrorCode::OutboxConflict));
+
+    let (new, provisional_again) = play(&engine, "phone", old.arrival.incarnation, 1).unwrap();
+    drop(provisional);
+    assert_eq!(apply(&engine, &old, send(&old, 4, 4, "four")), 4);
+    engine.step_confirm(&provisional_again).unwrap();
+    assert!(old.session.is_replaced() && new.session.epoch() > old.session.epoch());
+    assert_eq!(new.session.applied(), CommandSeq(4), "what the one before did meanwhile is known");
+    assert_eq!(new.session.head(), engine.store.mailbox(new.session.user).unwrap().head);
+    assert_eq!(apply(&engine, &old, send(&old, 5, 5, "too late")), 4);
+    assert_eq!(apply(&engine, &new, send(&new, 5, 6, "five")), 5);
+    assert_eq!(received(&engine), ["one", "two", "three", "four", "five"]);
+}
+
+#[test]
+fn who_is_not_known_just_as_they_say_is_not_served_before_the_end_of_the_handshake() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    assert!(play(&engine, "phone", Incarnation(1), 1).is_none());
+    assert_eq!(engine.store.user(&user("ann")).unwrap(), None, "nobody is made up");
+    let phone = enter(&engine, "phone", Incarnation(0));
+    assert!(play(&engine, "phone", phone.arrival.incarnation.next(), 1).is_none());
+    assert!(play(&engine, "phone", Incarnation(0), 1).is_none());
+    assert!(play(&engine, "laptop", phone.arrival.incarnation, 1).is_none());
+    engine.leave(&phone.session);
+    let (new, provisional) = play(&engine, "phone", phone.arrival.incarnation, 1).unwrap();
+    assert!(!engine.hub.is_here(new.session.device));
+    engine.leave(&new.session);
+
+    // Nobody waits for the end of the handshake any more.
+    drop(engine.push_confirm(&provisional));
+    while engine.step_commit(usize::MAX) {}
+    assert!(!engine.hub.is_here(new.session.device));
+}
+
+#[test]
+fn a_provisional_session_whose_outbox_or_place_has_changed_writes_nothing_and_ends() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    let phone = enter(&engine, "phone", Incarnation(0));
+    engine.leave(&phone.session);
+    let (early, provisional) = play(&engine, "phone", phone.arrival.incarnation, 1).unwrap();
+    let anew = enter(&engine, "phone", Incarnation(0));
+    assert_eq!(apply(&engine, &early, send(&early, 1, 1, "of the outbox before")), 0);
+    assert!(matches!(engine.step_confirm(&provisional), Err(End::GoAway(_))));
+    assert!(anew.session.end().is_none());
+
+    let (early, provisional) = play(&engine, "phone", anew.arrival.incarnation, 1).unwrap();
+    engine.leave(&anew.session);
+    let others: Vec<Entered> = (0..DEVICES_MAX).map(|number| enter(&engine, &format!("device-{number}"), Incarnation(0))).collect();
+    assert!(others.iter().any(|other| other.session.device == early.session.device), "its place was taken");
+    assert_eq!(apply(&engine, &early, send(&early, 1, 1, "of the device before")), 0);
+    assert!(matches!(engine.step_confirm(&provisional), Err(End::GoAway(_))));
+    assert!(others.iter().all(|other| other.session.end().is_none()));
+    assert!(received(&engine).is_empty());
+}
+
+#[test]
+fn a_provisional_session_that_comes_late_does_not_take_over() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    let incarnation = enter(&engine, "phone", Incarnation(0)).arrival.incarnation;
+    let (early, provisional) = play(&engine, "phone", incarnation, 1).unwrap();
+    let newer = engine.step_hello(&user("ann"), &Hello { attempt: 2, ..hello("phone", incarnation) }).unwrap();
+    // What is said over the connection that was given up takes effect once, whoever brings it first.
+    assert_eq!(apply(&engine, &early, send(&early, 1, 1, "one")), 1);
+    assert_eq!(apply(&engine, &newer, send(&newer, 1, 1, "one")), 1);
+    assert!(matches!(engine.step_confirm(&provisional), Err(End::Error(error)) if error.code == ErrorCode::Replaced));
+    assert!(newer.session.end().is_none());
+    assert_eq!(apply(&engine, &newer, send(&newer, 2, 2, "two")), 2);
+    assert_eq!(received(&engine), ["one", "two"]);
+}
+
+#[test]
+fn the_end_of_a_handshake_in_a_batch_with_commands_stops_those_of_the_session_before_only() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    let old = enter(&engine, "phone", Incarnation(0));
+    let (new, provisional) = play(&engine, "phone", old.arrival.incarnation, 1).unwrap();
+    let mut entered = engine.push_confirm(&provisional);
+    engine.submit(&new.session, send(&new, 1, 1, "one")).unwrap();
+    engine.submit(&old.session, send(&old, 2, 2, "of the session before")).unwrap();
+    while engine.step_commit(usize::MAX) {}
+    assert!(entered.try_recv().unwrap().is_ok() && old.session.is_replaced());
+    assert_eq!((new.session.applied(), received(&engine)), (CommandSeq(1), vec!["one".to_owned()]));
 }

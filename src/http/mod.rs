@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::session::{self, Context};
 use crate::tls::Keys;
 use crate::transport::websocket;
-use crate::transport::{Pages, TransportKind};
+use crate::transport::{Pages, Peer, TransportKind};
 use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, State};
@@ -173,7 +173,7 @@ async fn web_socket(
 fn serve(upgrade: WebSocketUpgrade, context: Arc<Context>, kind: TransportKind, remote: SocketAddr) -> Response {
     websocket::limited(upgrade, kind.form()).on_upgrade(move |socket| {
         let (source, sink) = websocket::split(socket, kind.form());
-        session::serve(context, kind, remote, source, sink)
+        session::serve(context, Peer { kind, remote, early: None }, source, sink)
     })
 }
 

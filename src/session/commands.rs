@@ -78,6 +78,8 @@ impl Commands {
         submit: &mut dyn FnMut(Command) -> Result<(), Busy>,
     ) -> Result<(), Error> {
         let cseq = command.cseq;
+        // Before a provisional session was entered the one before it may have gone on.
+        self.expected = self.expected.max(applied.next());
         if command.incarnation != self.incarnation || (applied < cseq && cseq < self.expected) {
             // Of an outbox of the past; or on its way to the committer already.
             return Ok(());
@@ -180,6 +182,21 @@ mod tests {
         assert_eq!(commands.take(command(1, 1), CommandSeq(0), &mut |_| Ok(())), Ok(()));
         assert_eq!(commands.take(command(1, 2), CommandSeq(0), &mut |_| Ok(())), Ok(()));
         assert!(commands.take(command(1, 4), CommandSeq(0), &mut |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn what_is_applied_is_not_missing() {
+        let mut commands = Commands::new(Incarnation(1), CommandSeq(4));
+        let mut taken = Vec::new();
+        for (cseq, applied) in [(5, 4), (8, 7), (6, 7)] {
+            let result = commands.take(command(1, cseq), CommandSeq(applied), &mut |command: Command| {
+                taken.push(command.cseq.0);
+                Ok(())
+            });
+            assert_eq!(result, Ok(()));
+        }
+        assert_eq!(taken, [5, 8, 6]);
+        assert!(commands.take(command(1, 10), CommandSeq(7), &mut |_| Ok(())).is_err());
     }
 
     #[test]

@@ -4,25 +4,26 @@
 //! hub only says when to look. A session whose peer takes nothing stops reading the log and holds at most [`QUEUE_BYTES`] and what one
 //! read gave; it always goes on taking frames in, so that acknowledgements are never stuck.
 
+mod beginning;
 pub(crate) mod commands;
+mod stay;
 
 use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, SnapshotPage, Viewer};
-use crate::transport::{FrameSink, FrameSource, LinkError, Received, TransportKind};
+use crate::transport::{FrameSink, FrameSource, LinkError, Peer, Received};
+use beginning::Waiting;
 use commands::Commands;
 use futures_util::FutureExt;
-use std::net::SocketAddr;
+use stay::{Serving, Stay};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
-use whimbrel_protocol::codec::{CodecError, Form, MAX_TEXT};
+use whimbrel_protocol::codec::{CodecError, Form};
 use whimbrel_protocol::frame::{
-    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Welcome,
+    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame,
 };
-use whimbrel_protocol::{
-    CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QUERIES_MAX, QueryId, UserId, VERSION_MAX, VERSION_MIN,
-};
+use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QUERIES_MAX, QueryId, UserId};
 
 /// `Hello` is due within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,39 +57,18 @@ pub struct Context {
     pub serving: AtomicUsize,
 }
 
-/// A connection that is served, for as long as it is held.
-struct Serving<'a>(&'a AtomicUsize);
-
-impl<'a> Serving<'a> {
-    fn begin(serving: &'a AtomicUsize) -> Self {
-        serving.fetch_add(1, Ordering::Relaxed);
-        Self(serving)
-    }
-}
-
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Serves one connection until it ends.
-pub async fn serve<I: FrameSource, O: FrameSink>(
-    context: Arc<Context>,
-    kind: TransportKind,
-    remote: SocketAddr,
-    mut source: I,
-    mut sink: O,
-) {
-    let hello = match timeout(HELLO_TIMEOUT, first(&mut source)).await {
+pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Peer, mut source: I, mut sink: O) {
+    let Peer { kind, remote, early } = peer;
+    let hello = match timeout(HELLO_TIMEOUT, beginning::first(&mut source)).await {
         Ok(Ok(Some(ClientFrame::Hello(hello)))) => hello,
         Ok(Ok(Some(_))) => return refuse(source, sink, error(ErrorCode::Malformed, "the first frame must be Hello")).await,
         Ok(Err(LinkError::Codec(why))) => return refuse(source, sink, codec_error(&why)).await,
         Ok(Ok(None) | Err(LinkError::Gone(_))) => return sink.close().await,
         Err(_) => return refuse(source, sink, error(ErrorCode::HelloTimeout, "no Hello came within 10 seconds")).await,
     };
-    let entered = match enter(&context, &hello).await {
-        Ok(entered) => entered,
+    let (entered, waiting) = match beginning::enter(&context, &hello, early).await {
+        Ok(both) => both,
         Err(error) => {
             tracing::info!(%remote, transport = %kind, user = %hello.user, code = %error.code, why = error.message, "refused");
             return refuse(source, sink, error).await;
@@ -96,11 +76,11 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
     };
     let _serving = Serving::begin(&context.serving);
     let stay = Stay::begin(context.engine.clone(), entered.session.clone(), kind);
-    let (user, device) = (&stay.session.user_id, &hello.device);
-    tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, "came");
+    let (user, device, early) = (&stay.session.user_id, &hello.device, waiting.is_some());
+    tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, early, "came");
 
-    let end = match sink.push(&ServerFrame::Welcome(welcome(&context, &entered))) {
-        Ok(()) => Pump::new(context.engine.clone(), kind.form(), entered).run(&mut source, &mut sink).await,
+    let end = match sink.push(&ServerFrame::Welcome(beginning::welcome(&context, &entered))) {
+        Ok(()) => Pump::new(context.engine.clone(), kind.form(), entered, waiting).run(&mut source, &mut sink).await,
         Err(why) => Ended::Broken(why.to_string()),
     };
 
@@ -109,68 +89,6 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
     match end {
         Ended::Refused(error) => refuse(source, sink, error).await,
         _ => close(source, sink).await,
-    }
-}
-
-/// The first frame on the stream. What comes in datagrams before it is not for now.
-async fn first<I: FrameSource>(source: &mut I) -> Result<Option<ClientFrame>, LinkError> {
-    loop {
-        match source.next().await? {
-            Some(Received { hint: true, .. }) => {}
-            received => return Ok(received.map(|received| received.frame)),
-        }
-    }
-}
-
-/// A session that was entered leaves when this is dropped: also if something below panics.
-struct Stay {
-    engine: Arc<Engine>,
-    session: Arc<SessionHandle>,
-    labels: [(&'static str, &'static str); 1],
-}
-
-impl Stay {
-    fn begin(engine: Arc<Engine>, session: Arc<SessionHandle>, kind: TransportKind) -> Self {
-        let labels = [("transport", kind.name())];
-        metrics::counter!("whimbrel_sessions_total", &labels).increment(1);
-        metrics::gauge!("whimbrel_sessions", &labels).increment(1.0);
-        Self { engine, session, labels }
-    }
-}
-
-impl Drop for Stay {
-    fn drop(&mut self) {
-        metrics::gauge!("whimbrel_sessions", &self.labels).decrement(1.0);
-        self.engine.leave(&self.session);
-    }
-}
-
-async fn enter(context: &Context, hello: &Hello) -> Result<Entered, Error> {
-    if hello.min_version > VERSION_MAX || hello.max_version < VERSION_MIN {
-        let (min, max) = (hello.min_version, hello.max_version);
-        let message = format!("this server speaks versions {VERSION_MIN} to {VERSION_MAX} of the protocol, the client {min} to {max}");
-        return Err(error(ErrorCode::UnsupportedVersion, message));
-    }
-    let user = (context.auth)(hello)?;
-    context.engine.hello(&user, hello).await
-}
-
-fn welcome(context: &Context, entered: &Entered) -> Welcome {
-    Welcome {
-        version: VERSION_MAX,
-        user: entered.session.user_id.clone(),
-        session_epoch: entered.session.epoch,
-        epoch: context.engine.epoch(),
-        incarnation: entered.arrival.incarnation,
-        applied: entered.arrival.applied,
-        applied_nonce: entered.arrival.applied_nonce,
-        head: entered.head,
-        begin: entered.begin,
-        window: crate::engine::WINDOW,
-        max_text: MAX_TEXT as u32,
-        time: crate::engine::wall_clock(),
-        endpoints: (context.endpoints)(),
-        extensions: Vec::new(),
     }
 }
 
@@ -256,10 +174,12 @@ struct Pump {
     pong: Option<Ping>,
     heard: Instant,
     pinged: bool,
+    /// The handshake is not over.
+    waiting: Option<Waiting>,
 }
 
 impl Pump {
-    fn new(engine: Arc<Engine>, form: Form, entered: Entered) -> Self {
+    fn new(engine: Arc<Engine>, form: Form, entered: Entered, waiting: Option<Waiting>) -> Self {
         let session = entered.session;
         let viewer = Viewer {
             device: session.device,
@@ -284,6 +204,7 @@ impl Pump {
             pong: None,
             heard: Instant::now(),
             pinged: false,
+            waiting,
             session,
         }
     }
@@ -345,6 +266,7 @@ impl Pump {
                     let failed = |panic| Ended::Refused(error(ErrorCode::Internal, format!("a query failed: {panic}")));
                     self.answers = answers.map_err(failed)?.into_iter();
                 }
+                entered = Waiting::over(&mut self.waiting) => self.on_entered(entered),
                 () = self.session.woken() => {}
                 () = sleep_until(due.unwrap_or(silence_ends).min(silence_ends)) => {
                     if Instant::now() < silence_ends {
@@ -395,9 +317,9 @@ impl Pump {
         Ok(())
     }
 
-    /// Begins with the next query, once the one before is answered and the snapshot is told.
+    /// Begins with the next query, once the session is entered, the one before is answered, and the snapshot is told.
     fn ask_on(&mut self) {
-        if self.snapshot.is_some() || self.asking.is_some() || self.answers.len() > 0 {
+        if self.waiting.is_some() || self.snapshot.is_some() || self.asking.is_some() || self.answers.len() > 0 {
             return;
         }
         let Some(Query { id, body }) = self.queries.pop_front() else { return };
@@ -465,10 +387,9 @@ impl Pump {
         match frame {
             ClientFrame::Command(command) => self.take_command(command, hint),
             ClientFrame::Ack(ack) => {
-                // Nobody has taken what was not sent.
-                self.engine.ack(&self.session, ack.seq.min(self.sent));
-                if self.snapshot.is_none() && ack.seq >= self.begin && !self.holds.is_empty() {
-                    self.engine.took_snapshot(&self.session, std::mem::take(&mut self.holds));
+                match &mut self.waiting {
+                    Some(waiting) => waiting.acked = waiting.acked.max(Some(ack.seq)),
+                    None => self.take_ack(ack.seq),
                 }
                 Ok(())
             }
@@ -481,7 +402,10 @@ impl Pump {
                 Ok(())
             }
             ClientFrame::Signal(signal) => {
-                self.engine.signal(&self.session, signal);
+                // As they may get lost, they do not wait.
+                if self.waiting.is_none() {
+                    self.engine.signal(&self.session, signal);
+                }
                 Ok(())
             }
             ClientFrame::Ping(ping) => {
@@ -490,6 +414,23 @@ impl Pump {
             }
             ClientFrame::Pong(_) => Ok(()),
             ClientFrame::Hello(_) => Err(Ended::Refused(error(ErrorCode::Malformed, "a second Hello"))),
+        }
+    }
+
+    /// The handshake is over, and the session entered; or it is to end.
+    fn on_entered(&mut self, entered: Result<(), End>) {
+        let waiting = self.waiting.take();
+        match entered {
+            Ok(()) => waiting.and_then(|waiting| waiting.acked).into_iter().for_each(|seq| self.take_ack(seq)),
+            Err(end) => self.session.finish(end),
+        }
+    }
+
+    fn take_ack(&mut self, seq: MailboxSeq) {
+        // Nobody has taken what was not sent.
+        self.engine.ack(&self.session, seq.min(self.sent));
+        if self.snapshot.is_none() && seq >= self.begin && !self.holds.is_empty() {
+            self.engine.took_snapshot(&self.session, std::mem::take(&mut self.holds));
         }
     }
 

@@ -5,6 +5,8 @@ pub mod quic;
 pub mod websocket;
 
 use std::future::Future;
+use std::net::SocketAddr;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 pub use whimbrel_protocol::TransportKind;
 use whimbrel_protocol::codec::CodecError;
@@ -62,6 +64,35 @@ impl From<ClientFrame> for Received {
     fn from(frame: ClientFrame) -> Self {
         Self { frame, hint: false }
     }
+}
+
+/// A handshake that is not over. What came may be played by somebody who recorded it, and who cannot read what goes back.
+#[derive(Debug)]
+pub struct Early(oneshot::Receiver<()>);
+
+impl Early {
+    /// With what tells that the handshake is over; dropped, it will never be.
+    #[must_use]
+    pub fn new() -> (oneshot::Sender<()>, Self) {
+        let (over, early) = oneshot::channel();
+        (over, Self(early))
+    }
+
+    /// Waits for the end of the handshake: the client is there, and says what it says now. `false` if that will never be.
+    pub async fn confirmed(self) -> bool {
+        self.0.await.is_ok()
+    }
+}
+
+/// Who has connected.
+#[derive(Debug)]
+pub struct Peer {
+    /// Over what.
+    pub kind: TransportKind,
+    /// Where it is.
+    pub remote: SocketAddr,
+    /// If its handshake is not over.
+    pub early: Option<Early>,
 }
 
 /// Where client frames come from.

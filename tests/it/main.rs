@@ -6,6 +6,7 @@ mod bench;
 mod commands;
 mod devices;
 mod disk;
+mod early;
 mod harness;
 mod http;
 mod kills;

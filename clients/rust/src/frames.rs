@@ -4,7 +4,7 @@
 //! promises: no outbox, no cursor, no reconnecting. Applications want [`Client`](crate::Client) instead.
 
 use crate::link::{self, Address, Endpoints, LinkError, Received, Trust};
-use crate::{StartError, Transport, TransportKind};
+use crate::{StartError, Transport};
 use std::path::Path;
 use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
@@ -65,8 +65,10 @@ impl Dialer {
     /// # Errors
     /// If the server cannot be reached over this transport.
     pub async fn dial(&self) -> Result<(Source, Sink), FramesError> {
-        let (address, trust, endpoints) = (self.address.clone(), self.trust.clone(), Some(self.endpoints.clone()));
-        let established = link::connect(address, trust, self.transport, TransportKind::Quic, endpoints).await?;
+        // Each is a stranger to the server: none resumes what another began.
+        let attempt = link::Attempt::bare(self.address.clone(), self.trust.afresh(), self.transport);
+        let known = link::Known { endpoints: self.endpoints.clone(), doubtful: false };
+        let established = link::connect(attempt, Some(known)).await?;
         Ok((Source(established.link.source), Sink(established.link.sink)))
     }
 }

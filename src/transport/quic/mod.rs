@@ -34,15 +34,15 @@ mod tests;
 pub use session::{QuicSession, QuicSink, QuicSource};
 
 use crate::tls::{Keys, TlsError};
-use crate::transport::Pages;
+use crate::transport::{Early, Pages};
 use carrier::{Carrier, ReceiveHalf, SendHalf};
 use quinn::crypto::rustls::HandshakeData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use whimbrel_protocol::{ALPN, ErrorCode};
 use wtransport::endpoint::{IncomingSessionFuture, SessionRequest};
 
@@ -238,7 +238,9 @@ async fn accept_all(
             let remote = incoming.remote_address();
             match establish(incoming, &options).await {
                 // Waits while nobody accepts; the permit then holds back the next ones.
-                Ok(session) => drop(ready.send(session).await),
+                Ok((session, None)) => drop(ready.send(session).await),
+                // Until its handshake is over it is one of those that are bounded.
+                Ok((session, Some(handshake))) => drop(tokio::join!(ready.send(session), handshake.watch(&options))),
                 Err(reason) => tracing::debug!(%remote, %reason, "no session"),
             }
             drop(permit);
@@ -246,13 +248,13 @@ async fn accept_all(
     }
 }
 
-/// From the first packet to a session with its stream.
-async fn establish(incoming: quinn::Incoming, options: &QuicOptions) -> Result<QuicSession, Refused> {
+/// From the first packet to a session with its stream, and what is left of its handshake.
+async fn establish(incoming: quinn::Incoming, options: &QuicOptions) -> Result<(QuicSession, Option<Handshake>), Refused> {
     let mut connecting = incoming.accept()?;
     let data = timeout(options.handshake_timeout, connecting.handshake_data()).await.map_err(|_| Refused::HandshakeTimeout)??;
     let alpn = data.downcast::<HandshakeData>().ok().and_then(|data| data.protocol);
     match alpn.as_deref() {
-        Some(ALPN_H3) => webtransport(connecting, options).await,
+        Some(ALPN_H3) => Ok((webtransport(connecting, options).await?, None)),
         Some(ALPN_WHIMBREL) => raw(connecting, options).await,
         // TLS has refused what is not offered before it comes here.
         _ => Err(Refused::Protocol),
@@ -277,16 +279,56 @@ async fn webtransport(connecting: quinn::Connecting, options: &QuicOptions) -> R
     Ok(QuicSession::new(Carrier::WebTransport(connection), halves.0, halves.1))
 }
 
-/// QUIC alone: the client's first bidirectional stream is the session.
-async fn raw(connecting: quinn::Connecting, options: &QuicOptions) -> Result<QuicSession, Refused> {
-    let connection = timeout(options.request_timeout, connecting).await.map_err(|_| Refused::HandshakeTimeout)??;
+/// QUIC alone: the client's first bidirectional stream is the session. One that comes back may open it in its first packets (0-RTT):
+/// then the session begins before the handshake is over, and knows it.
+async fn raw(connecting: quinn::Connecting, options: &QuicOptions) -> Result<(QuicSession, Option<Handshake>), Refused> {
+    let begun = Instant::now();
+    let (connection, mut over) = match connecting.into_0rtt() {
+        Ok(both) => both,
+        // That is for clients: a server can always begin before the end.
+        Err(_) => return Err(Refused::Protocol),
+    };
+    let opened = tokio::select! {
+        biased;
+        over = timeout(options.request_timeout, &mut over) => over.map(|_| None).map_err(|_| Refused::HandshakeTimeout)?,
+        opened = connection.accept_bi() => Some(opened?),
+    };
+    let session = |(send, receive)| QuicSession::new(Carrier::Quic(connection.clone()), SendHalf::Quic(send), ReceiveHalf::Quic(receive));
+    if let Some(opened) = opened {
+        let (told, early) = Early::new();
+        return Ok((session(opened).before(early), Some(Handshake { connection: connection.clone(), over, told, begun })));
+    }
     // Its stream is announced by the first bytes on it, which are its hello.
     let Ok(opened) = timeout(options.stream_timeout, connection.accept_bi()).await else {
-        connection.close(quinn::VarInt::from_u32(u32::from(ErrorCode::HelloTimeout.to_number())), b"no Hello came in time");
+        close_late(&connection, b"no Hello came in time");
         return Err(Refused::StreamTimeout);
     };
-    let (send, receive) = opened?;
-    Ok(QuicSession::new(Carrier::Quic(connection), SendHalf::Quic(send), ReceiveHalf::Quic(receive)))
+    Ok((session(opened?), None))
+}
+
+fn close_late(connection: &quinn::Connection, why: &[u8]) {
+    connection.close(quinn::VarInt::from_u32(u32::from(ErrorCode::HelloTimeout.to_number())), why);
+}
+
+/// What is left of a handshake when a session has begun.
+struct Handshake {
+    connection: quinn::Connection,
+    over: quinn::ZeroRttAccepted,
+    told: oneshot::Sender<()>,
+    begun: Instant,
+}
+
+impl Handshake {
+    /// Tells the session when it is over, and closes the connection if that takes too long.
+    async fn watch(self, options: &QuicOptions) {
+        let over = timeout_at(self.begun + options.request_timeout, self.over).await;
+        if over.is_err() {
+            close_late(&self.connection, b"the handshake took too long");
+        } else if self.connection.close_reason().is_none() {
+            // The session may have ended.
+            let _ = self.told.send(());
+        }
+    }
 }
 
 /// The origin of the request, if pages from there may not connect.

@@ -2,7 +2,7 @@
 
 use super::asked::{Answers, Asked, NoQuery, read_query};
 use super::carrier::{Beside, Carrier, End, ReceiveHalf, SendHalf};
-use crate::transport::{FrameSink, FrameSource, LinkError, Received};
+use crate::transport::{Early, FrameSink, FrameSource, LinkError, Peer, Received};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use quinn::{ReadError, WriteError};
@@ -32,11 +32,22 @@ pub struct QuicSession {
     carrier: Carrier,
     send: SendHalf,
     receive: ReceiveHalf,
+    early: Option<Early>,
 }
 
 impl QuicSession {
     pub(super) fn new(carrier: Carrier, send: SendHalf, receive: ReceiveHalf) -> Self {
-        Self { carrier, send, receive }
+        Self { carrier, send, receive, early: None }
+    }
+
+    /// A session whose handshake is not over.
+    pub(super) fn before(self, early: Early) -> Self {
+        Self { early: Some(early), ..self }
+    }
+
+    /// Who it is with.
+    pub fn peer(&mut self) -> Peer {
+        Peer { kind: self.kind(), remote: self.remote_addr(), early: self.early.take() }
     }
 
     /// WebTransport, or QUIC alone.

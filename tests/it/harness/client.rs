@@ -58,6 +58,11 @@ impl Frames {
 
     async fn begin(mut link: Link, hello: Hello) -> Self {
         link.send(&ClientFrame::Hello(hello)).await;
+        Self::welcomed(link).await
+    }
+
+    /// A session whose hello was said.
+    pub async fn welcomed(mut link: Link) -> Self {
         match link.next().await {
             Some(ServerFrame::Welcome(welcome)) => {
                 let (cseq, cursor) = (welcome.applied, welcome.begin.cursor);

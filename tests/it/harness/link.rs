@@ -52,8 +52,8 @@ async fn well_known(address: SocketAddr) -> Value {
     serde_json::from_slice(known.body()).unwrap()
 }
 
-/// A connection of QUIC alone, as the server with this HTTP address announces it.
-pub async fn quic(address: SocketAddr) -> (quinn::Connection, quinn::Endpoint) {
+/// How a client of QUIC alone connects to the server with this HTTP address. Who connects again with the same resumes.
+pub async fn quic_config(address: SocketAddr) -> quinn::ClientConfig {
     let known = &well_known(address).await["quic"];
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -63,10 +63,19 @@ pub async fn quic(address: SocketAddr) -> (quinn::Connection, quinn::Endpoint) {
         .with_custom_certificate_verifier(Arc::new(ServerHashVerification::new(hashes(known))))
         .with_no_client_auth();
     tls.alpn_protocols = vec![known["alpn"].as_str().unwrap().as_bytes().to_vec()];
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    tls.enable_early_data = true;
+    quinn::ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap()))
+}
+
+/// The beginning of a connection of QUIC alone.
+pub fn quic_to(peer: SocketAddr, config: &quinn::ClientConfig) -> (quinn::Connecting, quinn::Endpoint) {
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let peer = known["address"].as_str().unwrap().parse().unwrap();
-    let connecting = endpoint.connect_with(quinn::ClientConfig::new(Arc::new(crypto)), peer, "localhost").unwrap();
+    (endpoint.connect_with(config.clone(), peer, "localhost").unwrap(), endpoint)
+}
+
+async fn quic(address: SocketAddr) -> (quinn::Connection, quinn::Endpoint) {
+    let peer = well_known(address).await["quic"]["address"].as_str().unwrap().parse().unwrap();
+    let (connecting, endpoint) = quic_to(peer, &quic_config(address).await);
     (connecting.await.unwrap(), endpoint)
 }
 
@@ -83,6 +92,11 @@ impl Link {
     /// Over a WebSocket, in this form.
     pub async fn open(address: SocketAddr, form: Form) -> Self {
         Self::over(address, if form == Form::Json { TransportKind::WebSocketJson } else { TransportKind::WebSocket }).await
+    }
+
+    /// On a stream of a connection of QUIC alone, which closes with the link.
+    pub fn on(send: quinn::SendStream, recv: quinn::RecvStream, connection: (quinn::Connection, quinn::Endpoint)) -> Self {
+        Self { io: Io::stream(send, recv, connection), form: Form::Postcard }
     }
 
     /// Over any transport, to the server with this HTTP address.

@@ -5,7 +5,7 @@ mod link;
 mod server;
 
 pub use client::{Frames, hello, text};
-pub use link::{Link, webtransport};
+pub use link::{Link, quic_config, quic_to, webtransport};
 pub use server::{ServerProcess, binary, http_get};
 
 use std::future::Future;

@@ -17,7 +17,7 @@ pub(crate) use queries::Reply;
 
 use crate::client::Sent;
 use crate::inbox::{Done, Inbox, Item};
-use crate::link::{Address, Endpoints, Trust};
+use crate::link::{Address, Haste, Known, Trust};
 use crate::state::{Keeper, Loaded};
 use crate::{Connection, EndReason, Liveness, OutcomeError, QueryError, SendError, StateError, Transport, TransportKind};
 use directory::Directory;
@@ -155,8 +155,14 @@ pub(crate) struct Driver {
     phase: Phase,
     backoff: Backoff,
     watchfulness: Watchfulness,
-    /// Where the server is, as it said; asked again after a failure.
-    endpoints: Option<Endpoints>,
+    /// Where the server is, as it said.
+    known: Option<Known>,
+    /// Whether the attempt under way is to hurry.
+    haste: Haste,
+    /// Since when there is no connection.
+    offline_since: Option<Instant>,
+    /// How long the network took in the last session.
+    round_trip: Option<Duration>,
     favourite: TransportKind,
     favourite_since: Instant,
     /// The zero of the time that the machines are told.
@@ -203,7 +209,10 @@ impl Driver {
             attempt: 0,
             phase: Phase::Waiting(now),
             backoff: Backoff::default(),
-            endpoints: None,
+            known: None,
+            haste: Haste::default(),
+            offline_since: None,
+            round_trip: None,
             favourite,
             favourite_since: now,
             epoch: now,
@@ -240,6 +249,7 @@ impl Driver {
                 Ok(()) = self.active.changed(), if open => {
                     let active = *self.active.borrow_and_update();
                     self.watchfulness.on_active(active);
+                    self.haste.set(self.watchfulness.is_active(Instant::now()));
                 }
                 () = self.inbox.finished() => {}
                 Some(completed) = self.jobs.next(), if !self.jobs.is_empty() => self.on_completed(completed)?,
@@ -254,8 +264,14 @@ impl Driver {
         self.epoch.elapsed()
     }
 
-    fn on_request(&mut self, request: Request) {
+    /// The application asks for something.
+    fn on_wish(&mut self) {
         self.watchfulness.on_wish(Instant::now());
+        self.haste.set(true);
+    }
+
+    fn on_request(&mut self, request: Request) {
+        self.on_wish();
         match request {
             Request::Query { body, reply } => self.queries.open(body, reply),
             Request::Signal(signal) => {
@@ -295,7 +311,7 @@ impl Driver {
 
     /// Numbers what is to be sent, and whatever else waits to be, and has it stored together.
     fn on_sends(&mut self, first: SendRequest) {
-        self.watchfulness.on_wish(Instant::now());
+        self.on_wish();
         let mut requests = Vec::new();
         let mut commands = Vec::new();
         let mut next = Some(first);

@@ -110,6 +110,16 @@ impl Outbox {
         self.bytes = self.uplink.pending().chain(self.awaiting.values()).map(|command| text_bytes(&command.body)).sum();
     }
 
+    /// Commands that are not known to be applied, in order.
+    pub fn pending(&self) -> impl Iterator<Item = &Command> {
+        self.uplink.pending()
+    }
+
+    /// As [`Uplink::on_opened`].
+    pub fn on_opened(&mut self, incarnation: Incarnation, through: CommandSeq) {
+        self.uplink.on_opened(incarnation, through);
+    }
+
     pub fn on_welcome(&mut self, welcome: &Welcome) -> Agreement {
         let applied: Vec<Command> = if welcome.incarnation == self.uplink.incarnation() {
             self.uplink.pending().take_while(|command| command.cseq <= welcome.applied).cloned().collect()

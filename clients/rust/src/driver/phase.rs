@@ -2,12 +2,15 @@
 
 use super::session::{NETWORK_CHANGED, Session};
 use super::{Driver, FAVOURITE_FOR};
-use crate::link::{self, Established, LinkError, Received};
+use crate::link::{self, Attempt, Established, Known, Link, LinkError, Opening, Received};
 use crate::{Connection, EndReason, TransportKind};
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
+use whimbrel_protocol::codec::CodecError;
+use whimbrel_protocol::frame::ClientFrame;
+use whimbrel_protocol::{CommandSeq, Incarnation};
 
 /// The longest first wait …
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -15,13 +18,24 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A session that lasted this long makes the next wait a first one again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// Commands that are said before the server has said a word, at most: they fit into the first packets of a connection.
+const OPENING_COMMANDS: usize = 16;
+const OPENING_BYTES: usize = 8 * 1024;
 /// Servers may ask for patience, but not for more than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 pub(super) enum Phase {
     Waiting(Instant),
-    Connecting(Pin<Box<dyn Future<Output = Result<Established, LinkError>> + Send>>),
+    Connecting(Connecting),
     Session(Box<Session>),
+}
+
+/// An attempt under way.
+pub(super) struct Connecting {
+    begun: Instant,
+    link: Pin<Box<dyn Future<Output = Result<Established, LinkError>> + Send>>,
+    /// What its opening says beside the hello: the outbox, and the highest command of it.
+    said: (Incarnation, CommandSeq),
 }
 
 /// What happened to the connection.
@@ -40,7 +54,7 @@ impl Phase {
                 sleep_until(*until).await;
                 Progress::Due
             }
-            Self::Connecting(attempt) => Progress::Connected(attempt.await.map(Box::new)),
+            Self::Connecting(attempt) => Progress::Connected(attempt.link.as_mut().await.map(Box::new)),
             Self::Session(session) => {
                 let queued = session.sink.has_work();
                 tokio::select! {
@@ -115,17 +129,16 @@ impl Driver {
             }
             Progress::Connected(Ok(established)) => {
                 let Established { link, endpoints } = *established;
-                self.endpoints = Some(endpoints);
-                tracing::debug!(transport = %link.transport, "a link is there");
-                match Session::begin(link, self.hello()) {
-                    Ok(session) => self.phase = Phase::Session(Box::new(session)),
-                    Err(why) => self.lost(format!("the greeting does not fit a frame: {why}"), Retry::Backoff),
-                }
+                self.known = Some(Known { endpoints, doubtful: false });
+                tracing::debug!(transport = %link.transport, early = link.opened.is_some(), "a link is there");
+                self.begin(link);
                 Ok(())
             }
             Progress::Connected(Err(why)) => {
                 // What was known of the server may be out of date: ask it again.
-                self.endpoints = None;
+                if let Some(known) = &mut self.known {
+                    known.doubtful = true;
+                }
                 self.lost(why.to_string(), Retry::Backoff);
                 Ok(())
             }
@@ -183,14 +196,67 @@ impl Driver {
         }
         let why = self.backoff.why.clone();
         self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why });
-        let attempt = link::connect(
-            self.config.server.clone(),
-            self.config.trust.clone(),
-            self.config.transport,
-            self.favourite,
-            self.endpoints.clone(),
-        );
-        self.phase = Phase::Connecting(Box::pin(attempt));
+        let (opening, said) = match self.opening() {
+            Ok(both) => both,
+            Err(why) => return self.lost(format!("the greeting does not fit a frame: {why}"), Retry::Backoff),
+        };
+        let now = Instant::now();
+        self.haste.set(self.watchfulness.is_active(now));
+        let attempt = Attempt {
+            server: self.config.server.clone(),
+            trust: self.config.trust.clone(),
+            transport: self.config.transport,
+            favourite: self.favourite,
+            opening,
+            haste: self.haste.clone(),
+            since: *self.offline_since.get_or_insert(now),
+            round_trip: self.round_trip,
+        };
+        let link = Box::pin(link::connect(attempt, self.known.clone()));
+        self.phase = Phase::Connecting(Connecting { begun: now, link, said });
+    }
+
+    /// What is said before the server has said a word: the hello, and the first commands of an outbox that the server knows. As long as a
+    /// command is being stored none, for the outbox does not say which of them are durable; nor where a snapshot must be expected, for none
+    /// may be on its way then.
+    fn opening(&mut self) -> Result<(Opening, (Incarnation, CommandSeq)), CodecError> {
+        let mut opening = Opening::default();
+        let hello = self.hello();
+        let mut through = self.outbox.state().applied;
+        let no_commands = self.storing || self.closing.is_some() || hello.position.is_none() || hello.incarnation == Incarnation(0);
+        let said = hello.incarnation;
+        opening.push(&ClientFrame::Hello(hello), usize::MAX)?;
+        let most = if no_commands { 0 } else { OPENING_COMMANDS };
+        for command in self.outbox.pending().take(most) {
+            if !opening.push(&ClientFrame::Command(command.clone()), OPENING_BYTES)? {
+                break;
+            }
+            through = command.cseq;
+        }
+        Ok((opening, (said, through)))
+    }
+
+    /// A link is there: the session says hello, unless the opening did.
+    fn begin(&mut self, link: Link) {
+        let said = match &self.phase {
+            Phase::Connecting(attempt) => Some(attempt.said).filter(|_| link.opened.is_some()),
+            _ => None,
+        };
+        let session = match said {
+            Some((incarnation, through)) => {
+                self.outbox.on_opened(incarnation, through);
+                Ok(Session::begin(link))
+            }
+            None => {
+                let hello = self.hello();
+                let mut session = Session::begin(link);
+                session.sink.push(&ClientFrame::Hello(hello)).map(|()| session)
+            }
+        };
+        match session {
+            Ok(session) => self.phase = Phase::Session(Box::new(session)),
+            Err(why) => self.lost(format!("the greeting does not fit a frame: {why}"), Retry::Backoff),
+        }
     }
 
     /// The connection, or the attempt at one, is over: wait, then try again.
@@ -200,8 +266,18 @@ impl Driver {
         self.queries.on_disconnect();
         // Not queued, so not known: they come again.
         self.parked.clear();
-        let phase = std::mem::replace(&mut self.phase, Phase::Waiting(Instant::now()));
+        let now = Instant::now();
+        let phase = std::mem::replace(&mut self.phase, Phase::Waiting(now));
+        let mut waited = Duration::ZERO;
+        if let Phase::Connecting(attempt) = &phase {
+            // Who has waited for an answer has waited.
+            waited = attempt.begun.elapsed();
+        }
         if let Phase::Session(session) = phase {
+            if session.greeted.is_some() {
+                self.offline_since = None;
+                self.round_trip = Some(session.round_trip());
+            }
             match session.greeted {
                 Some(since) if since.elapsed() >= STABLE_AFTER => self.backoff.failures = 0,
                 // A path that lets handshakes through and then nothing: the other transport goes first next time.
@@ -209,9 +285,9 @@ impl Driver {
                 _ => {}
             }
         }
-        let wait = self.backoff.wait(retry);
+        let wait = self.backoff.wait(retry).saturating_sub(waited);
         tracing::debug!(why, ?wait, "no connection");
-        self.phase = Phase::Waiting(Instant::now() + wait);
+        self.phase = Phase::Waiting(now + wait);
         self.backoff.why = Some(why.clone());
         // What is mended at once is no news.
         if retry != Retry::Now {

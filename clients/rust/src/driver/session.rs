@@ -12,7 +12,6 @@ use crate::state::CommandNumber;
 use crate::{Connection, EndReason, Incoming, Outcome, TransportKind};
 use std::time::Duration;
 use tokio::time::Instant;
-use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::error::Advice;
 use whimbrel_protocol::frame::{
     ClientFrame, Error, Event, GoAway, Hello, Ping, Query, ResetReason, ServerFrame, Signal, Snapshot, Welcome,
@@ -60,18 +59,17 @@ struct Pages {
 }
 
 impl Session {
-    pub fn begin(link: Link, hello: Hello) -> Result<Self, CodecError> {
-        let Link { source, mut sink, transport, peer } = link;
-        sink.push(&ClientFrame::Hello(hello))?;
+    pub fn begin(link: Link) -> Self {
+        let Link { source, sink, transport, peer, opened } = link;
         let now = Instant::now();
-        Ok(Self {
+        Self {
             source,
             sink,
             transport,
             begun: now,
             greeted: None,
             heard: false,
-            pulse: Pulse::new(now, Duration::ZERO),
+            pulse: Pulse::new(now, opened.unwrap_or_default()),
             whereabouts: Whereabouts::new(peer, now),
             moving: None,
             seen: MailboxSeq(0),
@@ -79,7 +77,12 @@ impl Session {
             snapshot: None,
             due: None,
             overflow: false,
-        })
+        }
+    }
+
+    /// How long answers take, about.
+    pub fn round_trip(&self) -> Duration {
+        self.pulse.round_trip()
     }
 
     /// The transport to begin with after this one brought nothing.

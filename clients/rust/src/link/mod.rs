@@ -3,6 +3,7 @@
 mod address;
 mod asking;
 mod discover;
+mod flight;
 mod quic;
 mod race;
 mod stream;
@@ -14,15 +15,17 @@ pub(crate) use address::Address;
 #[cfg(test)]
 pub(crate) use discover::BoxedStream;
 pub(crate) use discover::{Endpoints, discover};
-pub(crate) use race::{Established, connect};
+pub(crate) use race::{Attempt, Established, Known, connect};
 pub(crate) use tls::{PinError, Trust, TrustError, parse_pin};
 
 use crate::TransportKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::QueryId;
-use whimbrel_protocol::codec::CodecError;
+use whimbrel_protocol::codec::{CodecError, write_frame};
 use whimbrel_protocol::frame::{ClientFrame, Query, ServerFrame};
 
 /// How long each step of connecting may take.
@@ -41,6 +44,44 @@ pub(crate) enum LinkError {
     Codec(#[from] CodecError),
 }
 
+/// What may be sent before the server has said a word: the `Hello`, and behind it the first commands.
+///
+/// Only QUIC alone takes it along, and an attempt over it may lose the race after that. Then the server may have heard it all, and may even
+/// begin a session with it: the `Hello` of the link that won has a higher `attempt`, so it replaces that session, or the server refuses
+/// that session as late. The commands are in the outbox still, and sent again, and a command that comes twice is carried out once.
+#[derive(Clone, Default)]
+pub(crate) struct Opening {
+    /// Frames behind their lengths, as on a stream.
+    bytes: Vec<u8>,
+}
+
+impl Opening {
+    /// Adds a frame, if it all stays within `max` bytes. Returns whether it did.
+    pub fn push(&mut self, frame: &ClientFrame, max: usize) -> Result<bool, CodecError> {
+        let before = self.bytes.len();
+        write_frame(frame, &mut self.bytes)?;
+        let fits = self.bytes.len() <= max;
+        if !fits {
+            self.bytes.truncate(before);
+        }
+        Ok(fits)
+    }
+}
+
+/// Whether somebody waits for the connection: then the network is not spared.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Haste(Arc<AtomicBool>);
+
+impl Haste {
+    pub fn set(&self, haste: bool) {
+        self.0.store(haste, Ordering::Relaxed);
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Both halves of a link.
 pub(crate) struct Link {
     pub source: Source,
@@ -48,6 +89,8 @@ pub(crate) struct Link {
     pub transport: TransportKind,
     /// Where the server is.
     pub peer: SocketAddr,
+    /// The opening was sent over it, and this is how long the network takes.
+    pub opened: Option<Duration>,
 }
 
 /// What came.

@@ -1,37 +1,97 @@
 //! QUIC alone, ALPN `whimbrel/1`: one bidirectional stream that we open, on a socket that is ours.
 
 use super::discover::QuicEndpoint;
+use super::flight::FirstFlight;
 use super::stream::{self, Carrier, Local, RecvHalf, SendHalf};
-use super::{Address, Link, LinkError, STEP_TIMEOUT, Trust};
+use super::{Address, Attempt, Link, LinkError, STEP_TIMEOUT, Trust};
 use crate::TransportKind;
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{EndpointConfig, Runtime, TokioRuntime};
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::time::timeout;
-use whimbrel_protocol::ALPN;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
 
-/// Opens a connection and its stream.
-pub(crate) async fn connect(endpoint: &QuicEndpoint, trust: &Trust) -> Result<Link, LinkError> {
+/// The first packets are sent again this often while somebody waits …
+const AGAIN: Duration = Duration::from_millis(250);
+/// … and this often once nothing has got through for …
+const AGAIN_LATER: Duration = Duration::from_secs(1);
+/// … this long.
+const LATER: Duration = Duration::from_secs(10);
+/// What a network is believed to take at least and at most, as it was when it was measured last. The latter is what QUIC takes for granted.
+const ROUND_TRIP_MIN: Duration = Duration::from_millis(50);
+const ROUND_TRIP_MAX: Duration = Duration::from_millis(333);
+
+/// Opens a connection and its stream, and sends the opening: in the first packets (0-RTT), if there is a ticket. It returns when the handshake
+/// is over.
+pub(crate) async fn connect(endpoint: &QuicEndpoint, attempt: &Attempt) -> Result<Link, LinkError> {
     let failed = |why: String| LinkError::Unreachable(format!("QUIC at {}: {why}", endpoint.address.authority()));
-    match timeout(STEP_TIMEOUT, open(endpoint, trust)).await {
+    match timeout(STEP_TIMEOUT, open(endpoint, attempt)).await {
         Ok(result) => result.map_err(failed),
         Err(_) => Err(failed("the server does not answer in time (is UDP let through?)".into())),
     }
 }
 
-async fn open(endpoint: &QuicEndpoint, trust: &Trust) -> Result<Link, String> {
+async fn open(endpoint: &QuicEndpoint, attempt: &Attempt) -> Result<Link, String> {
     let peer = resolve(&endpoint.address).await?;
-    let no_tls = |why: &dyn std::fmt::Display| format!("TLS cannot be set up: {why}");
-    let tls = trust.quic(&endpoint.hashes, ALPN.as_bytes()).map_err(|why| no_tls(&why))?;
-    let crypto = QuicClientConfig::try_from(tls).map_err(|why| no_tls(&why))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(stream::transport()));
-    let local = quinn::Endpoint::client(any_address(peer)).map_err(|why| format!("cannot open a UDP socket: {why}"))?;
+    let no_socket = |why: std::io::Error| format!("cannot open a UDP socket: {why}");
+    let socket = std::net::UdpSocket::bind(any_address(peer)).and_then(|socket| TokioRuntime.wrap_udp_socket(socket)).map_err(no_socket)?;
+    let flight = FirstFlight::new(socket);
+    let runtime = Arc::new(TokioRuntime);
+    let local = quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, flight.clone(), runtime).map_err(no_socket)?;
+    let config = config(&attempt.trust, endpoint, attempt.round_trip)?;
     let connecting = local.connect_with(config, peer, &endpoint.address.host).map_err(|why| why.to_string())?;
-    let connection = connecting.await.map_err(|why| why.to_string())?;
-    let (send, recv) = connection.open_bi().await.map_err(|why| why.to_string())?;
+    let (connection, stream) = match connecting.into_0rtt() {
+        Ok((connection, over)) => {
+            // If there is no room for a stream or its bytes the handshake brings it.
+            let stream = open_stream(&connection, attempt);
+            let accepted = hasten(over, &flight, attempt);
+            let (stream, accepted) = tokio::join!(stream, accepted);
+            // What was not accepted the server has not heard.
+            (connection, if accepted { Some(stream?) } else { None })
+        }
+        Err(connecting) => (hasten(connecting, &flight, attempt).await.map_err(|why| why.to_string())?, None),
+    };
+    let (send, recv) = match stream {
+        Some(stream) => stream,
+        None => open_stream(&connection, attempt).await?,
+    };
+    let round_trip = connection.rtt();
     let (source, sink) = stream::link(Carrier::new(connection, Local::Quic(local)), SendHalf::Quic(send), RecvHalf::Quic(recv));
-    Ok(Link { source: super::Source::Quic(source), sink: super::Sink::Quic(sink), transport: TransportKind::Quic, peer })
+    let (source, sink) = (super::Source::Quic(source), super::Sink::Quic(sink));
+    Ok(Link { source, sink, transport: TransportKind::Quic, peer, opened: Some(round_trip) })
+}
+
+fn config(trust: &Trust, endpoint: &QuicEndpoint, round_trip: Option<Duration>) -> Result<quinn::ClientConfig, String> {
+    let crypto = trust.resuming(&endpoint.hashes).map_err(|why| format!("TLS cannot be set up: {why}"))?;
+    let mut transport = stream::transport();
+    if let Some(round_trip) = round_trip {
+        transport.initial_rtt(round_trip.clamp(ROUND_TRIP_MIN, ROUND_TRIP_MAX));
+    }
+    let mut config = quinn::ClientConfig::new(crypto);
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+async fn open_stream(connection: &quinn::Connection, attempt: &Attempt) -> Result<(quinn::SendStream, quinn::RecvStream), String> {
+    let (mut send, recv) = connection.open_bi().await.map_err(|why| why.to_string())?;
+    send.write_all(&attempt.opening.bytes).await.map_err(|why| why.to_string())?;
+    Ok((send, recv))
+}
+
+/// Waits for the end of a handshake, and sends its first packets again as long as nothing comes back and somebody waits.
+async fn hasten<T>(handshake: impl Future<Output = T>, flight: &FirstFlight, attempt: &Attempt) -> T {
+    let mut handshake = pin!(handshake);
+    let mut again = Instant::now();
+    loop {
+        again += if attempt.since.elapsed() < LATER { AGAIN } else { AGAIN_LATER };
+        tokio::select! {
+            biased;
+            over = &mut handshake => return over,
+            () = sleep_until(again) => if attempt.haste.is_on() { flight.send_again() },
+        }
+    }
 }
 
 /// Where to bind a socket for this peer: to no interface's address, so that the kernel picks the new one when the network changes.

@@ -1,15 +1,38 @@
 //! The best transport that works: both are tried, one with a head start.
 
 use super::discover::{Endpoints, discover};
-use super::{Address, Link, LinkError, Trust, quic, websocket, webtransport};
+use super::{Address, Haste, Link, LinkError, Opening, Trust, quic, websocket, webtransport};
 use crate::{Transport, TransportKind};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How long the favourite may take before the other is tried too.
 const HEAD_START: Duration = Duration::from_millis(200);
+
+/// An attempt to connect.
+#[derive(Clone)]
+pub(crate) struct Attempt {
+    pub server: Address,
+    pub trust: Trust,
+    pub transport: Transport,
+    pub favourite: TransportKind,
+    pub opening: Opening,
+    pub haste: Haste,
+    /// Since when there is no connection.
+    pub since: Instant,
+    /// How long the network took when it was measured last.
+    pub round_trip: Option<Duration>,
+}
+
+/// Where a server is, as it said.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub endpoints: Endpoints,
+    /// The last attempt to reach it there failed: either nobody could be reached, or it is somewhere else now.
+    pub doubtful: bool,
+}
 
 /// A link, and what was learned on the way.
 pub(crate) struct Established {
@@ -17,58 +40,96 @@ pub(crate) struct Established {
     pub endpoints: Endpoints,
 }
 
-/// Finds out where the server is (unless `known` says) and opens a link to it. Only the link that is returned ever carries a frame:
-/// two `Hello`s of one device would replace each other.
-pub(crate) async fn connect(
-    server: Address,
-    trust: Trust,
-    transport: Transport,
-    favourite: TransportKind,
-    known: Option<Endpoints>,
-) -> Result<Established, LinkError> {
-    let endpoints = match known {
-        Some(endpoints) => endpoints,
-        None => discover(&server, &trust).await?,
-    };
-    let link = open(&server, &trust, transport, favourite, &endpoints).await?;
-    Ok(Established { link, endpoints })
+/// Finds out where the server is, unless that is known, and opens a link to it. Of the links that are tried only raw QUIC sends anything
+/// before it is the one (see [`Opening`]).
+pub(crate) async fn connect(attempt: Attempt, known: Option<Known>) -> Result<Established, LinkError> {
+    let found = async { discover(&attempt.server, &attempt.trust).await };
+    match known {
+        None => attempt.open(found.await?).await,
+        Some(Known { endpoints, doubtful: false }) => attempt.open(endpoints).await,
+        Some(Known { endpoints, .. }) => {
+            // To ask takes longer than to come back: both at once. What is found out to be so goes on; elsewhere nothing is said early,
+            // for it may be the same server, and the `Hello` the same.
+            let reserved = Attempt { opening: Opening::default(), ..attempt.clone() };
+            let elsewhere = async {
+                let found = found.await?;
+                if found == endpoints { Ok(None) } else { reserved.open(found).await.map(Some) }
+            };
+            either(pin!(attempt.open(endpoints.clone())), pin!(elsewhere)).await
+        }
+    }
 }
 
-async fn open(
-    server: &Address,
-    trust: &Trust,
-    transport: Transport,
-    favourite: TransportKind,
-    endpoints: &Endpoints,
-) -> Result<Link, LinkError> {
-    let websocket = |kind| websocket::connect(&endpoints.websocket, trust, kind);
-    let quic = async {
-        match &endpoints.quic {
-            Some(endpoint) => quic::connect(endpoint, trust).await,
-            None => Err(not_offered(server, "QUIC")),
-        }
-    };
-    let webtransport = async {
-        match &endpoints.webtransport {
-            Some(endpoint) => webtransport::connect(endpoint, trust).await,
-            None => Err(not_offered(server, "WebTransport")),
-        }
-    };
-    match transport {
-        Transport::Quic => quic.await,
-        Transport::WebTransport => webtransport.await,
-        Transport::WebSocket => websocket(TransportKind::WebSocket).await,
-        Transport::WebSocketJson => websocket(TransportKind::WebSocketJson).await,
-        Transport::Auto => {
-            // They share a port: what keeps one from getting through keeps the other too.
-            let udp = async { if endpoints.quic.is_some() { quic.await } else { webtransport.await } };
-            let tcp = websocket(TransportKind::WebSocket);
-            if endpoints.quic.is_none() && endpoints.webtransport.is_none() {
-                tcp.await
-            } else if favourite == TransportKind::WebSocket {
-                race(pin!(tcp), pin!(udp)).await
-            } else {
-                race(pin!(udp), pin!(tcp)).await
+/// The first that succeeds; `other` may have nothing to add.
+async fn either<T>(
+    mut first: Pin<&mut impl Future<Output = Result<T, LinkError>>>,
+    mut other: Pin<&mut impl Future<Output = Result<Option<T>, LinkError>>>,
+) -> Result<T, LinkError> {
+    tokio::select! {
+        biased;
+        result = &mut first => match result {
+            Ok(link) => Ok(link),
+            Err(why) => match other.await {
+                Ok(Some(link)) => Ok(link),
+                Ok(None) => Err(why),
+                Err(other) => Err(both(why, other)),
+            },
+        },
+        result = &mut other => match result {
+            Ok(Some(link)) => Ok(link),
+            Ok(None) => first.await,
+            Err(why) => first.await.map_err(|first| both(first, why)),
+        },
+    }
+}
+
+fn both(one: LinkError, other: LinkError) -> LinkError {
+    LinkError::Unreachable(format!("{one}; {other}"))
+}
+
+impl Attempt {
+    /// One that says nothing, and is in no hurry.
+    pub fn bare(server: Address, trust: Trust, transport: Transport) -> Self {
+        let (opening, haste) = (Opening::default(), Haste::default());
+        Self { server, trust, transport, favourite: TransportKind::Quic, opening, haste, since: Instant::now(), round_trip: None }
+    }
+
+    async fn open(&self, endpoints: Endpoints) -> Result<Established, LinkError> {
+        let link = self.link(&endpoints).await?;
+        Ok(Established { link, endpoints })
+    }
+
+    async fn link(&self, endpoints: &Endpoints) -> Result<Link, LinkError> {
+        let Self { server, trust, .. } = self;
+        let websocket = |kind| websocket::connect(&endpoints.websocket, trust, kind);
+        let quic = async {
+            match &endpoints.quic {
+                Some(endpoint) => quic::connect(endpoint, self).await,
+                None => Err(not_offered(server, "QUIC")),
+            }
+        };
+        let webtransport = async {
+            match &endpoints.webtransport {
+                Some(endpoint) => webtransport::connect(endpoint, trust).await,
+                None => Err(not_offered(server, "WebTransport")),
+            }
+        };
+        match self.transport {
+            Transport::Quic => quic.await,
+            Transport::WebTransport => webtransport.await,
+            Transport::WebSocket => websocket(TransportKind::WebSocket).await,
+            Transport::WebSocketJson => websocket(TransportKind::WebSocketJson).await,
+            Transport::Auto => {
+                // They share a port: what keeps one from getting through keeps the other too.
+                let udp = async { if endpoints.quic.is_some() { quic.await } else { webtransport.await } };
+                let tcp = websocket(TransportKind::WebSocket);
+                if endpoints.quic.is_none() && endpoints.webtransport.is_none() {
+                    tcp.await
+                } else if self.favourite == TransportKind::WebSocket {
+                    race(pin!(tcp), pin!(udp)).await
+                } else {
+                    race(pin!(udp), pin!(tcp)).await
+                }
             }
         }
     }
@@ -85,7 +146,6 @@ async fn race<T>(
     mut first: Pin<&mut impl Future<Output = Result<T, LinkError>>>,
     mut second: Pin<&mut impl Future<Output = Result<T, LinkError>>>,
 ) -> Result<T, LinkError> {
-    let both = |one: LinkError, other: LinkError| LinkError::Unreachable(format!("{one}; {other}"));
     let early = tokio::select! {
         biased;
         result = &mut first => Some(result),
@@ -111,9 +171,13 @@ async fn race<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::Instant;
 
     async fn after(ms: u64, result: Result<u8, LinkError>) -> Result<u8, LinkError> {
+        sleep(Duration::from_millis(ms)).await;
+        result
+    }
+
+    async fn maybe(ms: u64, result: Result<Option<u8>, LinkError>) -> Result<Option<u8>, LinkError> {
         sleep(Duration::from_millis(ms)).await;
         result
     }
@@ -132,5 +196,17 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::from_millis(15), "a failure ends the head start");
         assert_eq!(race(pin!(after(900, Ok(1))), pin!(after(1, down("two")))).await, Ok(1));
         assert_eq!(race(pin!(after(900, down("one"))), pin!(after(1, down("two")))).await, Err(LinkError::Unreachable("one; two".into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_a_server_was_is_tried_beside_asking_where_it_is() {
+        assert_eq!(either(pin!(after(10, Ok(1))), pin!(maybe(5, Ok(None)))).await, Ok(1));
+        assert_eq!(either(pin!(after(10, Ok(1))), pin!(maybe(20, Ok(Some(2))))).await, Ok(1));
+        assert_eq!(either(pin!(after(900, Ok(1))), pin!(maybe(20, Ok(Some(2))))).await, Ok(2));
+        assert_eq!(either(pin!(after(900, Ok(1))), pin!(maybe(20, Err(down("two").unwrap_err())))).await, Ok(1));
+        assert_eq!(either(pin!(after(5, down("one"))), pin!(maybe(20, Ok(Some(2))))).await, Ok(2));
+        assert_eq!(either(pin!(after(5, down("one"))), pin!(maybe(20, Ok(None)))).await, down("one"));
+        let neither = either(pin!(after(50, down("one"))), pin!(maybe(20, Err(down("two").unwrap_err())))).await;
+        assert_eq!(neither, down("one; two"));
     }
 }

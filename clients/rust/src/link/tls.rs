@@ -1,17 +1,20 @@
 //! Whom to believe: only what was configured.
 
 use super::Address;
+use quinn::crypto::rustls::QuicClientConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use whimbrel_protocol::ALPN;
 use wtransport::tls::Sha256Digest;
 use wtransport::tls::client::ServerHashVerification;
 
@@ -42,8 +45,18 @@ pub enum TrustError {
 }
 
 /// Whom to believe.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Trust {
+    anchors: Anchors,
+    /// How QUIC was set up last, and with which announced hashes. It has the tickets that servers gave: they are what a connection is
+    /// resumed with, and good for this setup only. rustls keeps a few of the newest; they cannot be written to a disk.
+    kept: Arc<Mutex<Option<Kept>>>,
+}
+
+type Kept = (Vec<[u8; 32]>, Arc<QuicClientConfig>);
+
+#[derive(Debug, Clone)]
+struct Anchors {
     provider: Arc<CryptoProvider>,
     authority: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<[u8; 32]>,
@@ -69,32 +82,50 @@ impl Trust {
         // Named here, not taken from the process: a library must not depend on who installed which provider.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let authority = ca.map(|path| read_authority(path, &provider)).transpose()?;
-        Ok(Self { provider, authority, pins })
+        Ok(Self { anchors: Anchors { provider, authority, pins }, kept: Arc::default() })
     }
 
     /// Whether there is anything that a certificate could be verified with.
     pub fn is_configured(&self) -> bool {
-        self.authority.is_some() || !self.pins.is_empty()
+        self.anchors.authority.is_some() || !self.anchors.pins.is_empty()
+    }
+
+    /// The same belief, and no ticket.
+    pub fn afresh(&self) -> Self {
+        Self { anchors: self.anchors.clone(), kept: Arc::default() }
     }
 
     /// Rustls for TCP.
     pub fn tcp(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let verifier = Verifier { trust: self.clone(), hashes: None };
+        let verifier = Verifier { anchors: self.anchors.clone(), hashes: None };
         Ok(Arc::new(self.config(verifier, rustls::DEFAULT_VERSIONS)?))
     }
 
     /// Rustls for QUIC. `announced` are hashes that came over a connection that is itself beyond doubt; certificates by hash must keep
     /// the rules of browsers there (at most 14 days, ECDSA P-256).
     pub fn quic(&self, announced: &[[u8; 32]], alpn: &[u8]) -> Result<ClientConfig, rustls::Error> {
-        let hashes = self.pins.iter().chain(announced).copied().map(Sha256Digest::new);
-        let verifier = Verifier { trust: self.clone(), hashes: Some(Arc::new(ServerHashVerification::new(hashes))) };
+        let hashes = self.anchors.pins.iter().chain(announced).copied().map(Sha256Digest::new);
+        let verifier = Verifier { anchors: self.anchors.clone(), hashes: Some(Arc::new(ServerHashVerification::new(hashes))) };
         let mut config = self.config(verifier, &[&rustls::version::TLS13])?;
         config.alpn_protocols = vec![alpn.to_vec()];
         Ok(config)
     }
 
+    /// The same for QUIC alone, kept from one connection to the next: who comes back may say its first words at once (0-RTT).
+    pub fn resuming(&self, announced: &[[u8; 32]]) -> Result<Arc<QuicClientConfig>, String> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, config)) = kept.as_ref().filter(|(hashes, _)| hashes == announced) {
+            return Ok(config.clone());
+        }
+        let mut tls = self.quic(announced, ALPN.as_bytes()).map_err(|why| why.to_string())?;
+        tls.enable_early_data = true;
+        let config = Arc::new(QuicClientConfig::try_from(tls).map_err(|why| why.to_string())?);
+        *kept = Some((announced.to_vec(), config.clone()));
+        Ok(config)
+    }
+
     fn config(&self, verifier: Verifier, versions: &[&'static rustls::SupportedProtocolVersion]) -> Result<ClientConfig, rustls::Error> {
-        Ok(ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+        Ok(ClientConfig::builder_with_provider(Arc::clone(&self.anchors.provider))
             .with_protocol_versions(versions)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
@@ -114,6 +145,12 @@ fn read_authority(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<Web
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build().map_err(|why| none(why.to_string()))
 }
 
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("anchors", &self.anchors).finish_non_exhaustive()
+    }
+}
+
 /// Opens TLS over a TCP connection.
 pub(crate) async fn handshake(trust: &Trust, address: &Address, tcp: TcpStream) -> Result<TlsStream<TcpStream>, String> {
     if !trust.is_configured() {
@@ -130,7 +167,7 @@ pub(crate) async fn handshake(trust: &Trust, address: &Address, tcp: TcpStream) 
 /// Believes a certificate by its hash, or because a configured CA signed it.
 #[derive(Debug)]
 struct Verifier {
-    trust: Trust,
+    anchors: Anchors,
     /// For QUIC: the pins and what was announced, by the rules of browsers. On TCP a pin is the whole condition: who pins a certificate
     /// by hand names exactly this key, whatever its dates.
     hashes: Option<Arc<ServerHashVerification>>,
@@ -142,7 +179,7 @@ impl Verifier {
             Some(hashes) => hashes.verify_server_cert(certificate, &[], name, &[], now),
             None => {
                 let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
-                if self.trust.pins.iter().any(|pin| pin == digest.as_ref()) {
+                if self.anchors.pins.iter().any(|pin| pin == digest.as_ref()) {
                     Ok(ServerCertVerified::assertion())
                 } else {
                     Err(rustls::CertificateError::ApplicationVerificationFailure.into())
@@ -162,7 +199,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let by_hash = self.by_hash(certificate, name, now);
-        match &self.trust.authority {
+        match &self.anchors.authority {
             Some(authority) if by_hash.is_err() => authority.verify_server_cert(certificate, intermediates, name, ocsp, now),
             _ => by_hash,
         }
@@ -174,7 +211,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.trust.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.anchors.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -183,11 +220,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.trust.provider.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.anchors.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trust.provider.signature_verification_algorithms.supported_schemes()
+        self.anchors.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) async fn connect(address: &Address, trust: &Trust, transport: Transpo
         sink: super::Sink::WebSocket(Sink { sink, form, waiting: VecDeque::new(), queued: 0 }),
         transport,
         peer,
+        opened: None,
     })
 }
 

@@ -35,7 +35,8 @@ async fn open(endpoint: &WebTransportEndpoint, trust: &Trust) -> Result<Link, St
     let (send, recv) = opening.await.map_err(|why| why.to_string())?;
     let carrier = Carrier::new(connection.quic_connection().clone(), Local::WebTransport { session: connection, _endpoint: local });
     let (source, sink) = stream::link(carrier, SendHalf::WebTransport(send), RecvHalf::WebTransport(recv));
-    Ok(Link { source: super::Source::Quic(source), sink: super::Sink::Quic(sink), transport: TransportKind::WebTransport, peer })
+    let (source, sink) = (super::Source::Quic(source), super::Sink::Quic(sink));
+    Ok(Link { source, sink, transport: TransportKind::WebTransport, peer, opened: None })
 }
 
 /// Answers with what was resolved before.

@@ -46,7 +46,8 @@ impl Driver {
         }
         let now = Instant::now();
         session.greeted = Some(now);
-        session.pulse = Pulse::new(now, session.begun.elapsed());
+        // What was opened early is welcomed at once.
+        session.pulse = Pulse::new(now, session.round_trip().max(session.begun.elapsed()));
         self.backoff.why = None;
         self.remember(session.transport);
         tracing::debug!(transport = %session.transport, session = %welcome.session_epoch, "connected");

@@ -1,0 +1,76 @@
+//! Sessions that begin before their handshake is over.
+//!
+//! What comes until then may be played by somebody who recorded it. So such a session is *provisional*: its commands are decided as any
+//! (incarnation, number and nonce make a repeat of a repeat), and it reads; but it is not entered. Nothing is taken over, nobody sees
+//! the user come, nothing is acknowledged.
+
+use super::committer::{Said, Work};
+use super::decide::Arrival;
+use super::{End, Engine, Entered, SessionHandle, store_error};
+use std::sync::Arc;
+use whimbrel_protocol::frame::{Begin, Error, Hello};
+use whimbrel_protocol::{MailboxSeq, UserId};
+
+/// What a provisional session is entered with.
+#[derive(Debug)]
+pub struct Provisional {
+    session: Arc<SessionHandle>,
+    user: UserId,
+    hello: Hello,
+    begin: Begin,
+}
+
+impl Provisional {
+    /// What `hello` began.
+    #[must_use]
+    pub fn new(user: UserId, hello: Hello, entered: &Entered) -> Self {
+        Self { session: entered.session.clone(), user, hello, begin: entered.begin }
+    }
+
+    /// What began it.
+    #[must_use]
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    pub(super) fn said(&self) -> (Said, Arc<SessionHandle>) {
+        (Said::new(&self.user, &self.hello), self.session.clone())
+    }
+}
+
+impl Engine {
+    /// A device says hello, or somebody plays what it once said. `None` if it cannot be served without being entered: it is not known, or
+    /// stands otherwise than it says.
+    ///
+    /// # Errors
+    /// What to tell the client.
+    pub async fn provisional(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Option<Entered>, Error> {
+        let (said, name) = (Said::new(user, hello), user.clone());
+        let known = self.read(move |engine| engine.store.user(&name)).await.map_err(|error| store_error(&error))?;
+        let Some(user) = known else { return Ok(None) };
+        let Some(arrived) = self.commit_hello(|answer| Work::Look { user, said, answer }).await?? else { return Ok(None) };
+        let (position, origin) = (hello.position, hello.origin);
+        let begun = self.read(move |engine| engine.begin(arrived, position, origin)).await;
+        begun.map(Some).map_err(|error| store_error(&error))
+    }
+
+    /// It was the device itself: its session is entered, and takes over. If this future is dropped, [`leave`](Self::leave) must follow.
+    ///
+    /// # Errors
+    /// Why the session ends instead.
+    pub async fn confirm(self: &Arc<Self>, provisional: &Provisional) -> Result<(), End> {
+        let (said, session) = provisional.said();
+        let confirmed = self.commit_hello(|answer| Work::Confirm { said, session, answer }).await;
+        let arrival = confirmed.map_err(End::Error)??;
+        let user = provisional.session.user;
+        let head = self.read(move |engine| Ok(engine.store.mailbox(user)?.head)).await;
+        self.settle(provisional, &arrival, head.map_err(|error| End::Error(store_error(&error)))?);
+        Ok(())
+    }
+
+    /// An entered session goes on where the provisional one was. Nothing woke that one: the `head` is of a moment since.
+    pub(super) fn settle(&self, provisional: &Provisional, arrival: &Arrival, head: MailboxSeq) {
+        provisional.session.raise_head(head);
+        self.speak_for(&provisional.session, arrival, provisional.begin, provisional.hello.position.is_some());
+    }
+}

@@ -1,0 +1,267 @@
+//! What comes before a handshake is over (0-RTT): by a device that comes back, and by somebody who recorded it and plays it again.
+
+use crate::harness::{Frames, Link, ServerProcess, hello, http_get, quic_config, quic_to, run, text, within};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use whimbrel_client::protocol::codec::{Form, write_frame};
+use whimbrel_client::protocol::frame::{
+    ClientFrame, Command, Hello, PresenceState, Send, ServerFrame, ServerSignal, Signal, Target, Watch,
+};
+use whimbrel_client::protocol::{CommandSeq, Incarnation, Nonce, UserId};
+
+/// Stands between a client and a server, keeps what the client sends, and may pass nothing on.
+struct Recorder {
+    address: SocketAddr,
+    flight: Arc<Mutex<Vec<Vec<u8>>>>,
+    passing: JoinHandle<()>,
+}
+
+impl Recorder {
+    async fn start(server: SocketAddr, passes: bool) -> Self {
+        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        back.connect(server).await.unwrap();
+        let address = front.local_addr().unwrap();
+        let flight = Arc::new(Mutex::new(Vec::new()));
+        let kept = flight.clone();
+        let passing = tokio::spawn(async move {
+            let (mut out, mut home) = ([0; 2048], [0; 2048]);
+            let mut client = None;
+            loop {
+                tokio::select! {
+                    Ok((len, from)) = front.recv_from(&mut out) => {
+                        client = Some(from);
+                        kept.lock().unwrap().push(out[..len].to_vec());
+                        if passes {
+                            let _ = back.send(&out[..len]).await;
+                        }
+                    }
+                    Ok(len) = back.recv(&mut home) => {
+                        let _ = front.send_to(&home[..len], client.unwrap()).await;
+                    }
+                }
+            }
+        });
+        Self { address, flight, passing }
+    }
+
+    fn flight(&self) -> Vec<Vec<u8>> {
+        self.flight.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.passing.abort();
+    }
+}
+
+/// Sends what was recorded from another socket.
+async fn play(flight: &[Vec<u8>], server: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for packet in flight {
+        socket.send_to(packet, server).await.unwrap();
+    }
+    socket
+}
+
+async fn counted(server: &ServerProcess, name: &str) -> u64 {
+    let page = http_get(server.http, "/metrics", &[]).await;
+    let page = String::from_utf8(page.body().to_vec()).unwrap();
+    let lines = page.lines().filter(|line| line.starts_with(name) && line.contains("\"quic\""));
+    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+}
+
+/// Waits until so many sessions have begun over QUIC, the provisional ones with them.
+async fn sessions(server: &ServerProcess, count: u64) {
+    let begun = async {
+        while counted(server, "whimbrel_sessions_total").await < count {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("a session over QUIC", begun).await;
+}
+
+/// Ann's phone: it was here, has an outbox, and a ticket to come back with.
+struct Phone {
+    config: quinn::ClientConfig,
+    incarnation: Incarnation,
+}
+
+impl Phone {
+    async fn new(server: &ServerProcess) -> Self {
+        let config = quic_config(server.http).await;
+        let (connecting, endpoint) = quic_to(server.secure, &config);
+        let connection = connecting.await.unwrap();
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        let mut bytes = Vec::new();
+        write_frame(&ClientFrame::Hello(hello("ann", "phone")), &mut bytes).unwrap();
+        send.write_all(&bytes).await.unwrap();
+        let mut frames = Frames::welcomed(Link::on(send, recv, (connection, endpoint.clone()))).await;
+        // An answer comes after the tickets.
+        let cseq = frames.say("bob", "hello").await;
+        frames.applied(cseq).await;
+        let incarnation = frames.welcome.incarnation;
+        drop(frames);
+        endpoint.wait_idle().await;
+        Self { config, incarnation }
+    }
+
+    fn hello(&self, attempt: u32) -> Hello {
+        Hello { incarnation: self.incarnation, attempt, ..hello("ann", "phone") }
+    }
+
+    fn command(&self) -> ClientFrame {
+        let to = Target::User(UserId::new("bob").unwrap());
+        let body = Send { to, content: text("said early") }.into();
+        ClientFrame::Command(Command { incarnation: self.incarnation, cseq: CommandSeq(2), nonce: Nonce([7; 8]), body })
+    }
+
+    fn opening(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_frame(&ClientFrame::Hello(self.hello(1)), &mut bytes).unwrap();
+        write_frame(&self.command(), &mut bytes).unwrap();
+        bytes
+    }
+
+    /// Comes back through `relay`, and says the opening before it hears anything.
+    async fn come(&self, relay: &Recorder) -> Early {
+        let (connecting, endpoint) = quic_to(relay.address, &self.config);
+        let (connection, accepted) = connecting.into_0rtt().ok().expect("it has a ticket");
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        send.write_all(&self.opening()).await.unwrap();
+        let sent = async {
+            while connection.stats().frame_tx.stream == 0 || relay.flight().len() as u64 != connection.stats().udp_tx.datagrams {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        within("the first packets", sent).await;
+        Early { accepted, link: Link::on(send, recv, (connection, endpoint)) }
+    }
+}
+
+struct Early {
+    accepted: quinn::ZeroRttAccepted,
+    link: Link,
+}
+
+/// What Bob gets, up to a last message that a friend writes to him, and only once.
+async fn received(server: &ServerProcess, last: &str) -> Vec<String> {
+    let mut friend = Frames::enter(server.http, Form::Postcard, "cem", "phone").await;
+    let mut bob = Frames::enter(server.http, Form::Postcard, "bob", "phone").await;
+    friend.say("bob", last).await;
+    let mut all = Vec::new();
+    loop {
+        match bob.message().await {
+            end if end == last => return all,
+            text => all.push(text),
+        }
+    }
+}
+
+/// The tickets as they were before the phone came back, so that its early data is taken twice: as after a crash.
+async fn forget_that_it_was_used(server: &mut ServerProcess, tickets: &[u8]) {
+    server.kill();
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(server.certs().join(format!("tickets.db{end}")));
+    }
+    std::fs::write(server.certs().join("tickets.db"), tickets).unwrap();
+    server.restart();
+}
+
+#[test]
+fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
+    run(async {
+        let mut server = ServerProcess::start();
+        let phone = Phone::new(&server).await;
+        assert!(server.terminate().success());
+        let tickets = std::fs::read(server.certs().join("tickets.db")).unwrap();
+        server.restart();
+
+        let relay = Recorder::start(server.secure, true).await;
+        let early = phone.come(&relay).await;
+        assert!(early.accepted.await, "it was taken in 0-RTT");
+        let mut original = Frames::welcomed(early.link).await;
+        original.applied(CommandSeq(2)).await;
+        let flight = relay.flight();
+        assert_eq!(counted(&server, "whimbrel_sessions_total").await, 1);
+
+        // While the session that it began is there.
+        let _player = play(&flight, server.secure).await;
+        original.cseq = CommandSeq(2);
+        let cseq = original.say("bob", "goes on").await;
+        original.applied(cseq).await;
+        // When it is gone. The ticket is used up: the server answers, and takes nothing early.
+        drop(original);
+        let answered = async {
+            loop {
+                let player = play(&flight, server.secure).await;
+                if tokio::time::timeout(Duration::from_millis(200), player.recv(&mut [0; 2048])).await.is_ok() {
+                    break;
+                }
+            }
+        };
+        within("an answer to who plays it", answered).await;
+        assert_eq!(counted(&server, "whimbrel_sessions_total").await, 1);
+
+        // The same where a newer session has taken over, and the ticket is good again.
+        forget_that_it_was_used(&mut server, &tickets).await;
+        let mut newer = Frames::enter_with(server.http, Form::Postcard, phone.hello(2)).await;
+        assert_eq!((newer.welcome.incarnation, newer.welcome.applied), (phone.incarnation, CommandSeq(3)));
+        let _player = play(&flight, server.secure).await;
+        sessions(&server, 1).await;
+        newer.cseq = CommandSeq(3);
+        let cseq = newer.say("bob", "writes still").await;
+        newer.applied(cseq).await;
+
+        // And where the device is not there at all: nobody sees Ann come.
+        forget_that_it_was_used(&mut server, &tickets).await;
+        let mut watcher = Frames::enter(server.http, Form::Postcard, "dora", "phone").await;
+        let users: Vec<UserId> = ["ann", "edi"].map(|name| UserId::new(name).unwrap()).into();
+        watcher.link.send(&ClientFrame::Signal(Signal::Watch(Watch { users, everyone: false }))).await;
+        let _player = play(&flight, server.secure).await;
+        sessions(&server, 1).await;
+        let _edi = Frames::enter(server.http, Form::Postcard, "edi", "phone").await;
+        let mut edi_came = false;
+        while !edi_came {
+            let presence = watcher.wait("presence", |frame| match frame {
+                ServerFrame::Signal(ServerSignal::Presence(presence)) => Some(presence.clone()),
+                _ => None,
+            });
+            for told in presence.await {
+                assert!(told.user.as_str() != "ann" || told.state == PresenceState::Offline, "Ann was seen");
+                edi_came |= told.user.as_str() == "edi" && told.state == PresenceState::Online;
+            }
+        }
+        assert_eq!(received(&server, "the end").await, ["hello", "said early", "goes on", "writes still"]);
+    });
+}
+
+#[test]
+fn what_only_who_recorded_it_delivers_is_done_once_whoever_says_it_again() {
+    run(async {
+        let server = ServerProcess::start();
+        let phone = Phone::new(&server).await;
+        // The phone hears nothing, and nobody hears it.
+        let relay = Recorder::start(server.secure, false).await;
+        let early = phone.come(&relay).await;
+        let _player = play(&relay.flight(), server.secure).await;
+        sessions(&server, 2).await;
+        assert_eq!(received(&server, "the end").await, ["hello", "said early"]);
+
+        // It gives up, and comes another way.
+        drop(early);
+        let mut again = Frames::enter_with(server.http, Form::Postcard, phone.hello(2)).await;
+        assert_eq!(again.welcome.applied, CommandSeq(2));
+        assert_eq!(again.welcome.applied_nonce, Nonce([7; 8]));
+        again.link.send(&phone.command()).await;
+        again.cseq = CommandSeq(2);
+        let cseq = again.say("bob", "afterwards").await;
+        again.applied(cseq).await;
+        assert_eq!(received(&server, "the very end").await, ["hello", "said early", "the end", "afterwards"]);
+    });
+}
