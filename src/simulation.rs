@@ -1,11 +1,12 @@
 //! The core, both ends, under every accident: the devices' real outbox and cursor against the real rules and a store that fails, in one
 //! thread, seeded.
 //!
-//! Between any two steps a device or the server may die, a connection break, a frame come twice, a commit fail or leave its outcome
+//! Sessions may begin before the end of their handshake, with commands behind the hello, and what was said then may be played again at
+//! any time. Between any two steps a device or the server may die, a connection break, a frame come twice, a commit fail or leave its outcome
 //! open, a device be restored from a backup. At the end everything is let run, and then: each command took effect once, and each
 //! device has taken what its user's mailbox holds, in order, once.
 
-use crate::engine::{Engine, SessionHandle, Viewer};
+use crate::engine::{Engine, Provisional, SessionHandle, Viewer};
 use crate::session::commands::Commands;
 use crate::store::{FailPoint, MemoryStore, Store};
 use rand::rngs::StdRng;
@@ -23,6 +24,8 @@ use whimbrel_protocol::{
 
 const USERS: [&str; 3] = ["ann", "bob", "cem"];
 const DEVICES: [&str; 2] = ["phone", "laptop"];
+/// What somebody keeps who records.
+const RECORDED_MAX: usize = 32;
 
 /// What a device keeps over its own death.
 #[derive(Clone, Default)]
@@ -51,6 +54,8 @@ struct Device {
 /// A session: the server's side of it, and the frames on their way.
 struct Session {
     handle: Arc<SessionHandle>,
+    /// Its handshake is not over.
+    provisional: Option<Provisional>,
     commands: Commands,
     viewer: Viewer,
     sent: MailboxSeq,
@@ -80,6 +85,8 @@ struct World {
     engine: Arc<Engine>,
     devices: Vec<Device>,
     texts: u32,
+    /// What was said before the end of a handshake, for who recorded it.
+    recorded: VecDeque<(Hello, Vec<Command>)>,
     /// Texts by nonce, of everything that was ever durable on a device.
     said: HashMap<Nonce, String>,
     now: Duration,
@@ -100,14 +107,16 @@ impl World {
         };
         let devices = USERS.iter().flat_map(|user| DEVICES.map(|name| device(user, name))).collect();
         let engine = Engine::stepped(store.clone());
-        Self { random: StdRng::seed_from_u64(seed), store, engine, devices, texts: 0, said: HashMap::new(), now: Duration::ZERO, planted }
+        let (random, recorded) = (StdRng::seed_from_u64(seed), VecDeque::new());
+        Self { random, store, engine, devices, texts: 0, recorded, said: HashMap::new(), now: Duration::ZERO, planted }
     }
 
     fn step(&mut self, accidents: bool) {
         self.now += Duration::from_millis(7);
         let at = self.random.random_range(0..self.devices.len());
         match self.random.random_range(0..if accidents { 120 } else { 100 }) {
-            0..12 => self.connect(at),
+            0..9 => self.connect(at),
+            9..12 => self.confirm(at),
             12..30 if accidents => self.say(at),
             12..42 => self.transmit(at),
             42..57 => self.server_takes(at),
@@ -118,7 +127,8 @@ impl World {
             65..80 => self.server_sends(at),
             80..100 => self.device_takes(at),
             100..106 => self.devices[at].session = None,
-            106..110 => self.restart(at),
+            106..109 => self.restart(at),
+            109..110 => self.play(),
             110..112 => self.server_dies(),
             112..116 => {
                 let points = [FailPoint::BeforeCommit, FailPoint::AfterCommit, FailPoint::UnknownNotCommitted];
@@ -166,7 +176,27 @@ impl World {
             origin: Origin::Oldest,
             extensions: Vec::new(),
         };
-        let Ok(entered) = self.engine.step_hello(&device.user, &hello) else { return };
+        // Only where the server knows it just as it says; else the handshake ends first.
+        let early = self.random.random_bool(0.5);
+        let early = if early { self.engine.step_provisional(&device.user, &hello).unwrap_or_default() } else { None };
+        let mut up = VecDeque::new();
+        let (entered, provisional) = match early {
+            Some(entered) => {
+                let opening: Vec<Command> = device.uplink.pending().take(self.random.random_range(0..6)).cloned().collect();
+                up.extend(opening.iter().cloned().map(ClientFrame::Command));
+                if let Some(last) = opening.last() {
+                    device.uplink.on_opened(last.incarnation, last.cseq);
+                }
+                self.recorded.push_back((hello.clone(), opening));
+                self.recorded.drain(..self.recorded.len().saturating_sub(RECORDED_MAX));
+                let provisional = Provisional::new(device.user.clone(), hello, &entered);
+                (entered, Some(provisional))
+            }
+            None => match self.engine.step_hello(&device.user, &hello) {
+                Ok(entered) => (entered, None),
+                Err(_) => return,
+            },
+        };
         let welcome = Welcome {
             version: VERSION_MAX,
             user: device.user.clone(),
@@ -207,11 +237,35 @@ impl World {
             sent: entered.begin.cursor,
             answered: entered.arrival.applied,
             handle: entered.session,
-            up: VecDeque::new(),
+            provisional,
+            up,
             down: VecDeque::new(),
             copies_up: Vec::new(),
             copies_down: Vec::new(),
         });
+    }
+
+    /// The end of a handshake.
+    fn confirm(&mut self, at: usize) {
+        let device = &mut self.devices[at];
+        let Some(provisional) = device.session.as_mut().and_then(|session| session.provisional.take()) else { return };
+        if self.engine.step_confirm(&provisional).is_err() {
+            device.session = None;
+        }
+    }
+
+    /// Somebody plays what they recorded.
+    fn play(&mut self) {
+        if self.recorded.is_empty() {
+            return;
+        }
+        let (hello, opening) = self.recorded[self.random.random_range(0..self.recorded.len())].clone();
+        let Ok(Some(entered)) = self.engine.step_provisional(&hello.user, &hello) else { return };
+        let mut commands = Commands::new(entered.arrival.incarnation, entered.arrival.applied);
+        for command in opening {
+            // It may be in error: what it plays is old.
+            let _ = commands.take(command, entered.session.applied(), |command| self.engine.submit(&entered.session, command));
+        }
     }
 
     fn transmit(&mut self, at: usize) {
@@ -327,6 +381,7 @@ impl World {
             for at in 0..self.devices.len() {
                 for _ in 0..3 {
                     self.connect(at);
+                    self.confirm(at);
                 }
                 self.transmit(at);
                 while self.devices[at].session.as_ref().is_some_and(|session| !session.up.is_empty()) {

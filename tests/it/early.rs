@@ -12,6 +12,7 @@ use whimbrel_client::protocol::frame::{
     ClientFrame, Command, Hello, PresenceState, Send, ServerFrame, ServerSignal, Signal, Target, Watch,
 };
 use whimbrel_client::protocol::{CommandSeq, Incarnation, Nonce, UserId};
+use whimbrel_client::{Client, Transport};
 
 /// Stands between a client and a server, keeps what the client sends, and may pass nothing on.
 struct Recorder {
@@ -69,21 +70,22 @@ async fn play(flight: &[Vec<u8>], server: SocketAddr) -> UdpSocket {
     socket
 }
 
-async fn counted(server: &ServerProcess, name: &str) -> u64 {
+/// How many sessions have begun before the end of their handshake.
+async fn early_sessions(server: &ServerProcess) -> u64 {
     let page = http_get(server.http, "/metrics", &[]).await;
     let page = String::from_utf8(page.body().to_vec()).unwrap();
-    let lines = page.lines().filter(|line| line.starts_with(name) && line.contains("\"quic\""));
+    let lines = page.lines().filter(|line| line.starts_with("whimbrel_early_sessions_total"));
     lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
-/// Waits until so many sessions have begun over QUIC, the provisional ones with them.
-async fn sessions(server: &ServerProcess, count: u64) {
+/// Waits until one has.
+async fn begun_early(server: &ServerProcess) {
     let begun = async {
-        while counted(server, "whimbrel_sessions_total").await < count {
+        while early_sessions(server).await == 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    within("a session over QUIC", begun).await;
+    within("a session before the end of its handshake", begun).await;
 }
 
 /// Ann's phone: it was here, has an outbox, and a ticket to come back with.
@@ -188,7 +190,7 @@ fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
         let mut original = Frames::welcomed(early.link).await;
         original.applied(CommandSeq(2)).await;
         let flight = relay.flight();
-        assert_eq!(counted(&server, "whimbrel_sessions_total").await, 1);
+        assert_eq!(early_sessions(&server).await, 1);
 
         // While the session that it began is there.
         let _player = play(&flight, server.secure).await;
@@ -206,14 +208,14 @@ fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
             }
         };
         within("an answer to who plays it", answered).await;
-        assert_eq!(counted(&server, "whimbrel_sessions_total").await, 1);
+        assert_eq!(early_sessions(&server).await, 1);
 
         // The same where a newer session has taken over, and the ticket is good again.
         forget_that_it_was_used(&mut server, &tickets).await;
         let mut newer = Frames::enter_with(server.http, Form::Postcard, phone.hello(2)).await;
         assert_eq!((newer.welcome.incarnation, newer.welcome.applied), (phone.incarnation, CommandSeq(3)));
         let _player = play(&flight, server.secure).await;
-        sessions(&server, 1).await;
+        begun_early(&server).await;
         newer.cseq = CommandSeq(3);
         let cseq = newer.say("bob", "writes still").await;
         newer.applied(cseq).await;
@@ -224,7 +226,7 @@ fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
         let users: Vec<UserId> = ["ann", "edi"].map(|name| UserId::new(name).unwrap()).into();
         watcher.link.send(&ClientFrame::Signal(Signal::Watch(Watch { users, everyone: false }))).await;
         let _player = play(&flight, server.secure).await;
-        sessions(&server, 1).await;
+        begun_early(&server).await;
         let _edi = Frames::enter(server.http, Form::Postcard, "edi", "phone").await;
         let mut edi_came = false;
         while !edi_came {
@@ -250,7 +252,7 @@ fn what_only_who_recorded_it_delivers_is_done_once_whoever_says_it_again() {
         let relay = Recorder::start(server.secure, false).await;
         let early = phone.come(&relay).await;
         let _player = play(&relay.flight(), server.secure).await;
-        sessions(&server, 2).await;
+        begun_early(&server).await;
         assert_eq!(received(&server, "the end").await, ["hello", "said early"]);
 
         // It gives up, and comes another way.
@@ -263,5 +265,39 @@ fn what_only_who_recorded_it_delivers_is_done_once_whoever_says_it_again() {
         let cseq = again.say("bob", "afterwards").await;
         again.applied(cseq).await;
         assert_eq!(received(&server, "the very end").await, ["hello", "said early", "the end", "afterwards"]);
+    });
+}
+
+#[test]
+fn a_client_comes_back_early_with_what_it_has_to_say_and_says_it_once() {
+    run(async {
+        let mut server = ServerProcess::start();
+        let (ann, events) = Client::builder(server.url(), "ann").transport(Transport::Quic).connect().await.unwrap();
+        let reading = tokio::spawn(async move {
+            let mut events = events;
+            while events.next().await.is_some() {}
+        });
+        let bob = || Target::User(UserId::new("bob").unwrap());
+        let mut expected = vec!["before".to_owned()];
+        ann.send(bob(), text("before")).await.unwrap().outcome().await.unwrap();
+        for round in 0..3 {
+            // In good order, so that the tickets are there again.
+            assert!(server.terminate().success());
+            // More than one opening holds.
+            let texts: Vec<String> = (0..40).map(|number| format!("{round} {number}")).collect();
+            let mut tickets = Vec::new();
+            for words in &texts {
+                tickets.push(ann.send(bob(), text(words)).await.unwrap());
+            }
+            server.restart();
+            for ticket in tickets {
+                within("an outcome", ticket.outcome()).await.unwrap();
+            }
+            expected.extend(texts);
+            assert!(early_sessions(&server).await > 0, "it did not come early");
+        }
+        assert_eq!(received(&server, "the end").await, expected);
+        ann.close().await;
+        reading.await.unwrap();
     });
 }

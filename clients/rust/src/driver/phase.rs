@@ -34,9 +34,11 @@ pub(super) enum Phase {
 pub(super) struct Connecting {
     begun: Instant,
     link: Pin<Box<dyn Future<Output = Result<Established, LinkError>> + Send>>,
-    /// What its opening says beside the hello: the outbox, and the highest command of it.
-    said: (Incarnation, CommandSeq),
+    said: Said,
 }
+
+/// What an opening says beside the hello: the outbox, and the highest command of it.
+type Said = (Incarnation, CommandSeq);
 
 /// What happened to the connection.
 pub(super) enum Progress {
@@ -196,7 +198,7 @@ impl Driver {
         }
         let why = self.backoff.why.clone();
         self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why });
-        let (opening, said) = match self.opening() {
+        let (openings, said) = match self.openings() {
             Ok(both) => both,
             Err(why) => return self.lost(format!("the greeting does not fit a frame: {why}"), Retry::Backoff),
         };
@@ -207,7 +209,7 @@ impl Driver {
             trust: self.config.trust.clone(),
             transport: self.config.transport,
             favourite: self.favourite,
-            opening,
+            openings,
             haste: self.haste.clone(),
             since: *self.offline_since.get_or_insert(now),
             round_trip: self.round_trip,
@@ -219,21 +221,23 @@ impl Driver {
     /// What is said before the server has said a word: the hello, and the first commands of an outbox that the server knows. As long as a
     /// command is being stored none, for the outbox does not say which of them are durable; nor where a snapshot must be expected, for none
     /// may be on its way then.
-    fn opening(&mut self) -> Result<(Opening, (Incarnation, CommandSeq)), CodecError> {
-        let mut opening = Opening::default();
-        let hello = self.hello();
-        let mut through = self.outbox.state().applied;
-        let no_commands = self.storing || self.closing.is_some() || hello.position.is_none() || hello.incarnation == Incarnation(0);
-        let said = hello.incarnation;
-        opening.push(&ClientFrame::Hello(hello), usize::MAX)?;
+    fn openings(&mut self) -> Result<([Opening; 2], Said), CodecError> {
+        let hellos = [self.hello(), self.hello()];
+        let incarnation = self.outbox.incarnation();
+        let no_commands = self.storing || self.closing.is_some() || self.downlink.position().is_none() || incarnation == Incarnation(0);
         let most = if no_commands { 0 } else { OPENING_COMMANDS };
-        for command in self.outbox.pending().take(most) {
-            if !opening.push(&ClientFrame::Command(command.clone()), OPENING_BYTES)? {
-                break;
+        let mut said = (incarnation, self.outbox.state().applied);
+        let mut openings = <[Opening; 2]>::default();
+        for (opening, hello) in openings.iter_mut().zip(hellos) {
+            opening.push(&ClientFrame::Hello(hello), usize::MAX)?;
+            for command in self.outbox.pending().take(most) {
+                if !opening.push(&ClientFrame::Command(command.clone()), OPENING_BYTES)? {
+                    break;
+                }
+                said.1 = said.1.max(command.cseq);
             }
-            through = command.cseq;
         }
-        Ok((opening, (said, through)))
+        Ok((openings, said))
     }
 
     /// A link is there: the session says hello, unless the opening did.

@@ -47,7 +47,7 @@ pub(crate) enum LinkError {
 /// What may be sent before the server has said a word: the `Hello`, and behind it the first commands.
 ///
 /// Only QUIC alone takes it along, and an attempt over it may lose the race after that. Then the server may have heard it all, and may even
-/// begin a session with it: the `Hello` of the link that won has a higher `attempt`, so it replaces that session, or the server refuses
+/// begin a session with it: the `Hello` of whatever is tried or said after it has a higher `attempt`, so it replaces that session, or the server refuses
 /// that session as late. The commands are in the outbox still, and sent again, and a command that comes twice is carried out once.
 #[derive(Clone, Default)]
 pub(crate) struct Opening {

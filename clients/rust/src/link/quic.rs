@@ -3,7 +3,7 @@
 use super::discover::QuicEndpoint;
 use super::flight::FirstFlight;
 use super::stream::{self, Carrier, Local, RecvHalf, SendHalf};
-use super::{Address, Attempt, Link, LinkError, STEP_TIMEOUT, Trust};
+use super::{Address, Attempt, Link, LinkError, Opening, STEP_TIMEOUT, Trust};
 use crate::TransportKind;
 use quinn::{EndpointConfig, Runtime, TokioRuntime};
 use std::future::Future;
@@ -19,6 +19,9 @@ const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_LATER: Duration = Duration::from_secs(1);
 /// … this long.
 const LATER: Duration = Duration::from_secs(10);
+/// A handshake that takes longer may be stuck: where a network comes and goes each end may wait for the other, longer each time. Then another
+/// connection is begun in its place, with the rest of the time.
+const STUCK: Duration = Duration::from_secs(3);
 /// What a network is believed to take at least and at most, as it was when it was measured last. The latter is what QUIC takes for granted.
 const ROUND_TRIP_MIN: Duration = Duration::from_millis(50);
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(333);
@@ -27,13 +30,18 @@ const ROUND_TRIP_MAX: Duration = Duration::from_millis(333);
 /// is over.
 pub(crate) async fn connect(endpoint: &QuicEndpoint, attempt: &Attempt) -> Result<Link, LinkError> {
     let failed = |why: String| LinkError::Unreachable(format!("QUIC at {}: {why}", endpoint.address.authority()));
-    match timeout(STEP_TIMEOUT, open(endpoint, attempt)).await {
+    let [first, second] = &attempt.openings;
+    let opened = match timeout(STUCK, open(endpoint, attempt, first)).await {
+        Ok(result) => Ok(result),
+        Err(_) => timeout(STEP_TIMEOUT - STUCK, open(endpoint, attempt, second)).await,
+    };
+    match opened {
         Ok(result) => result.map_err(failed),
         Err(_) => Err(failed("the server does not answer in time (is UDP let through?)".into())),
     }
 }
 
-async fn open(endpoint: &QuicEndpoint, attempt: &Attempt) -> Result<Link, String> {
+async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening) -> Result<Link, String> {
     let peer = resolve(&endpoint.address).await?;
     let no_socket = |why: std::io::Error| format!("cannot open a UDP socket: {why}");
     let socket = std::net::UdpSocket::bind(any_address(peer)).and_then(|socket| TokioRuntime.wrap_udp_socket(socket)).map_err(no_socket)?;
@@ -45,7 +53,7 @@ async fn open(endpoint: &QuicEndpoint, attempt: &Attempt) -> Result<Link, String
     let (connection, stream) = match connecting.into_0rtt() {
         Ok((connection, over)) => {
             // If there is no room for a stream or its bytes the handshake brings it.
-            let stream = open_stream(&connection, attempt);
+            let stream = open_stream(&connection, opening);
             let accepted = hasten(over, &flight, attempt);
             let (stream, accepted) = tokio::join!(stream, accepted);
             // What was not accepted the server has not heard.
@@ -55,7 +63,7 @@ async fn open(endpoint: &QuicEndpoint, attempt: &Attempt) -> Result<Link, String
     };
     let (send, recv) = match stream {
         Some(stream) => stream,
-        None => open_stream(&connection, attempt).await?,
+        None => open_stream(&connection, opening).await?,
     };
     let round_trip = connection.rtt();
     let (source, sink) = stream::link(Carrier::new(connection, Local::Quic(local)), SendHalf::Quic(send), RecvHalf::Quic(recv));
@@ -74,9 +82,9 @@ fn config(trust: &Trust, endpoint: &QuicEndpoint, round_trip: Option<Duration>) 
     Ok(config)
 }
 
-async fn open_stream(connection: &quinn::Connection, attempt: &Attempt) -> Result<(quinn::SendStream, quinn::RecvStream), String> {
+async fn open_stream(connection: &quinn::Connection, opening: &Opening) -> Result<(quinn::SendStream, quinn::RecvStream), String> {
     let (mut send, recv) = connection.open_bi().await.map_err(|why| why.to_string())?;
-    send.write_all(&attempt.opening.bytes).await.map_err(|why| why.to_string())?;
+    send.write_all(&opening.bytes).await.map_err(|why| why.to_string())?;
     Ok((send, recv))
 }
 

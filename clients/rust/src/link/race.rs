@@ -18,7 +18,8 @@ pub(crate) struct Attempt {
     pub trust: Trust,
     pub transport: Transport,
     pub favourite: TransportKind,
-    pub opening: Opening,
+    /// The second is for a second connection, should the first get stuck.
+    pub openings: [Opening; 2],
     pub haste: Haste,
     /// Since when there is no connection.
     pub since: Instant,
@@ -50,7 +51,7 @@ pub(crate) async fn connect(attempt: Attempt, known: Option<Known>) -> Result<Es
         Some(Known { endpoints, .. }) => {
             // To ask takes longer than to come back: both at once. What is found out to be so goes on; elsewhere nothing is said early,
             // for it may be the same server, and the `Hello` the same.
-            let reserved = Attempt { opening: Opening::default(), ..attempt.clone() };
+            let reserved = Attempt { openings: Default::default(), ..attempt.clone() };
             let elsewhere = async {
                 let found = found.await?;
                 if found == endpoints { Ok(None) } else { reserved.open(found).await.map(Some) }
@@ -90,8 +91,8 @@ fn both(one: LinkError, other: LinkError) -> LinkError {
 impl Attempt {
     /// One that says nothing, and is in no hurry.
     pub fn bare(server: Address, trust: Trust, transport: Transport) -> Self {
-        let (opening, haste) = (Opening::default(), Haste::default());
-        Self { server, trust, transport, favourite: TransportKind::Quic, opening, haste, since: Instant::now(), round_trip: None }
+        let (openings, haste) = (Default::default(), Haste::default());
+        Self { server, trust, transport, favourite: TransportKind::Quic, openings, haste, since: Instant::now(), round_trip: None }
     }
 
     async fn open(&self, endpoints: Endpoints) -> Result<Established, LinkError> {
