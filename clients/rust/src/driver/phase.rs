@@ -19,9 +19,12 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// Servers may ask for patience, but not for more than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
+/// A connection that may become one.
+pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<Established, LinkError>> + Send>>;
+
 pub(super) enum Phase {
     Waiting(Instant),
-    Connecting(Pin<Box<dyn Future<Output = Result<Established, LinkError>> + Send>>),
+    Connecting(Attempt),
     Session(Box<Session>),
 }
 
@@ -84,7 +87,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    fn wait(&mut self, retry: Retry) -> Duration {
+    pub fn wait(&mut self, retry: Retry) -> Duration {
         let limit = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);
         match retry {
@@ -99,7 +102,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    fn attempt(&self) -> u32 {
+    pub fn attempt(&self) -> u32 {
         self.failures.saturating_add(1)
     }
 }
@@ -174,6 +177,10 @@ impl Driver {
         }
         let why = self.backoff.why.clone();
         self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why });
+        self.phase = Phase::Connecting(self.attempt());
+    }
+
+    pub(super) fn attempt(&self) -> Attempt {
         let attempt = link::connect(
             self.config.server.clone(),
             self.config.trust.clone(),
@@ -181,7 +188,7 @@ impl Driver {
             self.favourite,
             self.endpoints.clone(),
         );
-        self.phase = Phase::Connecting(Box::pin(attempt));
+        Box::pin(attempt)
     }
 
     /// The connection, or the attempt at one, is over: wait, then try again.
@@ -202,8 +209,13 @@ impl Driver {
         }
         let wait = self.backoff.wait(retry);
         tracing::debug!(why, ?wait, "no connection");
-        self.phase = Phase::Waiting(Instant::now() + wait);
         self.backoff.why = Some(why.clone());
+        if let Some(attempt) = self.scout.take() {
+            // Another one is tried already, and everybody knows.
+            self.phase = Phase::Connecting(attempt);
+            return;
+        }
+        self.phase = Phase::Waiting(Instant::now() + wait);
         // What is mended at once is no news.
         if retry != Retry::Now {
             self.connection.send_replace(Connection::Offline { retry_in: wait, why });
@@ -213,6 +225,8 @@ impl Driver {
     /// The network is another one. A connection that can moves there; whatever else there is of one is no good any more.
     pub(super) fn on_network_changed(&mut self) {
         self.backoff.reset();
+        // It is tried over the network that was.
+        self.scout.stop();
         self.prefer(TransportKind::Quic);
         match &mut self.phase {
             Phase::Waiting(_) => self.phase = Phase::Waiting(Instant::now()),

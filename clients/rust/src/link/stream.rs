@@ -2,6 +2,7 @@
 
 use super::LinkError;
 use super::quic::any_address;
+use super::window::Windows;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,8 @@ pub(super) fn transport() -> quinn::TransportConfig {
     transport
         .max_idle_timeout(Some(quinn::VarInt::from_u32(IDLE_TIMEOUT_MS).into()))
         .stream_receive_window(quinn::VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(quinn::VarInt::from_u32(4 * STREAM_WINDOW));
+        .receive_window(quinn::VarInt::from_u32(4 * STREAM_WINDOW))
+        .congestion_controller_factory(Arc::<Windows>::default());
     transport
 }
 

@@ -46,7 +46,8 @@ impl Driver {
         }
         let now = Instant::now();
         session.greeted = Some(now);
-        session.pulse = Pulse::new(now, session.begun.elapsed());
+        session.pulse = Pulse::new(now, session.begun.elapsed(), session.is_steady(), rand::random());
+        session.head = welcome.head;
         self.backoff.why = None;
         self.remember(session.transport);
         tracing::debug!(transport = %session.transport, session = %welcome.session_epoch, "connected");
