@@ -264,7 +264,7 @@ impl World {
         let mut commands = Commands::new(entered.arrival.incarnation, entered.arrival.applied);
         for command in opening {
             // It may be in error: what it plays is old.
-            let _ = commands.take(command, entered.session.applied(), |command| self.engine.submit(&entered.session, command));
+            let _ = commands.take(command, entered.session.applied(), &mut |command| self.engine.submit(&entered.session, command));
         }
     }
 

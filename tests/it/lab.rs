@@ -4,11 +4,12 @@
 use crate::harness::binary;
 use std::time::Duration;
 use whimbrel_client::Transport;
-use whimbrel_lab::can_run;
-use whimbrel_lab::journey::{End, Journey};
-use whimbrel_lab::journeys::{random, scripted};
+use whimbrel_lab::journey::{Act, End, Journey, Step};
+use whimbrel_lab::journeys::{random, scripted, switch};
+use whimbrel_lab::network::Settings;
 use whimbrel_lab::run::{Run, Trip, all, faults};
 use whimbrel_lab::traffic::Notes;
+use whimbrel_lab::{LinkName, can_run};
 
 const TRANSPORTS: [Transport; 5] =
     [Transport::Quic, Transport::WebTransport, Transport::WebSocket, Transport::WebSocketJson, Transport::Auto];
@@ -18,7 +19,7 @@ const AT_ONCE: usize = 8;
 const RANDOM: u64 = 10;
 
 fn trip(journey: &Journey, transport: Transport, reported: bool, seed: u64) -> Trip<'_> {
-    Trip { binary: binary(), journey, transport, reported, pace: Duration::from_millis(40), seed, durable: true }
+    Trip { reported, ..Trip::new(binary(), journey, transport, Duration::from_millis(40), seed) }
 }
 
 /// Makes all trips, and fails with the faults of all.
@@ -30,7 +31,7 @@ fn travel(trips: &[Trip<'_>]) -> Vec<Run> {
             let Trip { transport, reported, seed, .. } = trips[index];
             wrong.push(format!("{} over {transport:?}, reported {reported}, seed {seed}: {:?}", run.journey, run.faults));
         }
-        assert!(run.up.sent > 0 && run.down.sent > 0, "{}: nobody said anything", run.journey);
+        assert!((run.up.sent > 0 || run.quiet) && run.down.sent > 0, "{}: nobody said anything", run.journey);
         runs.push(run);
     });
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -64,6 +65,77 @@ fn the_best_that_works_is_found_where_udp_does_not_get_through() {
         let states: Vec<&str> = run.connections.iter().map(|(_, state)| state.as_str()).collect();
         assert_eq!((states.first(), states.last()), (Some(&"quic"), Some(&"websocket")), "{states:?}");
         assert!(run.steps[0].up.gap.is_some() && run.steps[0].down.gap.is_some(), "nothing sent in there arrived in time");
+    }
+}
+
+/// When the phone was connected over something like this for the first time after a step, in milliseconds after it; `-` is not at all.
+fn connected_after(run: &Run, step: usize, how: &str) -> f64 {
+    let done = run.steps[step].at;
+    let found = run.connections.iter().find(|(at, state)| *at > done && state.starts_with(how));
+    found.unwrap_or_else(|| panic!("never {how} after {done}: {:?}", run.connections)).0 - done
+}
+
+/// The first step of a journey, and no more: over when messages flow again.
+fn into(name: &str) -> Journey {
+    let mut journey = scripted().into_iter().find(|journey| journey.name == name).unwrap();
+    journey.steps.truncate(1);
+    journey.end = End::Recovered { settle: Duration::ZERO, at_most: Duration::from_secs(60) };
+    journey.faster(2)
+}
+
+#[test]
+fn a_path_that_does_not_carry_quic_is_left_within_three_seconds() {
+    if !can_run("networks that swallow long packets") {
+        return;
+    }
+    // Noticed within 0.5 s, doubted after 1 s at the most; the WebSocket begins 0.2 s later, and needs four round trips of 20 ms.
+    let guesthouse = into("guesthouse");
+    let mut trips: Vec<Trip<'_>> = [true, false].map(|reported| trip(&guesthouse, Transport::Auto, reported, 1)).into();
+    // The same under a session that stays where it is: what it sends fits no more. Asked after 0.5 s, doubted 1.5 s later.
+    let mut cellar = into("guesthouse");
+    let narrow = Settings { mtu_silent: 1_000, ..Settings::of_round_trip_ms(20) };
+    cellar.steps[0].acts = vec![Act::Set(LinkName::Cell, narrow)];
+    trips.push(Trip { text_bytes: 3_000, pace: Duration::from_millis(100), ..trip(&cellar, Transport::Auto, false, 1) });
+    for run in travel(&trips) {
+        let took = connected_after(&run, 0, "websocket");
+        assert!(took < 3_000.0, "reported {}: after {took} ms: {:?}", run.reported, run.connections);
+        assert!(run.steps[0].up.gap.is_some() && run.steps[0].down.gap.is_some(), "nothing sent in there arrived in time");
+    }
+}
+
+#[test]
+fn a_phone_that_says_nothing_is_found_on_another_network() {
+    if !can_run("a quiet phone that changes networks") {
+        return;
+    }
+    let journey = switch(1_000);
+    let transports = [Transport::Quic, Transport::WebTransport, Transport::WebSocket];
+    let trips = transports.iter().flat_map(|transport| [true, false].map(|reported| (*transport, reported)));
+    let trips = trips.map(|(transport, reported)| Trip { quiet: true, ..trip(&journey, transport, reported, 1) });
+    for run in travel(&trips.collect::<Vec<_>>()) {
+        // Noticed within 0.5 s, doubted after 1 s at the most, and another connection is there within the next.
+        let gap = run.steps[0].down.gap.unwrap_or(f64::INFINITY);
+        assert!(gap < 3_000.0, "{}, reported {}: {gap} ms: {:?}", run.transport, run.reported, run.connections);
+    }
+}
+
+#[test]
+fn a_path_that_is_dead_one_way_is_noticed_as_one_that_is_dead() {
+    if !can_run("blackouts of one way") {
+        return;
+    }
+    for (up, down) in [(true, false), (false, true), (true, true)] {
+        let mut journey = switch(1_000);
+        journey.begin = LinkName::Cell;
+        let dark = |up, down| Act::Blackout { link: LinkName::Cell, up, down };
+        journey.steps = vec![Step::new(1_000, "one way is gone", [dark(up, down)]), Step::new(5_000, "light", [dark(false, false)])];
+        let trips = [Transport::Quic, Transport::WebTransport, Transport::WebSocket].map(|transport| trip(&journey, transport, false, 1));
+        for run in travel(&trips) {
+            // What is owed is asked for after 0.5 s and doubted 1.5 s later. Who is asked says so, once all of this is over.
+            let noticed = connected_after(&run, 0, "-");
+            assert!((1_500.0..3_000.0).contains(&noticed), "{}, {up} {down}: after {noticed} ms", run.transport);
+            connected_after(&run, 1, &run.transport);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Transport settings for a chat: many connections that are mostly idle, messages of some hundred bytes, paths that change.
 
+use super::window::Windows;
 use super::{BindError, QuicOptions};
 use aws_lc_rs::hmac;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -60,6 +61,7 @@ fn transport(options: &QuicOptions) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
+        .congestion_controller_factory(Arc::<Windows>::default())
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .keep_alive_interval(Some(options.keep_alive))

@@ -30,6 +30,7 @@ mod config;
 mod session;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use session::{QuicSession, QuicSink, QuicSource};
 

@@ -69,13 +69,15 @@ pub enum Act {
     Rebind(LinkName),
     /// An MTU, in bytes, that both ends know of.
     Mtu(LinkName, usize),
+    /// The phone's system says that the network is back, as after a tunnel: address and routes are the same.
+    Announced,
 }
 
 impl Act {
     /// Whether a phone's system tells its applications of it.
     #[must_use]
     pub const fn is_noticed(self) -> bool {
-        matches!(self, Self::Use(_) | Self::UseBoth)
+        matches!(self, Self::Use(_) | Self::UseBoth | Self::Announced)
     }
 
     /// Does it.
@@ -93,6 +95,7 @@ impl Act {
             }),
             Self::Rebind(link) => phone.link(link).rebind(),
             Self::Mtu(link, mtu) => phone.set_mtu(link, mtu)?,
+            Self::Announced => {}
         }
         Ok(())
     }
@@ -165,7 +168,7 @@ impl Journey {
                     settings[link as usize].up.blackout = up;
                     settings[link as usize].down.blackout = down;
                 }
-                Act::Rebind(_) | Act::Mtu(..) => {}
+                Act::Rebind(_) | Act::Mtu(..) | Act::Announced => {}
             }
         }
         (settings, used)

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// All that are scripted.
 #[must_use]
 pub fn scripted() -> Vec<Journey> {
-    vec![commuter(), lift(), conference(), tunnel(), hotspot(), office(), garden()]
+    vec![commuter(), lift(), conference(), tunnel(), hotspot(), office(), guesthouse(), garden()]
 }
 
 fn journey(
@@ -83,6 +83,15 @@ fn office() -> Journey {
     journey("office", about, Cell, &[(Cell, CELL), (Wifi, closed)], steps, 18_000)
 }
 
+fn guesthouse() -> Journey {
+    let steps =
+        vec![Step::new(3_000, "Wi-Fi without long packets", [Act::Use(Wifi)]), Step::new(11_000, "outside again", [Act::Use(Cell)])];
+    // QUIC's handshake has packets of 1,228 bytes, and a message none.
+    let narrow = Settings { mtu_silent: 1_200, ..Settings::of_round_trip_ms(20) };
+    let about = "cellular to a Wi-Fi that swallows packets of more than 1,200 bytes, and out again";
+    journey("guesthouse", about, Cell, &[(Cell, CELL), (Wifi, narrow)], steps, 16_000)
+}
+
 fn garden() -> Journey {
     let changes = [(3_000, Cell), (11_000, Wifi), (19_000, Cell), (27_000, Wifi)];
     let steps = changes.map(|(at, link)| Step::new(at, if link == Cell { "into the garden" } else { "back inside" }, [Act::Use(link)]));
@@ -101,6 +110,26 @@ pub fn switch(at_ms: u64) -> Journey {
         0,
     );
     journey.end = End::Recovered { settle: Duration::from_millis(500), at_most: Duration::from_secs(30) };
+    journey
+}
+
+/// Nothing gets through for so long, from a moment on that is as many milliseconds after the start; over when messages flow again. At its
+/// end the phone's system says so: applications that tell the client of that do so then.
+#[must_use]
+pub fn blackout_of(length: Duration, at_ms: u64) -> Journey {
+    let until_ms = at_ms + u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    let mut journey = journey(
+        &format!("blackout-{:.0}s", length.as_secs_f64()),
+        "cellular (40 ms, 1 % lost each way) where nothing gets through for a while",
+        Cell,
+        &[(Cell, CELL)],
+        vec![
+            Step::new(at_ms, "nothing gets through", [blackout(Cell, true)]),
+            Step::new(until_ms, "light", [blackout(Cell, false), Act::Announced]),
+        ],
+        0,
+    );
+    journey.end = End::Recovered { settle: Duration::from_millis(500), at_most: Duration::from_secs(60) };
     journey
 }
 
@@ -179,7 +208,11 @@ mod tests {
 
     #[test]
     fn every_journey_is_in_order_and_ends_well() {
-        for journey in scripted().into_iter().chain((0..500).map(random)).chain([switch(1_000), steady(CELL, 5)]) {
+        for journey in scripted().into_iter().chain((0..500).map(random)).chain([
+            switch(1_000),
+            steady(CELL, 5),
+            blackout_of(Duration::from_secs(6), 1_000),
+        ]) {
             assert_eq!(journey.check(), Ok(()));
             assert_eq!(journey.clone().faster(4).check(), Ok(()));
         }

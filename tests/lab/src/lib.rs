@@ -23,6 +23,8 @@ pub mod network;
 #[cfg(target_os = "linux")]
 mod permit;
 #[cfg(target_os = "linux")]
+pub mod reading;
+#[cfg(target_os = "linux")]
 pub mod report;
 #[cfg(target_os = "linux")]
 pub mod run;

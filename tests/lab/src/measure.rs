@@ -89,6 +89,14 @@ pub fn stream(sender: &Notes, recipient: &Notes, start: Instant) -> Stream {
     }
 }
 
+/// How long each numbered message took that was sent from one moment on and before another.
+#[must_use]
+pub fn latencies(sender: &Notes, recipient: &Notes, from: Instant, until: Instant) -> Vec<f64> {
+    let sent_at = times(&sender.sent);
+    let sent = |text: &str| sent_at.get(text).copied().filter(|at| (from..until).contains(at));
+    arrivals(recipient).into_iter().filter_map(|(text, at)| Some(ms(at.saturating_duration_since(sent(text)?)))).collect()
+}
+
 /// Arrivals of numbered messages: their text and when.
 fn arrivals(recipient: &Notes) -> Vec<(&str, Instant)> {
     let numbered = recipient.got.iter().filter(|got| number(&got.message.text).is_some());

@@ -4,7 +4,8 @@ use crate::checker::check;
 use crate::journey::{End, Journey};
 use crate::measure::{StepGap, Stream, ms, step_gap, stream};
 use crate::network::{LinkCounts, Settings, WIFI_GOOD};
-use crate::traffic::{Device, Notes, Plan};
+use crate::reading::{self, Reading};
+use crate::traffic::{Device, Notes, Plan, SETTLE_MAX, TEXT_BYTES, is_last_old};
 use crate::{Lab, LabError, LinkName, Phone, Server};
 use serde::Serialize;
 use std::path::Path;
@@ -31,6 +32,12 @@ pub struct Trip<'a> {
     pub reported: bool,
     /// Between two messages, each way.
     pub pace: Duration,
+    /// Whether the phone says nothing: only the desk talks.
+    pub quiet: bool,
+    /// Bytes of a message's text: [`TEXT_BYTES`](crate::traffic::TEXT_BYTES), unless it is about that.
+    pub text_bytes: usize,
+    /// Bytes of old messages that the phone reads, after [`BEFORE`](crate::reading::BEFORE); the journey ends when it has. 0: none.
+    pub read: usize,
     /// Of all chances.
     pub seed: u64,
     /// Whether the devices keep their state in a folder, as real ones do, or in memory.
@@ -76,6 +83,8 @@ pub struct Run {
     pub transport: String,
     /// See [`Trip::reported`].
     pub reported: bool,
+    /// See [`Trip::quiet`].
+    pub quiet: bool,
     /// See [`Trip::seed`].
     pub seed: u64,
     /// See [`Trip::pace`], in milliseconds.
@@ -90,6 +99,8 @@ pub struct Run {
     pub down: Stream,
     /// The steps.
     pub steps: Vec<StepReport>,
+    /// What the phone read of old messages.
+    pub reading: Option<Reading>,
     /// What went through each network while the traffic flowed.
     pub links: Vec<(LinkName, LinkCounts)>,
     /// When the phone's connection became what: milliseconds from the start (the first one is before), and a transport's name or, after
@@ -126,6 +137,14 @@ pub fn faults(phone: &Notes, desk: &Notes) -> Vec<String> {
     faults
 }
 
+impl<'a> Trip<'a> {
+    /// One as most are: both talk, briefly, nobody reports changes, and the state is kept in folders.
+    #[must_use]
+    pub fn new(binary: &'a Path, journey: &'a Journey, transport: Transport, pace: Duration, seed: u64) -> Self {
+        Self { binary, journey, transport, reported: false, pace, quiet: false, text_bytes: TEXT_BYTES, read: 0, seed, durable: true }
+    }
+}
+
 impl Trip<'_> {
     /// Makes it.
     ///
@@ -145,10 +164,19 @@ impl Trip<'_> {
         phone.select(self.journey.begin)?;
         let plan = |user: &str, peer: &str, transport| {
             let state = if self.durable { State::Folder(lab.folder().join(user)) } else { State::Memory };
-            Plan { user: user.into(), peer: peer.into(), transport, pace: self.pace, state }
+            let pace = (!self.quiet || user == DESK).then_some(self.pace);
+            let fill = (self.read.div_ceil(reading::TEXT_BYTES), reading::TEXT_BYTES);
+            Plan { user: user.into(), peer: peer.into(), transport, pace, text_bytes: self.text_bytes, fill, state }
         };
         let desk = Device::start(lab.server(), &server, plan(DESK, PHONE, Transport::WebSocket))?;
         let device = Device::start(phone.space(), &server, plan(PHONE, DESK, self.transport))?;
+        if self.read > 0 {
+            desk.fill();
+            let count = self.read.div_ceil(reading::TEXT_BYTES);
+            if !device.wait_until_got(Instant::now() + SETTLE_MAX, |got| is_last_old(&got.message.text, count)) {
+                return Err(LabError::Client { who: PHONE.into(), why: "the old messages did not come in time".into() });
+            }
+        }
         for (link, settings) in LinkName::ALL.into_iter().zip(settings) {
             phone.link(link).set(settings);
         }
@@ -157,7 +185,11 @@ impl Trip<'_> {
         device.talk();
         desk.talk();
         let happened = self.travel(&phone, &device, start)?;
-        self.arrive(&happened, start, &device, &desk);
+        if self.read > 0 {
+            reading::read_and_wait(&device, self.read)?;
+        } else {
+            self.arrive(&happened, start, &device, &desk);
+        }
         let lasted = start.elapsed();
         device.finish();
         desk.finish();
@@ -197,7 +229,7 @@ impl Trip<'_> {
             End::At(end) => std::thread::sleep((start + end).saturating_duration_since(Instant::now())),
             End::Recovered { settle, at_most } => {
                 let last = happened.last().map_or(start, |step| step.done);
-                for (sender, recipient) in [(device, desk), (desk, device)] {
+                for (sender, recipient) in [(desk, device), (device, desk)].into_iter().take(if self.quiet { 1 } else { 2 }) {
                     // What was sent after the step has arrived; if it does not in time, the report shows it.
                     let fresh = |text: &str| sender.sent_at(text).is_some_and(|at| at >= last);
                     let _ = recipient.wait_until_got(last + at_most, |got| fresh(&got.message.text));
@@ -233,6 +265,7 @@ impl Trip<'_> {
             journey: self.journey.name.clone(),
             transport: transport_name(self.transport).into(),
             reported: self.reported,
+            quiet: self.quiet,
             seed: self.seed,
             pace: ms(self.pace),
             lasted: ms(lasted),
@@ -240,6 +273,7 @@ impl Trip<'_> {
             up: stream(&phone, &desk, start),
             down: stream(&desk, &phone, start),
             steps: steps.collect(),
+            reading: Reading::of(&phone, &desk, start),
             links,
             connections: phone.connections.iter().map(connection).collect(),
             notes: (phone, desk),

@@ -1,6 +1,7 @@
 //! A user's device on a thread in a network: it sends numbered messages at a pace, and notes what comes, when, and from where.
 
 use crate::checker::{Got, Sent};
+use crate::reading::{self, Read};
 use crate::{LabError, Namespace, Server};
 use std::collections::HashMap;
 use std::sync::mpsc;
@@ -18,7 +19,11 @@ const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// How long it may take, once the networks are well again, until every message has its outcome and has arrived.
 pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a message's text, as in the other measurements.
-const TEXT_BYTES: usize = 52;
+pub const TEXT_BYTES: usize = 52;
+/// Old messages that are sent at once: the server grants windows of some hundred commands, and the outbox has room for many.
+const FILL_MAX: usize = 32;
+/// Longer than any journey.
+const NEVER: Duration = Duration::from_secs(86_400);
 /// What a user says last, once every other message has its outcome.
 const FAREWELL: &str = "farewell of";
 
@@ -53,6 +58,8 @@ pub struct Notes {
     pub got: Vec<GotAt>,
     /// What its connection was from when on: the transport, or why there was none.
     pub connections: Vec<(Instant, Result<&'static str, String>)>,
+    /// What it read of old messages, if it was asked to.
+    pub read: Option<Read>,
     /// What went wrong that no checker of messages sees.
     pub faults: Vec<String>,
 }
@@ -85,8 +92,12 @@ pub struct Plan {
     pub peer: String,
     /// Over what.
     pub transport: Transport,
-    /// Between two messages.
-    pub pace: Duration,
+    /// Between two messages; `None`: it says nothing but farewell.
+    pub pace: Option<Duration>,
+    /// Bytes of a message's text.
+    pub text_bytes: usize,
+    /// Old messages, of so many bytes of text each, that it sends before it talks.
+    pub fill: (usize, usize),
     /// Where it keeps its state.
     pub state: State,
 }
@@ -98,6 +109,10 @@ struct Wishes {
     finish: bool,
     /// Rises with each change of the network that is told to the client.
     changes: u64,
+    /// Bytes of old messages that shall be read.
+    read: usize,
+    /// Whether old messages shall be sent.
+    fill: bool,
 }
 
 /// A device on its thread.
@@ -165,6 +180,16 @@ impl Device {
         self.wishes.send_modify(|wishes| wishes.changes += 1);
     }
 
+    /// Has it send old messages: see [`Plan::fill`]. They are there when the last of them is.
+    pub fn fill(&self) {
+        self.wishes.send_modify(|wishes| wishes.fill = true);
+    }
+
+    /// Has it read so many bytes of old messages: see [`Notes::read`].
+    pub fn read(&self, bytes: usize) {
+        self.wishes.send_modify(|wishes| wishes.read = bytes);
+    }
+
     /// Says that it shall send nothing more, wait for all outcomes, say farewell, and wait for the other's.
     pub fn finish(&self) {
         self.wishes.send_modify(|wishes| wishes.finish = true);
@@ -174,12 +199,21 @@ impl Device {
     #[must_use]
     pub fn wait_until_got(&self, deadline: Instant, wanted: impl Fn(&GotAt) -> bool) -> bool {
         let mut seen = 0;
+        self.wait_until(deadline, |notes| {
+            let found = notes.got.get(seen..).unwrap_or_default().iter().any(&wanted);
+            seen = notes.got.len();
+            found
+        })
+    }
+
+    /// Waits until its notes are so, but no longer than until a moment. Returns whether.
+    #[must_use]
+    pub fn wait_until(&self, deadline: Instant, mut wanted: impl FnMut(&Notes) -> bool) -> bool {
         let mut notes = self.board.notes();
         loop {
-            if notes.got.get(seen..).unwrap_or_default().iter().any(&wanted) {
+            if wanted(&notes) {
                 return true;
             }
-            seen = notes.got.len();
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -220,11 +254,22 @@ impl Drop for Device {
 }
 
 /// The text of a user's message: its number in it, and as long as the others.
-fn words(user: &str, number: usize) -> String {
-    format!("{:<TEXT_BYTES$}", format!("{user} {number}"))
+fn words(user: &str, number: impl std::fmt::Display, bytes: usize) -> String {
+    format!("{:<bytes$}", format!("{user} {number}"))
 }
 
-/// The number in the text of a message; `None` if it is a farewell.
+/// The number of an old message, which is none that is measured.
+fn old(number: usize) -> String {
+    format!("old-{number}")
+}
+
+/// Whether a text is the last of so many old messages.
+#[must_use]
+pub fn is_last_old(text: &str, count: usize) -> bool {
+    text.split_whitespace().nth(1) == Some(&old(count - 1))
+}
+
+/// The number in the text of a message; `None` if it is a farewell, or an old one.
 #[must_use]
 pub fn number(text: &str) -> Option<usize> {
     text.split_whitespace().nth(1)?.parse().ok()
@@ -233,6 +278,7 @@ pub fn number(text: &str) -> Option<usize> {
 async fn live(client: Client, events: Events, plan: Plan, board: Arc<Board>, mut wished: watch::Receiver<Wishes>) {
     let watching = tokio::spawn(watch_connection(client.clone(), Arc::clone(&board)));
     let telling = tokio::spawn(tell_changes(client.clone(), wished.clone()));
+    let reading = tokio::spawn(read_when_asked(client.clone(), plan.clone(), Arc::clone(&board), wished.clone()));
     let receiving = tokio::spawn(receive(events, plan.clone(), Arc::clone(&board), wished.clone()));
     let wished_here = wished.clone();
     let done = async {
@@ -246,6 +292,7 @@ async fn live(client: Client, events: Events, plan: Plan, board: Arc<Board>, mut
     }
     watching.abort();
     telling.abort();
+    reading.abort();
     client.close().await;
 }
 
@@ -259,6 +306,15 @@ async fn tell_changes(client: Client, mut wished: watch::Receiver<Wishes>) {
     while wished.wait_for(|wishes| wishes.changes > told).await.is_ok() {
         told = wished.borrow().changes;
         client.network_changed();
+    }
+}
+
+async fn read_when_asked(client: Client, plan: Plan, board: Arc<Board>, mut wished: watch::Receiver<Wishes>) {
+    let Ok(bytes) = wished.wait_for(|wishes| wishes.read > 0).await.map(|wishes| wishes.read) else { return };
+    let Ok(peer) = plan.peer.parse().map(Target::User) else { return };
+    match reading::read(&client, &peer, bytes).await {
+        Ok(read) => board.write(|notes| notes.read = Some(read)),
+        Err(why) => board.write(|notes| notes.faults.push(format!("{}: cannot read old messages: {why}", plan.user))),
     }
 }
 
@@ -285,14 +341,30 @@ async fn watch_connection(client: Client, board: Arc<Board>) {
 
 /// Sends at the plan's pace until told to finish, waits for all outcomes, says farewell.
 async fn send(client: &Client, plan: &Plan, board: &Arc<Board>, mut wished: watch::Receiver<Wishes>) {
-    if wished.wait_for(|wishes| wishes.talk || wishes.finish).await.is_err() {
-        return;
-    }
     let Ok(peer) = plan.peer.parse().map(Target::User) else {
         return board.write(|notes| notes.faults.push(format!("{:?} is no user", plan.peer)));
     };
     let mut outcomes = JoinSet::new();
-    let mut pace = tokio::time::interval(plan.pace);
+    if wished.wait_for(|wishes| wishes.fill || wishes.talk || wishes.finish).await.is_err() {
+        return;
+    }
+    if wished.borrow().fill {
+        let (count, bytes) = plan.fill;
+        for number in 0..count {
+            say(client, plan, &peer, words(&plan.user, old(number), bytes), board, &mut outcomes).await;
+            while outcomes.len() >= FILL_MAX {
+                outcomes.join_next().await;
+            }
+        }
+    }
+    if wished.wait_for(|wishes| wishes.talk || wishes.finish).await.is_err() {
+        return;
+    }
+    // Who says nothing waits for the end.
+    let mut pace = tokio::time::interval(plan.pace.unwrap_or(NEVER));
+    if plan.pace.is_none() {
+        pace.reset();
+    }
     // A pace that was missed is gone: a burst afterwards would measure something else.
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number = 0;
@@ -304,7 +376,7 @@ async fn send(client: &Client, plan: &Plan, board: &Arc<Board>, mut wished: watc
                 break;
             }
         }
-        say(client, plan, &peer, words(&plan.user, number), board, &mut outcomes).await;
+        say(client, plan, &peer, words(&plan.user, number, plan.text_bytes), board, &mut outcomes).await;
         number += 1;
     }
     let all = async { while outcomes.join_next().await.is_some() {} };

@@ -27,7 +27,7 @@ impl Driver {
         if let EventBody::Sent(Sent { incarnation, cseq, .. }) | EventBody::Rejected(Rejected { incarnation, cseq, .. }) = event.body {
             // An outcome says that the command is durable; `Applied` may come later. Stored together with the event, at the latest.
             if incarnation == self.outbox.incarnation() {
-                self.on_applied(cseq);
+                self.on_applied(session, cseq);
             }
         }
         let outcome = self.outbox.on_outcome(&event, session.transport, session.overflow);

@@ -1,12 +1,18 @@
-//! Whether the server is still there: when to ask it, and when to stop believing.
+//! Whether the server is still there: when to ask it, and when to doubt it.
 //!
-//! A connection that died without a word looks like one that has nothing to say. So silence is probed: soon while the application is
+//! A connection that died without a word looks like one that has nothing to say. So the server is asked: soon while the application is
 //! active, seldom while it is not (a phone pays for each packet with its battery), and at once when something that was sent stays
-//! unanswered for a few round trips.
+//! unanswered for a few round trips. What it says unasked is no sign of life: it shows that its way to us works, not ours to it.
+//!
+//! A session that is in doubt is not given up. Another connection is tried beside it ([`super::scout`]), and whichever answers first is
+//! the one: so little patience is needed, and a blackout that ends soon costs no new connection.
 
 use crate::Liveness;
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
+use whimbrel_protocol::CommandSeq;
+use whimbrel_protocol::frame::Ping;
 
 /// An application counts as active for this long after it last asked for something.
 const ACTIVE_FOR: Duration = Duration::from_secs(60);
@@ -14,9 +20,16 @@ const ACTIVE_FOR: Duration = Duration::from_secs(60);
 const ROUND_TRIPS: u32 = 4;
 /// … and for at least this long: a server that waits for its disk is not dead.
 const ANSWER_MIN: Duration = Duration::from_millis(500);
-/// Each connection in a row that is given up for its silence doubles the patience with the next one, so many times: a network that
-/// needs longer than we wait would never get anything through.
+/// Each connection in a row that was replaced for its silence doubles the patience with the next one, so many times: on a network that
+/// needs longer than we wait, nothing that takes long would ever get through.
 const DOUBLINGS_MAX: u32 = 4;
+/// QUIC waits longer and longer before it sends again what was lost, but learns of the loss from the answer to anything later. So while an
+/// answer is awaited there it is given something to send this often …
+const STEADY: Duration = Duration::from_millis(250);
+/// … and this often while nobody is active.
+const STEADY_IDLE: Duration = Duration::from_secs(1);
+/// Probes whose answers are recognized.
+const PROBES_MAX: usize = 32;
 
 /// How closely to watch: of the client, over all its sessions.
 #[derive(Debug)]
@@ -26,7 +39,7 @@ pub(super) struct Watchfulness {
     active: bool,
     /// When its last wish stops to count.
     active_until: Instant,
-    /// Sessions in a row that were given up because nothing was heard.
+    /// Sessions in a row that were replaced because nothing was heard.
     silences: u32,
 }
 
@@ -45,6 +58,11 @@ impl Watchfulness {
         self.active_until = now + ACTIVE_FOR;
     }
 
+    /// A session was replaced because it did not answer.
+    pub fn on_silence(&mut self) {
+        self.silences = self.silences.saturating_add(1);
+    }
+
     /// Whether the application is active: somebody looks, or it asked for something a moment ago.
     pub fn is_active(&self, now: Instant) -> bool {
         self.active || now < self.active_until
@@ -53,6 +71,13 @@ impl Watchfulness {
     /// How long silence may last while nobody is active.
     pub fn idle(&self) -> Duration {
         self.liveness.idle
+    }
+
+    /// An answer took so long.
+    fn on_answer(&mut self, took: Duration) {
+        if took <= self.liveness.give_up_after {
+            self.silences = 0;
+        }
     }
 
     /// How long an answer to a probe may take.
@@ -67,47 +92,79 @@ pub(super) enum Verdict {
     /// Wait on.
     Fine,
     /// Ask whether it is there.
-    Probe,
-    /// Give the connection up; nothing was heard for this long.
-    Dead(Duration),
+    Probe(Ping),
+    /// It has not answered for this long: look for another connection. Said once.
+    Doubt(Duration),
 }
 
 /// What was heard of the server in one session.
 #[derive(Debug)]
 pub(super) struct Pulse {
-    /// When something came last, or was last expected to.
-    heard: Instant,
-    /// Since when it owes an answer, and has said nothing.
+    /// When the server answered last: then both ways worked.
+    answered: Instant,
+    /// Since when it owes an answer.
     owes: Option<Instant>,
-    /// When it was asked whether it is there.
-    probed: Option<Instant>,
+    /// The probes that are unanswered.
+    asked: Option<Asked>,
+    /// The id of the next probe, and when the last ones left, the newest last.
+    next: u32,
+    probes: VecDeque<Instant>,
+    /// A command whose answer is timed, and when it left.
+    timed: Option<(CommandSeq, Instant)>,
     /// How long answers take, about.
     round_trip: Duration,
+    /// Whether the connection is helped by probes at a steady pace.
+    steady: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    last: Instant,
+    doubted: bool,
 }
 
 impl Pulse {
-    /// A session that the server welcomed, so long after the hello.
-    pub fn new(now: Instant, round_trip: Duration) -> Self {
-        Self { heard: now, owes: None, probed: None, round_trip }
+    /// A session that the server welcomed, so long after the hello. `steady` says whether probes go on at a steady pace, `first` is
+    /// anything random.
+    pub fn new(now: Instant, round_trip: Duration, steady: bool, first: u32) -> Self {
+        Self { answered: now, owes: None, asked: None, next: first, probes: VecDeque::new(), timed: None, round_trip, steady }
     }
 
-    /// Something came.
-    pub fn on_heard(&mut self, now: Instant) {
-        self.heard = now;
+    /// The server answered something that we said, so it hears us.
+    pub fn on_answer(&mut self, now: Instant) {
+        self.answered = now;
         self.owes = None;
-        self.probed = None;
+        self.asked = None;
     }
 
     /// The answer to a probe came.
-    pub fn on_pong(&mut self, now: Instant, watchfulness: &mut Watchfulness) {
-        if let Some(probed) = self.probed {
-            let took = now.duration_since(probed);
-            self.round_trip = (self.round_trip * 7 + took) / 8;
-            if took <= watchfulness.liveness.give_up_after {
-                watchfulness.silences = 0;
+    pub fn on_pong(&mut self, pong: &Ping, now: Instant, watchfulness: &mut Watchfulness) {
+        // The newest probe is the last in the queue.
+        let age = self.next.wrapping_sub(pong.id).wrapping_sub(1);
+        let sent = usize::try_from(age).ok().and_then(|age| self.probes.iter().rev().nth(age));
+        if let Some(took) = sent.map(|sent| now.duration_since(*sent)) {
+            watchfulness.on_answer(took);
+            // One that was lost and sent again tells how long the network was away, not how long it is.
+            if age == 0 {
+                self.round_trip = (self.round_trip * 7 + took) / 8;
             }
         }
-        self.on_heard(now);
+        self.on_answer(now);
+    }
+
+    /// A command was sent.
+    pub fn on_command(&mut self, cseq: CommandSeq, now: Instant) {
+        self.timed.get_or_insert((cseq, now));
+        self.on_owing(now);
+    }
+
+    /// Commands up to this one have their answer.
+    pub fn on_applied(&mut self, cseq: CommandSeq, now: Instant, watchfulness: &mut Watchfulness) {
+        if let Some((_, sent)) = self.timed.take_if(|(timed, _)| *timed <= cseq) {
+            watchfulness.on_answer(now.duration_since(sent));
+        }
+        self.on_answer(now);
     }
 
     /// It owes an answer: something was sent, or came while an answer was awaited. A pong is no reason, as it says enough by itself.
@@ -117,7 +174,24 @@ impl Pulse {
 
     /// Nobody listens now, so nothing can be heard.
     pub fn on_deaf(&mut self, now: Instant) {
-        self.on_heard(now);
+        self.on_answer(now);
+    }
+
+    /// There is a reason to doubt it as of now.
+    pub fn doubt(&mut self, now: Instant) {
+        let asked = self.asked.get_or_insert(Asked { since: now, last: now, doubted: true });
+        asked.doubted = true;
+    }
+
+    /// Whether it is in doubt that the server hears us.
+    pub fn is_doubted(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.doubted)
+    }
+
+    /// Whether the connection has enough that is unanswered, where probes go on: what is sent on top of it would fill the window that QUIC
+    /// has for what is under way, and leave no room for the probes.
+    pub fn is_full(&self) -> bool {
+        self.steady && self.asked.is_some()
     }
 
     /// How long answers take, about.
@@ -126,28 +200,41 @@ impl Pulse {
     }
 
     /// When [`check`](Self::check) has something to say although nothing came.
-    pub fn due(&self, watchfulness: &Watchfulness) -> Instant {
-        if let Some(probed) = self.probed {
-            return probed + watchfulness.patience();
-        }
+    pub fn due(&self, watchfulness: &Watchfulness) -> Option<Instant> {
+        let Some(asked) = &self.asked else { return Some(self.ask_at(watchfulness)) };
+        let doubt = (!asked.doubted).then(|| asked.since + watchfulness.patience());
+        let pace = if watchfulness.is_active(asked.last) { STEADY } else { STEADY_IDLE };
+        let again = self.steady.then(|| asked.last + pace);
+        [doubt, again].into_iter().flatten().min()
+    }
+
+    /// When to ask whether it is there.
+    fn ask_at(&self, watchfulness: &Watchfulness) -> Instant {
         let liveness = &watchfulness.liveness;
-        let soon = self.heard + liveness.active;
-        let silence = if watchfulness.active || soon < watchfulness.active_until { soon } else { self.heard + liveness.idle };
+        let soon = self.answered + liveness.active;
+        let silence = if watchfulness.active || soon < watchfulness.active_until { soon } else { self.answered + liveness.idle };
         let answer = (self.round_trip * ROUND_TRIPS).max(ANSWER_MIN).min(liveness.active);
         self.owes.map_or(silence, |since| silence.min(since + answer))
     }
 
     /// What to do now.
-    pub fn check(&mut self, now: Instant, watchfulness: &mut Watchfulness) -> Verdict {
-        if now < self.due(watchfulness) {
+    pub fn check(&mut self, now: Instant, watchfulness: &Watchfulness) -> Verdict {
+        if self.due(watchfulness).is_none_or(|due| now < due) {
             return Verdict::Fine;
         }
-        if self.probed.is_none() {
-            self.probed = Some(now);
-            return Verdict::Probe;
+        let asked = self.asked.get_or_insert(Asked { since: now, last: now, doubted: false });
+        if !asked.doubted && now >= asked.since + watchfulness.patience() {
+            asked.doubted = true;
+            return Verdict::Doubt(now.duration_since(self.answered));
         }
-        watchfulness.silences = watchfulness.silences.saturating_add(1);
-        Verdict::Dead(now.duration_since(self.heard))
+        asked.last = now;
+        if self.probes.len() == PROBES_MAX {
+            self.probes.pop_front();
+        }
+        self.probes.push_back(now);
+        let id = self.next;
+        self.next = id.wrapping_add(1);
+        Verdict::Probe(Ping { id })
     }
 }
 
@@ -162,49 +249,80 @@ mod tests {
         now: Instant,
         watchfulness: Watchfulness,
         pulse: Pulse,
+        asked: Option<Ping>,
+    }
+
+    fn pulse(now: Instant, round_trip_ms: u64, steady: bool) -> Pulse {
+        Pulse::new(now, Duration::from_millis(round_trip_ms), steady, u32::MAX)
     }
 
     impl Test {
         fn new(round_trip_ms: u64) -> Self {
             let now = Instant::now();
-            let pulse = Pulse::new(now, Duration::from_millis(round_trip_ms));
-            Self { now, watchfulness: Watchfulness::new(LIVENESS, now), pulse }
+            Self { now, watchfulness: Watchfulness::new(LIVENESS, now), pulse: pulse(now, round_trip_ms, false), asked: None }
+        }
+
+        fn steady() -> Self {
+            let mut test = Self::new(20);
+            test.pulse = pulse(test.now, 20, true);
+            test
         }
 
         /// Lets time pass up to the next thing to do; returns what it is, and how many milliseconds that took.
         fn next(&mut self) -> (Verdict, u128) {
-            let due = self.pulse.due(&self.watchfulness);
+            let due = self.pulse.due(&self.watchfulness).expect("there is nothing to do any more");
             let before = self.now;
             self.now = due.max(before);
             if due > before {
                 let just_before = due - Duration::from_millis(1);
-                assert_eq!(self.pulse.check(just_before, &mut self.watchfulness), Verdict::Fine, "too early");
+                assert_eq!(self.pulse.check(just_before, &self.watchfulness), Verdict::Fine, "too early");
             }
-            (self.pulse.check(self.now, &mut self.watchfulness), (self.now - before).as_millis())
+            (self.pulse.check(self.now, &self.watchfulness), (self.now - before).as_millis())
         }
 
-        fn later(&mut self, seconds: u64) {
-            self.now += Duration::from_secs(seconds);
+        /// The next thing to do is to ask, after so many milliseconds.
+        fn asks(&mut self, after_ms: u128) {
+            let (verdict, took) = self.next();
+            let Verdict::Probe(ping) = verdict else { panic!("{verdict:?} after {took} ms") };
+            assert_eq!(took, after_ms);
+            self.asked = Some(ping);
         }
 
-        /// The server answers a probe after so many milliseconds.
-        fn pong(&mut self, ms: u64) {
+        /// The next thing to do is to doubt, after so many milliseconds.
+        fn doubts(&mut self, after_ms: u128) {
+            let (verdict, took) = self.next();
+            assert!(matches!(verdict, Verdict::Doubt(_)), "{verdict:?} after {took} ms");
+            assert_eq!(took, after_ms);
+            assert!(self.pulse.is_doubted());
+        }
+
+        fn later(&mut self, ms: u64) {
             self.now += Duration::from_millis(ms);
-            self.pulse.on_pong(self.now, &mut self.watchfulness);
+        }
+
+        /// The server answers the last probe after so many milliseconds.
+        fn pong(&mut self, ms: u64) {
+            self.later(ms);
+            let ping = self.asked.take().unwrap();
+            self.pulse.on_pong(&ping, self.now, &mut self.watchfulness);
+            assert!(!self.pulse.is_doubted());
         }
 
         fn welcomed_again(&mut self) {
-            self.pulse = Pulse::new(self.now, Duration::from_millis(20));
+            self.pulse = pulse(self.now, 20, false);
         }
     }
 
     #[test]
     fn a_dead_server_is_noticed_within_seconds_while_the_application_is_active() {
         let mut test = Test::new(20);
-        assert_eq!(test.next(), (Verdict::Probe, 4_000));
+        test.asks(4_000);
         test.pong(20);
-        assert_eq!(test.next(), (Verdict::Probe, 4_000));
-        assert_eq!(test.next(), (Verdict::Dead(Duration::from_secs(7)), 3_000));
+        test.asks(4_000);
+        assert_eq!(test.next(), (Verdict::Doubt(Duration::from_secs(7)), 3_000));
+        assert_eq!(test.pulse.due(&test.watchfulness), None, "there is nothing more to say until it answers");
+        test.pong(10_000);
+        test.asks(4_000);
     }
 
     #[test]
@@ -212,26 +330,26 @@ mod tests {
         let mut test = Test::new(20);
         let mut probes = 0;
         while test.now < test.watchfulness.active_until {
-            assert_eq!(test.next().0, Verdict::Probe);
+            test.asks(if probes < 14 { 4_000 } else { 25_000 });
             test.pong(20);
             probes += 1;
         }
         assert!((13..=16).contains(&probes), "{probes} probes in the first minute");
-        assert_eq!(test.next(), (Verdict::Probe, 25_000));
+        test.asks(25_000);
         test.pong(20);
         // Somebody comes back after a while: whether the server is there is asked at once.
-        test.later(10);
+        test.later(10_000);
         test.watchfulness.on_active(true);
-        assert_eq!(test.next(), (Verdict::Probe, 0));
+        test.asks(0);
         test.pong(20);
-        assert_eq!(test.next(), (Verdict::Probe, 4_000));
+        test.asks(4_000);
         test.pong(20);
         test.watchfulness.on_active(false);
-        assert_eq!(test.next(), (Verdict::Probe, 25_000));
+        test.asks(25_000);
         test.pong(20);
-        test.later(10);
+        test.later(10_000);
         test.watchfulness.on_wish(test.now);
-        assert_eq!(test.next(), (Verdict::Probe, 0));
+        test.asks(0);
     }
 
     #[test]
@@ -239,53 +357,116 @@ mod tests {
         for (round_trip_ms, after_ms) in [(1, 500), (200, 800), (3_000, 4_000)] {
             let mut test = Test::new(round_trip_ms);
             test.pulse.on_owing(test.now);
-            assert_eq!(test.next(), (Verdict::Probe, after_ms), "at a round trip of {round_trip_ms} ms");
+            test.asks(after_ms);
         }
         // Also where the application was idle, and not for the second thing anew.
         let mut test = Test::new(20);
-        test.later(100);
-        test.pulse.on_heard(test.now);
+        test.later(100_000);
+        test.pulse.on_answer(test.now);
         test.pulse.on_owing(test.now);
-        test.now += Duration::from_millis(400);
+        test.later(400);
         test.pulse.on_owing(test.now);
-        assert_eq!(test.next(), (Verdict::Probe, 100));
-        assert_eq!(test.next(), (Verdict::Dead(Duration::from_millis(3_500)), 3_000));
-        // Anything that comes shows that the server is there.
+        test.asks(100);
+        assert_eq!(test.next(), (Verdict::Doubt(Duration::from_millis(3_500)), 3_000));
+        // What was answered is owed no longer.
         let mut test = Test::new(20);
         test.pulse.on_owing(test.now);
-        test.pulse.on_heard(test.now);
-        assert_eq!(test.next(), (Verdict::Probe, 4_000));
+        test.pulse.on_answer(test.now);
+        test.asks(4_000);
     }
 
     #[test]
     fn a_network_that_needs_longer_gets_more_time() {
         let mut test = Test::new(20);
         for patience in [3_000, 6_000, 12_000, 24_000, 48_000, 48_000] {
-            assert_eq!(test.next().0, Verdict::Probe);
-            assert_eq!(test.next().1, patience);
+            assert!(matches!(test.next().0, Verdict::Probe(_)));
+            test.doubts(patience);
+            test.watchfulness.on_silence();
             test.welcomed_again();
             test.watchfulness.on_active(true);
         }
         // An answer that comes late is no reason to be impatient again, one in time is.
         for (takes_ms, patience) in [(40_000, 48_000), (100, 3_000)] {
-            assert_eq!(test.next().0, Verdict::Probe);
+            assert!(matches!(test.next().0, Verdict::Probe(_)));
+            test.asked = Some(Ping { id: test.pulse.next.wrapping_sub(1) });
             test.pong(takes_ms);
-            assert_eq!(test.next().0, Verdict::Probe);
-            let patient = test.pulse.due(&test.watchfulness) - test.now;
-            assert_eq!(patient.as_millis(), patience);
-            test.pong(takes_ms);
+            assert!(matches!(test.next().0, Verdict::Probe(_)));
+            test.doubts(patience);
+            test.pulse.on_answer(test.now);
         }
     }
 
     #[test]
-    fn nobody_is_given_up_while_nobody_listens() {
+    fn the_answer_to_a_command_shows_as_much_as_one_to_a_probe() {
+        let mut test = Test::new(20);
+        for _ in 0..3 {
+            test.watchfulness.on_silence();
+        }
+        let applied = |test: &mut Test, cseq| test.pulse.on_applied(CommandSeq(cseq), test.now, &mut test.watchfulness);
+        // On a busy way answers follow each other closely, however long each took.
+        test.pulse.on_command(CommandSeq(4), test.now);
+        test.later(5_000);
+        test.pulse.on_command(CommandSeq(5), test.now);
+        applied(&mut test, 3);
+        assert_eq!(test.watchfulness.silences, 3, "an answer to what another session sent");
+        applied(&mut test, 4);
+        assert_eq!(test.watchfulness.silences, 3);
+        test.pulse.on_command(CommandSeq(6), test.now);
+        test.pulse.on_command(CommandSeq(7), test.now);
+        test.later(2_000);
+        applied(&mut test, 7);
+        assert_eq!(test.watchfulness.silences, 0);
+    }
+
+    #[test]
+    fn quic_is_given_something_to_send_until_an_answer_comes() {
+        let mut test = Test::steady();
+        test.pulse.on_owing(test.now);
+        assert!(!test.pulse.is_full());
+        test.asks(500);
+        for _ in 0..11 {
+            assert!(test.pulse.is_full());
+            test.asks(250);
+        }
+        test.doubts(250);
+        test.asks(0);
+        for _ in 0..20 {
+            test.asks(250);
+        }
+        // The oldest of those that are remembered, a late one: an answer, but no measure of the way.
+        let newest = test.asked.unwrap().id;
+        test.pulse.on_pong(&Ping { id: newest.wrapping_sub(31) }, test.now, &mut test.watchfulness);
+        assert!(!test.pulse.is_doubted() && !test.pulse.is_full());
+        assert_eq!(test.pulse.round_trip(), Duration::from_millis(20));
+        test.pong(28);
+        assert_eq!(test.pulse.round_trip(), Duration::from_millis(21));
+        test.asks(4_000);
+        // A phone in a pocket sends less.
+        let mut test = Test::steady();
+        test.later(70_000);
+        assert!(matches!(test.next().0, Verdict::Probe(_)));
+        test.asks(1_000);
+    }
+
+    #[test]
+    fn nobody_is_doubted_while_nobody_listens() {
         let mut test = Test::new(20);
         test.pulse.on_owing(test.now);
-        assert_eq!(test.next().0, Verdict::Probe);
-        test.later(100);
+        test.asks(500);
+        test.later(100_000);
         test.pulse.on_deaf(test.now);
-        assert_eq!(test.pulse.check(test.now, &mut test.watchfulness), Verdict::Fine);
+        assert_eq!(test.pulse.check(test.now, &test.watchfulness), Verdict::Fine);
         test.watchfulness.on_active(true);
-        assert_eq!(test.next(), (Verdict::Probe, 4_000));
+        test.asks(4_000);
+    }
+
+    #[test]
+    fn a_move_that_fails_is_a_reason_to_doubt_until_something_answers() {
+        let mut test = Test::steady();
+        test.pulse.doubt(test.now);
+        assert!(test.pulse.is_doubted());
+        test.asks(250);
+        test.pong(20);
+        test.asks(4_000);
     }
 }

@@ -11,6 +11,7 @@ mod outbox;
 mod phase;
 mod queries;
 mod roaming;
+mod scout;
 mod session;
 
 pub(crate) use queries::Reply;
@@ -27,6 +28,7 @@ use liveness::Watchfulness;
 use outbox::Outbox;
 use phase::{Backoff, Phase, Retry};
 use queries::Queries;
+use scout::Scout;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -153,6 +155,7 @@ pub(crate) struct Driver {
     instance: Nonce,
     attempt: u32,
     phase: Phase,
+    scout: Scout,
     backoff: Backoff,
     watchfulness: Watchfulness,
     /// Where the server is, as it said.
@@ -208,6 +211,7 @@ impl Driver {
             instance: Nonce(rand::random()),
             attempt: 0,
             phase: Phase::Waiting(now),
+            scout: Scout::default(),
             backoff: Backoff::default(),
             known: None,
             haste: Haste::default(),
@@ -255,6 +259,7 @@ impl Driver {
                 Some(completed) = self.jobs.next(), if !self.jobs.is_empty() => self.on_completed(completed)?,
                 () = sleep_until(wake) => {}
                 progress = self.phase.progress(read) => self.on_progress(progress).await?,
+                (result, why) = self.scout.progress() => self.on_scouted(result, why).await?,
             }
         }
     }

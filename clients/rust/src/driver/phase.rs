@@ -24,6 +24,9 @@ const OPENING_BYTES: usize = 8 * 1024;
 /// Servers may ask for patience, but not for more than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
+/// A connection that may become one.
+pub(super) type Linking = Pin<Box<dyn Future<Output = Result<Established, LinkError>> + Send>>;
+
 pub(super) enum Phase {
     Waiting(Instant),
     Connecting(Connecting),
@@ -34,7 +37,7 @@ pub(super) enum Phase {
 pub(super) struct Connecting {
     begun: Instant,
     link: Pin<Box<dyn Future<Output = Result<Established, LinkError>> + Send>>,
-    said: Said,
+    said: Option<Said>,
 }
 
 /// What an opening says beside the hello: the outbox, and the highest command of it.
@@ -99,7 +102,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    fn wait(&mut self, retry: Retry) -> Duration {
+    pub fn wait(&mut self, retry: Retry) -> Duration {
         let limit = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);
         match retry {
@@ -114,7 +117,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    fn attempt(&self) -> u32 {
+    pub fn attempt(&self) -> u32 {
         self.failures.saturating_add(1)
     }
 }
@@ -203,7 +206,14 @@ impl Driver {
             Err(why) => return self.lost(format!("the greeting does not fit a frame: {why}"), Retry::Backoff),
         };
         let now = Instant::now();
-        self.haste.set(self.watchfulness.is_active(now));
+        let since = *self.offline_since.get_or_insert(now);
+        let link = self.attempt(openings, since);
+        self.phase = Phase::Connecting(Connecting { begun: now, link, said: Some(said) });
+    }
+
+    /// An attempt that says so much early.
+    pub(super) fn attempt(&self, openings: [Opening; 2], since: Instant) -> Linking {
+        self.haste.set(self.watchfulness.is_active(Instant::now()));
         let attempt = Attempt {
             server: self.config.server.clone(),
             trust: self.config.trust.clone(),
@@ -211,11 +221,10 @@ impl Driver {
             favourite: self.favourite,
             openings,
             haste: self.haste.clone(),
-            since: *self.offline_since.get_or_insert(now),
+            since,
             round_trip: self.round_trip,
         };
-        let link = Box::pin(link::connect(attempt, self.known.clone()));
-        self.phase = Phase::Connecting(Connecting { begun: now, link, said });
+        Box::pin(link::connect(attempt, self.known.clone()))
     }
 
     /// What is said before the server has said a word: the hello, and the first commands of an outbox that the server knows. As long as a
@@ -243,7 +252,7 @@ impl Driver {
     /// A link is there: the session says hello, unless the opening did.
     fn begin(&mut self, link: Link) {
         let said = match &self.phase {
-            Phase::Connecting(attempt) => Some(attempt.said).filter(|_| link.opened.is_some()),
+            Phase::Connecting(attempt) => attempt.said.filter(|_| link.opened.is_some()),
             _ => None,
         };
         let session = match said {
@@ -291,8 +300,13 @@ impl Driver {
         }
         let wait = self.backoff.wait(retry).saturating_sub(waited);
         tracing::debug!(why, ?wait, "no connection");
-        self.phase = Phase::Waiting(now + wait);
         self.backoff.why = Some(why.clone());
+        if let Some(link) = self.scout.take() {
+            // Another one is tried already, and everybody knows.
+            self.phase = Phase::Connecting(Connecting { begun: now, link, said: None });
+            return;
+        }
+        self.phase = Phase::Waiting(now + wait);
         // What is mended at once is no news.
         if retry != Retry::Now {
             self.connection.send_replace(Connection::Offline { retry_in: wait, why });
@@ -302,6 +316,8 @@ impl Driver {
     /// The network is another one. A connection that can moves there; whatever else there is of one is no good any more.
     pub(super) fn on_network_changed(&mut self) {
         self.backoff.reset();
+        // It is tried over the network that was.
+        self.scout.stop();
         self.prefer(TransportKind::Quic);
         match &mut self.phase {
             Phase::Waiting(_) => self.phase = Phase::Waiting(Instant::now()),

@@ -22,10 +22,10 @@ const PROBES: [Duration; 7] = [
 ];
 /// Answers may take so many round trips of the network before …
 const ROUND_TRIPS: u32 = 4;
-/// … but the connection is given up no sooner than this …
-const PATIENCE_MIN: Duration = Duration::from_millis(1000);
+/// … but no other connection is tried sooner than this …
+const PATIENCE_MIN: Duration = Duration::from_millis(600);
 /// … and no later: there is a WebSocket to be had within the next second.
-const PATIENCE_MAX: Duration = Duration::from_millis(1500);
+const PATIENCE_MAX: Duration = Duration::from_millis(1000);
 
 /// A connection on its way to another network.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Move {
 pub(super) enum Step {
     Wait,
     Probe(Ping),
-    /// The connection does not work there.
+    /// The connection does not work there, as far as one can see.
     Failed,
 }
 
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn slow_networks_get_more_time_but_not_too_much() {
         let now = Instant::now();
-        for (round_trip, patience) in [(1, 1000), (300, 1200), (2000, 1500)] {
+        for (round_trip, patience) in [(1, 600), (200, 800), (2000, 1000)] {
             let mut moving = Move::begin(now, round_trip * MS, 0);
             assert_ne!(moving.step(now + (patience - 1) * MS), Step::Failed);
             assert_eq!(moving.step(now + patience * MS), Step::Failed);

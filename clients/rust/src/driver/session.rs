@@ -13,9 +13,7 @@ use crate::{Connection, EndReason, Incoming, Outcome, TransportKind};
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::error::Advice;
-use whimbrel_protocol::frame::{
-    ClientFrame, Error, Event, GoAway, Hello, Ping, Query, ResetReason, ServerFrame, Signal, Snapshot, Welcome,
-};
+use whimbrel_protocol::frame::{ClientFrame, Error, Event, GoAway, Hello, Query, ResetReason, ServerFrame, Signal, Snapshot, Welcome};
 use whimbrel_protocol::{Agreement, Disagreement, MailboxSeq, Nonce, Taken, VERSION_MAX, VERSION_MIN};
 
 /// Why a session ends whose connection cannot move.
@@ -31,11 +29,13 @@ pub(super) struct Session {
     /// Whether anything ever came.
     heard: bool,
     /// What is heard of the server.
-    pulse: Pulse,
+    pub pulse: Pulse,
     /// Where we are, as the system says.
     whereabouts: Whereabouts,
     /// We are somewhere else than before, and whether the connection works there is not known yet.
     moving: Option<Move>,
+    /// The head of the log when the session began: what lies up to there was asked for by our hello.
+    head: MailboxSeq,
     /// Highest event that came in this session: what is acknowledged is at most this.
     seen: MailboxSeq,
     /// Whether the server knows whom to watch.
@@ -69,9 +69,10 @@ impl Session {
             begun: now,
             greeted: None,
             heard: false,
-            pulse: Pulse::new(now, opened.unwrap_or_default()),
+            pulse: Pulse::new(now, opened.unwrap_or_default(), false, 0),
             whereabouts: Whereabouts::new(peer, now),
             moving: None,
+            head: MailboxSeq(0),
             seen: MailboxSeq(0),
             watched: false,
             snapshot: None,
@@ -105,9 +106,23 @@ impl Session {
         moves
     }
 
+    /// Whether probes at a steady pace help it: on TCP they would only queue up.
+    fn is_steady(&self) -> bool {
+        matches!(self.transport, TransportKind::Quic | TransportKind::WebTransport)
+    }
+
     /// Whether nothing ever came.
     pub fn is_mute(&self) -> bool {
         !self.heard
+    }
+
+    /// Whether a frame answers something that we said in this session. Those that say what became of a command are looked at elsewhere.
+    fn is_answer(&self, frame: &ServerFrame) -> bool {
+        match frame {
+            ServerFrame::Welcome(_) | ServerFrame::Snapshot(_) | ServerFrame::Answer(_) | ServerFrame::Busy(_) => true,
+            ServerFrame::Event(event) => event.seq <= self.head,
+            _ => false,
+        }
     }
 
     /// Sends a signal, if that is possible at once.
@@ -207,8 +222,9 @@ impl Driver {
         }
         while self.may_command(session) && session.sink.queued() < QUEUED_MAX {
             let Some(command) = self.outbox.poll_transmit(now) else { break };
+            let cseq = command.cseq;
             session.push(&ClientFrame::Command(command.clone()))?;
-            session.pulse.on_owing(Instant::now());
+            session.pulse.on_command(cseq, Instant::now());
         }
         if session.overflow && self.parked.is_empty() && self.inbox.is_half_empty() {
             return Err(Stop::lost("events came faster than they were taken; now there is room again", Retry::Now));
@@ -220,7 +236,7 @@ impl Driver {
     /// is under way: if the connection breaks before its last page the next session begins at a later present, and the outcome of what was
     /// carried out in between would lie before it.
     fn may_command(&self, session: &Session) -> bool {
-        !self.storing && session.snapshot.is_none()
+        !self.storing && session.snapshot.is_none() && !session.pulse.is_full()
     }
 
     fn check_liveness(&mut self, session: &mut Session) -> Result<(), Stop> {
@@ -234,6 +250,7 @@ impl Driver {
         if now >= session.whereabouts.due(self.watchfulness.is_active(now), self.watchfulness.idle()) && session.whereabouts.look(now) {
             self.backoff.reset();
             self.prefer(TransportKind::Quic);
+            self.scout.stop();
             if !session.move_on() {
                 return Err(Stop::lost(NETWORK_CHANGED, Retry::Now));
             }
@@ -241,21 +258,28 @@ impl Driver {
         if !self.may_read() {
             session.pulse.on_deaf(now);
             session.moving = None;
+        }
+        self.believe(session);
+        if !self.may_read() {
             return Ok(());
         }
         if let Some(moving) = &mut session.moving {
             match moving.step(now) {
                 Step::Wait => {}
                 Step::Probe(ping) => session.push(&ClientFrame::Ping(ping))?,
-                Step::Failed => return Err(Stop::lost("the network changed, and the connection does not work on the new one", Retry::Now)),
+                Step::Failed => {
+                    session.moving = None;
+                    self.doubt(session, "the network changed, and the connection does not work on the new one".into())?;
+                }
             }
         }
-        match session.pulse.check(now, &mut self.watchfulness) {
+        match session.pulse.check(now, &self.watchfulness) {
             Verdict::Fine => Ok(()),
-            Verdict::Probe => Ok(session.push(&ClientFrame::Ping(Ping { id: rand::random() }))?),
-            Verdict::Dead(silence) => {
-                let why = format!("nothing was heard from the server for {:.1} s", silence.as_secs_f64());
-                Err(Stop::lost(why, Retry::Now))
+            Verdict::Probe(ping) => session.push(&ClientFrame::Ping(ping)),
+            Verdict::Doubt(silence) => {
+                // Another port is another way through address translations, and for the server a way on which nothing is under way yet.
+                session.sink.rebind();
+                self.doubt(session, format!("the server has not answered for {:.1} s", silence.as_secs_f64()))
             }
         }
     }
@@ -274,7 +298,7 @@ impl Driver {
             at(Some(session.begun + STEP_TIMEOUT));
             return wake;
         }
-        at(Some(session.pulse.due(&self.watchfulness)));
+        at(session.pulse.due(&self.watchfulness).filter(|_| self.may_read()));
         at(Some(session.whereabouts.due(self.watchfulness.is_active(Instant::now()), self.watchfulness.idle())));
         at(session.sink.due());
         at(session.moving.as_ref().filter(|_| self.may_read()).map(Move::due));
@@ -292,10 +316,12 @@ impl Driver {
         let now = Instant::now();
         if let ServerFrame::Pong(pong) = &frame {
             session.moving.take_if(|moving| moving.is_answer(pong));
-            session.pulse.on_pong(now, &mut self.watchfulness);
+            session.pulse.on_pong(pong, now, &mut self.watchfulness);
             return Ok(());
         }
-        session.pulse.on_heard(now);
+        if session.is_answer(&frame) {
+            session.pulse.on_answer(now);
+        }
         let mut result = self.take_frame(session, frame).await;
         if result.is_ok() {
             result = self.give_up_what_is_overdue(session).await;
@@ -317,7 +343,7 @@ impl Driver {
             (ServerFrame::Welcome(_), Some(_)) => Err(out_of_place("a second Welcome")),
             (_, None) => Err(out_of_place("something before Welcome")),
             (ServerFrame::Applied(applied), _) => {
-                self.on_applied(applied.cseq);
+                self.on_applied(session, applied.cseq);
                 Ok(())
             }
             (ServerFrame::Busy(busy), _) => {
@@ -345,7 +371,6 @@ impl Driver {
         if session.greeted.is_none() {
             return;
         }
-        session.pulse.on_heard(Instant::now());
         match frame {
             ServerFrame::Event(event) => {
                 if let Taken::Next(events) = self.downlink.on_event(event) {
@@ -378,8 +403,9 @@ impl Driver {
         }
     }
 
-    pub(super) fn on_applied(&mut self, cseq: whimbrel_protocol::CommandSeq) {
+    pub(super) fn on_applied(&mut self, session: &mut Session, cseq: whimbrel_protocol::CommandSeq) {
         if self.outbox.on_applied(cseq) {
+            session.pulse.on_applied(cseq, Instant::now(), &mut self.watchfulness);
             self.unsaved.get_or_insert_with(Instant::now);
         }
     }

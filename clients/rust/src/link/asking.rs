@@ -25,7 +25,7 @@ pub(super) struct Asked {
 /// What came on such a stream.
 pub(super) enum Answered {
     /// A part of the answer; more may follow.
-    Part(ServerFrame, Option<Asked>),
+    Part(Box<ServerFrame>, Option<Asked>),
     /// The server does not answer there.
     Not(QueryId),
 }
@@ -40,7 +40,7 @@ impl Asked {
                 return Ok(match frame {
                     Some(ServerFrame::Answer(answer)) if answer.id == self.id => {
                         let more = (!answer.last).then_some(self);
-                        Answered::Part(ServerFrame::Answer(answer), more)
+                        Answered::Part(Box::new(ServerFrame::Answer(answer)), more)
                     }
                     _ => Answered::Not(self.id),
                 });

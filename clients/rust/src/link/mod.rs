@@ -10,6 +10,7 @@ mod stream;
 mod tls;
 mod websocket;
 mod webtransport;
+mod window;
 
 pub(crate) use address::Address;
 #[cfg(test)]

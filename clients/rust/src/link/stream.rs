@@ -3,6 +3,7 @@
 
 use super::asking::{Answered, Asked, Asking};
 use super::quic::any_address;
+use super::window::Windows;
 use super::{LinkError, Received};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -41,7 +42,8 @@ pub(super) fn transport() -> quinn::TransportConfig {
         .stream_receive_window(quinn::VarInt::from_u32(STREAM_WINDOW))
         .receive_window(quinn::VarInt::from_u32(4 * STREAM_WINDOW))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .congestion_controller_factory(Arc::<Windows>::default());
     transport
 }
 
@@ -206,7 +208,7 @@ impl Source {
                         if let Some(asked) = more {
                             self.answers.push(Box::pin(asked.next()));
                         }
-                        return Ok(Some(Received::Frame(frame)));
+                        return Ok(Some(Received::Frame(*frame)));
                     }
                     Answered::Not(id) => return Ok(Some(Received::Unanswered(id))),
                 },

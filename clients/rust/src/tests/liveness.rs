@@ -3,7 +3,8 @@
 use super::server::*;
 use crate::*;
 use std::time::Duration;
-use whimbrel_protocol::frame::{ClientFrame, Ping, ServerFrame};
+use whimbrel_protocol::MailboxSeq;
+use whimbrel_protocol::frame::{self, ClientFrame, Ping, ServerFrame};
 
 #[tokio::test]
 async fn silence_is_probed_and_then_left() {
@@ -54,6 +55,59 @@ async fn a_send_or_question_that_nobody_answers_is_probed_at_once_over_webtransp
     }
 }
 
+#[tokio::test]
+async fn a_server_that_talks_and_does_not_answer_is_left() {
+    // As where the way up is dead and the way down is not. Silence there is none; what is owed is reason enough.
+    let hour = Duration::from_secs(3_600);
+    let liveness = Liveness { active: hour, idle: hour, give_up_after: Duration::from_millis(200) };
+    for transport in [Transport::WebTransport, Transport::WebSocket] {
+        let quic = Some(super::keys::Authority::new().keys(10));
+        let mut server = Server::with(Faces { quic, ..Faces::default() }).await;
+        let (client, _events) = server.client("alice").transport(transport).liveness(liveness).start().await.unwrap();
+        let mut peer = server.peer().await;
+        let hello = peer.hello().await;
+        peer.send(ServerFrame::Welcome(frame::Welcome { head: MailboxSeq(0), ..welcome(&hello) })).await;
+        client.send(bob(), text("are you there?")).await.unwrap();
+        let command = peer.command().await;
+        let talk = async {
+            for seq in 1.. {
+                peer.send(event(seq, started(seq, &["alice", "bob"]))).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let mut second = tokio::select! {
+            second = server.peer() => second,
+            () = talk => unreachable!("it talks for ever"),
+        };
+        second.greet().await;
+        assert_eq!(second.command().await.nonce, command.nonce);
+    }
+}
+
+#[tokio::test]
+async fn who_answers_in_time_is_not_waited_for_longer_because_others_were_silent() {
+    let hour = Duration::from_secs(3_600);
+    let liveness = Liveness { active: hour, idle: hour, give_up_after: Duration::from_millis(200) };
+    let mut server = Server::start().await;
+    let (client, _events) = server.client("alice").liveness(liveness).start().await.unwrap();
+    let mut silent = Vec::new();
+    for seq in 1..=5 {
+        let (mut peer, _) = server.greeted().await;
+        // What is owed is answered, and then nothing more. No session is silent for so long that it would be asked.
+        if seq > 1 {
+            let command = peer.command().await;
+            peer.send(applied(command.cseq.0)).await;
+        }
+        client.send(bob(), text("are you there?")).await.unwrap();
+        peer.command().await;
+        silent.push((peer, tokio::time::Instant::now()));
+    }
+    server.greeted().await;
+    // Asked after half a second. Four doublings of the 200 ms would be 3.2 s.
+    let took = silent.last().unwrap().1.elapsed();
+    assert!(took < Duration::from_millis(500 + 1_600), "{took:?}");
+}
+
 /// From here on time passes only as the test says: tokio does not run ahead while a blocking task is under way.
 fn stop_the_clock() -> std::sync::mpsc::Sender<()> {
     tokio::time::pause();
@@ -88,6 +142,11 @@ async fn an_idle_client_is_quiet_until_somebody_looks() {
     }
     for id in 3..10 {
         later(20).await;
+        is_quiet(&mut peer, id).await;
+        // That it answered shows the server that it is there. Whether the server is, it asks every 25 seconds.
+        later(6).await;
+        let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!("it did not ask") };
+        peer.send(ServerFrame::Pong(ping)).await;
         is_quiet(&mut peer, id).await;
     }
     later(20).await;

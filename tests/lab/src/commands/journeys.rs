@@ -44,13 +44,9 @@ impl Journeys {
                     // Where a phone's system notices nothing, there is nothing to tell.
                     let reporting = if noticed { self.reporting.all() } else { vec![false] };
                     trips.extend(reporting.into_iter().map(|reported| Trip {
-                        binary: &binary,
-                        journey,
-                        transport,
                         reported,
-                        pace: pace(self.pace),
-                        seed: self.common.seed + run,
                         durable: !self.common.memory,
+                        ..Trip::new(&binary, journey, transport, pace(self.pace), self.common.seed + run)
                     }));
                 }
             }

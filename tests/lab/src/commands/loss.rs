@@ -4,7 +4,7 @@ use super::{Common, pace, transports};
 use clap::Args;
 use whimbrel_client::Transport;
 use whimbrel_lab::journeys::steady;
-use whimbrel_lab::measure::Quantiles;
+use whimbrel_lab::measure::{Quantiles, Stream};
 use whimbrel_lab::network::LOSSY;
 use whimbrel_lab::report::{Report, Table, groups, time, traffic};
 use whimbrel_lab::run::{Run, Trip};
@@ -37,13 +37,8 @@ impl Loss {
         for run in 0..self.runs {
             for (ms, _) in PACES {
                 trips.extend(transports(&self.transport, &TRANSPORTS).into_iter().map(|transport| Trip {
-                    binary: &binary,
-                    journey: &journey,
-                    transport,
-                    reported: false,
-                    pace: pace(ms),
-                    seed: self.common.seed + run,
                     durable: !self.common.memory,
+                    ..Trip::new(&binary, &journey, transport, pace(ms), self.common.seed + run)
                 }));
             }
         }
@@ -64,6 +59,11 @@ impl Loss {
     }
 }
 
+/// All messages of some runs, one way.
+fn all(runs: &[&Run], way: impl Fn(&Run) -> &Stream) -> Quantiles {
+    Quantiles::of(runs.iter().flat_map(|run| way(run).latencies.iter().copied()))
+}
+
 fn table(runs: &[Run]) -> Table {
     let mut table = Table::new(&[
         "transport",
@@ -77,15 +77,16 @@ fn table(runs: &[Run]) -> Table {
         "p90",
         "p99",
         "max",
+        "p99 to WebSocket's ↑ / ↓",
         "IP a message ↑ / ↓",
         "packets a message ↑ / ↓",
     ]);
-    for (name, runs) in groups(runs) {
+    let p99s = |runs: &[&Run]| [all(runs, |run| &run.up), all(runs, |run| &run.down)].map(|of| of.p99);
+    let groups = groups(runs);
+    let websocket = groups.iter().find(|(name, _)| name == "websocket").map(|(_, runs)| p99s(runs));
+    for (name, runs) in groups {
         let messages: usize = runs.iter().map(|run| run.up.arrived + run.down.arrived).sum();
-        let cells = |times: Vec<f64>| {
-            let of = Quantiles::of(times);
-            [of.p50, of.p90, of.p99, of.max].map(time)
-        };
+        let cells = |of: Quantiles| [of.p50, of.p90, of.p99, of.max].map(time);
         let a_message = |way: fn(&Run) -> u64| runs.iter().map(|run| way(run)).sum::<u64>() as f64 / (messages as f64 / 2.0).max(1.0);
         let mut row = vec![
             name,
@@ -96,8 +97,10 @@ fn table(runs: &[Run]) -> Table {
                 runs.iter().map(|run| run.down.arrived).sum::<usize>()
             ),
         ];
-        row.extend(cells(runs.iter().flat_map(|run| run.up.latencies.clone()).collect()));
-        row.extend(cells(runs.iter().flat_map(|run| run.down.latencies.clone()).collect()));
+        row.extend(cells(all(&runs, |run| &run.up)));
+        row.extend(cells(all(&runs, |run| &run.down)));
+        let to = |at: usize| websocket.map_or_else(|| "–".into(), |websocket| format!("{:.2}", p99s(&runs)[at] / websocket[at].max(0.001)));
+        row.push(format!("{} / {}", to(0), to(1)));
         let [up, down] = [a_message(|run| traffic(run).up.bytes_in), a_message(|run| traffic(run).down.bytes_in)];
         row.push(format!("{up:.0} / {down:.0} B"));
         row.push(format!("{:.1} / {:.1}", a_message(|run| traffic(run).up.packets_in), a_message(|run| traffic(run).down.packets_in)));

@@ -1,5 +1,7 @@
 //! The commands: which trips to make, and what to say of them.
 
+mod blackout;
+mod history;
 mod journeys;
 mod loss;
 mod machine;
@@ -32,6 +34,10 @@ enum Commands {
     Journeys(journeys::Journeys),
     /// Wi-Fi (5 ms) to cellular (40 ms, 1 % lost each way), many times: how the gaps are distributed.
     Switch(switch::Switch),
+    /// Blackouts of some lengths: how soon messages flow again.
+    Blackout(blackout::Blackout),
+    /// A narrow network on which much history is read while messages come: how long those take.
+    History(history::History),
     /// A network of 80 ms that loses 10 % each way: latency and bytes of few and of many messages.
     Loss(loss::Loss),
     /// Journeys from seeds: a search for messages that are lost, doubled or out of order.
@@ -92,6 +98,8 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Commands::Journeys(command) => command.run(),
         Commands::Switch(command) => command.run(),
+        Commands::Blackout(command) => command.run(),
+        Commands::History(command) => command.run(),
         Commands::Loss(command) => command.run(),
         Commands::Random(command) => command.run(),
     };

@@ -37,13 +37,9 @@ impl Random {
         let journeys: Vec<Journey> = seeds.clone().map(random).collect();
         // The seed decides everything, so that it is all that one needs to see a journey again.
         let trip = |(journey, seed): (_, u64)| Trip {
-            binary: &binary,
-            journey,
-            transport: transports[seed as usize % transports.len()],
             reported: seed / 8 % 2 == 0,
-            pace: pace(self.pace),
-            seed,
             durable: !self.common.memory,
+            ..Trip::new(&binary, journey, transports[seed as usize % transports.len()], pace(self.pace), seed)
         };
         let trips: Vec<Trip<'_>> = journeys.iter().zip(seeds).map(trip).collect();
         let runs = self.common.travel(&trips)?;

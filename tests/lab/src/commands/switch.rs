@@ -23,6 +23,9 @@ pub(super) struct Switch {
     /// Milliseconds between two messages, each way.
     #[arg(long, value_name = "MS", default_value_t = 20)]
     pace: u64,
+    /// Also with a phone that says nothing by itself: only the desk talks.
+    #[arg(long)]
+    quiet: bool,
     #[command(flatten)]
     reporting: Reporting,
     #[command(flatten)]
@@ -39,15 +42,14 @@ impl Switch {
         // In turns, so that what else the machine does is the same for all.
         for (journey, seed) in journeys.iter().zip(self.common.seed..) {
             for transport in transports(&self.transport, &TRANSPORTS) {
-                trips.extend(self.reporting.all().into_iter().map(|reported| Trip {
-                    binary: &binary,
-                    journey,
-                    transport,
-                    reported,
-                    pace: pace(self.pace),
-                    seed,
-                    durable: !self.common.memory,
-                }));
+                for quiet in [false, true].into_iter().take(if self.quiet { 2 } else { 1 }) {
+                    trips.extend(self.reporting.all().into_iter().map(|reported| Trip {
+                        reported,
+                        quiet,
+                        durable: !self.common.memory,
+                        ..Trip::new(&binary, journey, transport, pace(self.pace), seed)
+                    }));
+                }
             }
         }
         let runs = self.common.travel(&trips)?;
@@ -55,7 +57,7 @@ impl Switch {
         report.headline("From Wi-Fi (5 ms) to cellular (40 ms, 1 % lost each way)");
         report.words(&format!(
             "The gap is from the last message that arrived before the change to the first that was sent after it; each way a message every {}. \
-             \"reported\": the application calls `network_changed()`.",
+             \"reported\": the application calls `network_changed()`; \"quiet\": the phone's user says nothing.",
             time(pace(self.pace).as_secs_f64() * 1_000.0)
         ));
         let mut table = Table::new(&[
@@ -78,17 +80,18 @@ impl Switch {
             let gaps = |way: fn(&Run) -> Option<f64>| runs.iter().filter_map(|run| way(run)).collect::<Vec<f64>>();
             let up = gaps(|run| run.steps.first()?.up.gap);
             let down = gaps(|run| run.steps.first()?.down.gap);
-            let cells = |gaps: &[f64]| {
-                let of = Quantiles::of(gaps.iter().copied());
-                [of.p50, of.p90, of.p99, of.max].map(time)
+            let cells = |gaps: &[f64]| match Quantiles::of(gaps.iter().copied()) {
+                of if of.count == 0 => [(); 4].map(|()| "–".into()),
+                of => [of.p50, of.p90, of.p99, of.max].map(time),
             };
             let packets = |way: fn(&Run) -> u64| runs.iter().map(|run| way(run)).sum::<u64>() / runs.len() as u64;
+            let ways = if runs.iter().any(|run| run.quiet) { 1 } else { 2 };
             let mut row = vec![
                 name.clone(),
                 runs.len().to_string(),
                 runs.iter().map(|run| run.faults.len()).sum::<usize>().to_string(),
                 // Within the time that is waited for it.
-                (2 * runs.len() - up.len() - down.len()).to_string(),
+                (ways * runs.len()).saturating_sub(up.len() + down.len()).to_string(),
             ];
             row.extend(cells(&up));
             row.extend(cells(&down));

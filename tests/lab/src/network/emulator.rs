@@ -1,7 +1,7 @@
 //! What carries packets from one end of a link to the other: late, limited, or not at all. One thread a link, no packet copied twice.
 
 use super::nat::Mapping;
-use super::packet::{is_ipv4, is_udp};
+use super::packet::{clamp_segments, is_ipv4, is_udp};
 use super::settings::{Settings, Way};
 use super::{Counts, Dice, LinkCounts, Namespace, tun};
 use crate::LabError;
@@ -233,6 +233,9 @@ impl Emulator {
             let packet = &mut buffer[..len];
             if !is_ipv4(packet) {
                 continue;
+            }
+            if settings.mtu_silent > 0 {
+                clamp_segments(packet, settings.mtu_silent);
             }
             if settings.udp_blocked && is_udp(packet) {
                 counts.udp_blocked += 1;

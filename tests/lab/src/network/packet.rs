@@ -3,6 +3,11 @@
 use std::net::Ipv4Addr;
 
 const UDP: u8 = 17;
+const TCP: u8 = 6;
+/// Of the flags of TCP.
+const SYN: u8 = 0x02;
+/// Its headers and IP's, without options.
+const HEADERS: usize = 40;
 /// Of UDP's header.
 const CHECKSUM_AT: usize = 6;
 
@@ -83,6 +88,38 @@ pub(super) fn rewrite(packet: &mut [u8], side: Side, (address, port): Place) {
     }
 }
 
+/// Keeps segments of TCP as short as a path wants them, as routers at the ends of such paths do: where a packet opens a connection, the
+/// longest segment that it says its sender takes is made to fit.
+pub(super) fn clamp_segments(packet: &mut [u8], mtu: usize) {
+    let Some(longest) = mtu.checked_sub(HEADERS).and_then(|longest| u16::try_from(longest).ok()) else { return };
+    let Some(tcp) = tcp_at(packet).filter(|tcp| packet[tcp + 13] & SYN != 0) else { return };
+    let end = (tcp + usize::from(packet[tcp + 12] >> 4) * 4).min(packet.len());
+    let mut at = tcp + 20;
+    while at + 1 < end {
+        match (packet[at], usize::from(packet[at + 1])) {
+            // The end, and padding.
+            (0, _) => return,
+            (1, _) => at += 1,
+            (2, 4) if at + 4 <= end && (at - tcp) % 2 == 0 => {
+                let said = read(packet, at + 2);
+                if said > longest {
+                    packet[at + 2..at + 4].copy_from_slice(&longest.to_be_bytes());
+                    mend(packet, tcp + 16, said, longest);
+                }
+                return;
+            }
+            (_, len) => at += len.max(2),
+        }
+    }
+}
+
+/// Where the header of TCP begins, if all of it is here.
+fn tcp_at(packet: &[u8]) -> Option<usize> {
+    let at = usize::from(*packet.first()? & 0x0f) * 4;
+    let first_fragment = is_ipv4(packet) && read(packet, 6) & 0x1fff == 0;
+    (first_fragment && packet[9] == TCP && packet.len() >= at + 20).then_some(at)
+}
+
 /// RFC 1624, equation 3: the checksum after one word changed.
 fn mend(packet: &mut [u8], at: usize, old: u16, new: u16) {
     let mut sum = u32::from(!read(packet, at)) + u32::from(!old) + u32::from(new);
@@ -131,6 +168,32 @@ pub(super) mod tests {
         let check = !sum(pseudo);
         packet[26..28].copy_from_slice(&if check == 0 { 0xffff } else { check }.to_be_bytes());
         packet
+    }
+
+    #[test]
+    fn segments_of_tcp_are_made_to_fit_where_a_connection_is_opened() {
+        // No-operations before the option, and a window scale behind it.
+        let options = [1, 1, 2, 4, 0x05, 0xb4, 3, 3, 7, 0, 0, 0];
+        let mut packet = vec![0x45, 0, 0, 52, 0, 7, 0x40, 0, 64, TCP, 0, 0, 10, 81, 1, 2, 10, 81, 0, 1];
+        packet.extend([0x9c, 0x40, 0x20, 0xfb, 0, 0, 0, 1, 0, 0, 0, 0, 8 << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+        packet.extend(options);
+        let right = |packet: &[u8]| {
+            let pseudo = words(&packet[12..20]).chain([u16::from(TCP), packet.len() as u16 - 20]);
+            sum(pseudo.chain(words(&packet[20..]))) == 0xffff
+        };
+        let pseudo: Vec<u16> = words(&packet[12..20]).chain([u16::from(TCP), 32]).chain(words(&packet[20..])).collect();
+        packet[36..38].copy_from_slice(&(!sum(pseudo)).to_be_bytes());
+        assert!(right(&packet));
+        let before = packet.clone();
+        clamp_segments(&mut packet, 1_500);
+        assert_eq!(packet, before);
+        clamp_segments(&mut packet, 1_200);
+        assert!(right(&packet) && read(&packet, 44) == 1_160);
+        // No other packet is touched.
+        let mut later = before.clone();
+        later[33] = 0x10;
+        clamp_segments(&mut later, 1_200);
+        assert_eq!(read(&later, 44), 1_460);
     }
 
     #[test]

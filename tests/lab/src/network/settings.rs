@@ -36,8 +36,9 @@ pub struct Settings {
     pub udp_blocked: bool,
     /// Whether the phone's UDP addresses are translated.
     pub nat: Nat,
-    /// Packets with more bytes than this vanish without a word, as where a network filters ICMP; 0: none do. An MTU that the devices
-    /// know of is another thing: [`Phone::set_mtu`](crate::Phone::set_mtu).
+    /// Packets with more bytes than this vanish without a word, as where a network filters ICMP; 0: none do. Connections over TCP that begin
+    /// there keep their segments short, as routers of such networks see to. An MTU that the devices know of is another thing:
+    /// [`Phone::set_mtu`](crate::Phone::set_mtu).
     pub mtu_silent: usize,
 }
 

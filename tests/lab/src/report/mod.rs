@@ -89,7 +89,8 @@ impl Report {
 pub fn groups(runs: &[Run]) -> Vec<(String, Vec<&Run>)> {
     let mut groups: Vec<(String, Vec<&Run>)> = Vec::new();
     for run in runs {
-        let name = format!("{}{}", run.transport, if run.reported { ", reported" } else { "" });
+        let told = if run.reported { ", reported" } else { "" };
+        let name = format!("{}{told}{}", run.transport, if run.quiet { ", quiet" } else { "" });
         match groups.iter_mut().find(|(other, _)| *other == name) {
             Some((_, runs)) => runs.push(run),
             None => groups.push((name, vec![run])),

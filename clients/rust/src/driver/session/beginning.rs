@@ -47,7 +47,9 @@ impl Driver {
         let now = Instant::now();
         session.greeted = Some(now);
         // What was opened early is welcomed at once.
-        session.pulse = Pulse::new(now, session.round_trip().max(session.begun.elapsed()));
+        let round_trip = session.round_trip().max(session.begun.elapsed());
+        session.pulse = Pulse::new(now, round_trip, session.is_steady(), rand::random());
+        session.head = welcome.head;
         self.backoff.why = None;
         self.remember(session.transport);
         tracing::debug!(transport = %session.transport, session = %welcome.session_epoch, "connected");
