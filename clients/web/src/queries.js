@@ -38,8 +38,9 @@ export class Queries {
     });
   }
 
-  get waiting() {
-    return this.open.size;
+  /** Whether an answer is awaited in this session. */
+  get asked() {
+    return [...this.open.values()].some(({ asked }) => asked);
   }
 
   /** The next question that was not asked in this session. */

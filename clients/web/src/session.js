@@ -4,6 +4,7 @@
 import { encodeClientFrame } from "./codec/index.js";
 import { Downlink, through } from "./downlink.js";
 import { CodecError, WhimbrelError, describe, givesUp } from "./errors.js";
+import { Pulse } from "./pulse.js";
 import { restart, take, takeSnapshot } from "./store/inbox.js";
 import { applied, renumber, rowsAfter } from "./store/outbox.js";
 import { explain, Uplink } from "./uplink.js";
@@ -33,6 +34,7 @@ const REPEATS_MAX = 128n;
  * @property {import("./store/database.js").Database} db
  * @property {string} user
  * @property {import("./queries.js").Queries} queries
+ * @property {import("./pulse.js").Patience} patience
  * @property {(incarnation: bigint, position: import("./codec/frames.js").Position | null) => import("./codec/frames.js").Hello} hello
  * @property {(session: Session) => void} greeted
  * @property {(session: Session, why: { code: string, message: string }, retryAfterMs: number) => void} lost -1: at once; 0: with backoff
@@ -88,10 +90,10 @@ export class Session {
     this.over = false;
     this.ready = false;
     this.begun = host.env.now();
-    this.heard = this.begun;
+    this.pulse = new Pulse(this.begun, host.patience);
     this.mute = true;
-    /** When something was first sent that was not followed by anything heard. @type {number | undefined} */
-    this.unanswered = undefined;
+    /** The ping that no pong came to. @type {number | undefined} */
+    this.pinged = undefined;
     this.head = 0n;
     this.watched = false;
     this.reading = false;
@@ -119,11 +121,23 @@ export class Session {
   /** @param {import("./codec/frames.js").ClientFrame} frame */
   #send(frame) {
     this.link.send(encodeClientFrame(frame));
-    if (!("ack" in frame || "pong" in frame || "signal" in frame)) this.unanswered ??= this.host.env.now();
+    if (!("ack" in frame || "pong" in frame || "signal" in frame)) this.pulse.onOwing(this.host.env.now());
   }
 
-  ping() {
-    this.#send({ ping: { id: Math.floor(this.host.env.random() * 2 ** 32) } });
+  /**
+   * Asks whether the server is there.
+   * @param {boolean} hint whether something says that the network changed
+   */
+  ping(hint) {
+    this.pinged = Math.floor(this.host.env.random() * 2 ** 32);
+    this.pulse.onProbe(this.host.env.now(), hint);
+    this.#send({ ping: { id: this.pinged } });
+  }
+
+  /** The server answered something: what was sent gets there. */
+  #onAnswered() {
+    const more = this.uplink.inFlight > 0 || this.host.queries.asked || this.pinged !== undefined;
+    this.pulse.onAnswer(this.host.env.now(), more);
   }
 
   /** @param {import("./codec/frames.js").Signal} signal */
@@ -155,9 +169,8 @@ export class Session {
   /** @param {ServerFrame[]} frames */
   #onFrames(frames) {
     if (this.over) return undefined;
-    this.heard = this.host.env.now();
+    this.pulse.heard = this.host.env.now();
     this.mute = false;
-    this.unanswered = undefined;
     for (const frame of frames) {
       if (this.#atOnce(frame)) continue;
       this.queue.push(frame);
@@ -192,11 +205,16 @@ export class Session {
       const { code, message, retryAfterMs } = frame.error;
       if (givesUp(code)) this.#ended({ code, message });
       else this.#lost(new WhimbrelError(code, message), retryAfterMs);
-    } else if (!("pong" in frame)) {
+    } else if ("pong" in frame) {
+      if (frame.pong.id === this.pinged) this.pinged = undefined;
+      this.#onAnswered();
+    } else {
       if (!this.ready) return false;
       if ("applied" in frame) this.#onApplied(this.uplink.onApplied(frame.applied.cseq));
-      else if ("busy" in frame) this.uplink.onBusy(frame.busy.cseq, frame.busy.retryAfterMs, this.host.env.now());
-      else if ("answer" in frame) this.host.queries.onAnswer(frame.answer);
+      else if ("busy" in frame) {
+        this.uplink.onBusy(frame.busy.cseq, frame.busy.retryAfterMs, this.host.env.now());
+        this.#onAnswered();
+      } else if ("answer" in frame) this.#onAnswer(frame.answer);
       else if ("signal" in frame) this.host.signal(frame.signal);
       else return false;
     }
@@ -208,6 +226,13 @@ export class Session {
     if (commands.length === 0) return;
     this.applied.push(...commands.map((command) => /** @type {any} */ (command).id));
     this.unsavedSince ??= this.host.env.now();
+    this.#onAnswered();
+  }
+
+  /** @param {import("./codec/frames.js").Answer} answer */
+  #onAnswer(answer) {
+    this.host.queries.onAnswer(answer);
+    this.#onAnswered();
   }
 
   /** What is to be stored of the outbox with the next transaction. */
@@ -302,6 +327,7 @@ export class Session {
     if (begin.snapshot) this.snapshot = { reset, outcomesGone };
     else if (position) await restart(db, position, this.#outboxChange(), { reset, outcomesGone });
     this.ready = true;
+    this.pulse.owed = undefined;
     if (reset && !begin.snapshot) this.host.reset(reset);
     this.host.greeted(this);
     this.host.wake();

@@ -20,6 +20,8 @@ export function connectWebSocket(env, url, signal) {
     socket.binaryType = "arraybuffer";
     const fail = () => {
       stop();
+      // Outside browsers one that is closed before it was open has an error to tell of.
+      socket.onerror = () => {};
       socket.close();
       reject(new WhimbrelError("unreachable", `no WebSocket to ${url}`));
     };

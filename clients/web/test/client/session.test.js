@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decodeClientFrame } from "../../src/codec/index.js";
 import { WhimbrelError } from "../../src/errors.js";
+import { Patience } from "../../src/pulse.js";
 import { Queries } from "../../src/queries.js";
 import { Session } from "../../src/session.js";
 import { enqueue, markRead } from "../../src/store/outbox.js";
@@ -47,7 +48,7 @@ async function open(db) {
   /** @type {import("../../src/session.js").Host} */
   const host = {
     env: { ...new FakeBrowser().tab(), now: () => now },
-    db, user: ME, queries: new Queries(),
+    db, user: ME, queries: new Queries(), patience: new Patience(),
     hello: (incarnation, position) => ({
       minVersion: 1, maxVersion: 1, user: ME, device: "device", token: "", agent: "test", instance: NO_NONCE, attempt: 1, incarnation, position,
       origin: "snapshot", extensions: [],
@@ -245,3 +246,28 @@ for (const [kind, fresh] of KINDS) {
     await session.leave();
   });
 }
+
+test("what comes down does not pass for an answer to what went up", async () => {
+  const db = new MemoryDatabase();
+  await settled(db);
+  const { session, feed } = await open(db);
+  await feed(welcome({ applied: 0n, head: 2n }));
+  const { pulse } = session;
+  assert.equal(pulse.owed, undefined);
+  await write(db);
+  await session.sync();
+  const since = now;
+  assert.equal(pulse.owed, since);
+  now += 700;
+  await feed(event({ seq: 3n, kind: "receipt", body: { conversation: 7n, user: "bob", delivered: 1n, read: 1n } }), { ping: { id: 1 } });
+  assert.deepEqual([pulse.heard, pulse.owed], [now, since]);
+  session.ping(false);
+  await feed(event({ seq: 4n, kind: "receipt", body: { conversation: 7n, user: "bob", delivered: 2n, read: 2n } }));
+  assert.deepEqual([pulse.probed, pulse.owed], [now, since]);
+  await feed({ pong: { id: /** @type {number} */ (session.pinged) } });
+  assert.deepEqual([pulse.probed, pulse.owed], [undefined, now], "the command is owed still");
+  now += 100;
+  await feed({ applied: { cseq: 1n } });
+  assert.deepEqual([pulse.probed, pulse.owed], [undefined, undefined]);
+  await session.leave();
+});
