@@ -23,7 +23,9 @@ fn main() -> io::Result<()> {
     let mut table = String::from("&[\n");
     for file in &files {
         let path = file.strip_prefix(&web).map_err(io::Error::other)?.to_string_lossy().replace('\\', "/");
-        writeln!(table, "    ({:?}, include_bytes!({:?})),", format!("/web/{path}"), file).map_err(io::Error::other)?;
+        // The compiler asks where we are, so that a build folder may be shared between clones.
+        let file = format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?})", format!("/clients/web/{path}"));
+        writeln!(table, "    ({:?}, include_bytes!({file})),", format!("/web/{path}")).map_err(io::Error::other)?;
     }
     table.push_str("]\n");
     fs::write(variable("OUT_DIR")?.join("web.rs"), table)

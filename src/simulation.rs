@@ -57,6 +57,9 @@ struct Session {
     answered: CommandSeq,
     up: VecDeque<ClientFrame>,
     down: VecDeque<ServerFrame>,
+    /// What travels in datagrams: it may come at any time, any number of times, or not at all.
+    copies_up: Vec<Command>,
+    copies_down: Vec<Event>,
 }
 
 /// A fault of the implementation under test, planted to see that it is found.
@@ -206,6 +209,8 @@ impl World {
             handle: entered.session,
             up: VecDeque::new(),
             down: VecDeque::new(),
+            copies_up: Vec::new(),
+            copies_down: Vec::new(),
         });
     }
 
@@ -217,6 +222,9 @@ impl World {
             if self.random.random_bool(0.1) {
                 session.up.push_back(ClientFrame::Command(command.clone()));
             }
+            if self.random.random_bool(0.3) {
+                session.copies_up.push(command.clone());
+            }
         }
         if let Some(ack) = device.downlink.poll_ack(self.now) {
             session.up.push_back(ClientFrame::Ack(ack));
@@ -225,10 +233,16 @@ impl World {
 
     fn server_takes(&mut self, at: usize) {
         let Some(session) = &mut self.devices[at].session else { return };
+        let (engine, handle) = (&self.engine, &session.handle);
+        let mut submit = |command| engine.submit(handle, command);
+        if !session.copies_up.is_empty() && self.random.random_bool(0.5) {
+            // Datagrams come whenever they like.
+            let copy = session.copies_up[self.random.random_range(0..session.copies_up.len())].clone();
+            assert_eq!(session.commands.take_copy(copy, handle.applied(), &mut submit), Ok(()), "a copy is never in error");
+        }
         match session.up.pop_front() {
             Some(ClientFrame::Command(command)) => {
-                let (engine, handle) = (&self.engine, &session.handle);
-                let taken = session.commands.take(command, handle.applied(), |command| engine.submit(handle, command));
+                let taken = session.commands.take(command, handle.applied(), &mut submit);
                 assert_eq!(taken, Ok(()), "an honest device is never in error");
             }
             Some(ClientFrame::Ack(Ack { seq })) => assert!(seq <= session.sent, "nobody acknowledges what was not sent"),
@@ -253,6 +267,9 @@ impl World {
             if self.random.random_bool(0.1) {
                 session.down.push_back(ServerFrame::Event(event.clone()));
             }
+            if self.random.random_bool(0.3) {
+                session.copies_down.push(event.clone());
+            }
             session.down.push_back(ServerFrame::Event(event));
         }
     }
@@ -260,7 +277,14 @@ impl World {
     fn device_takes(&mut self, at: usize) {
         let device = &mut self.devices[at];
         let Some(session) = &mut device.session else { return };
-        match session.down.pop_front() {
+        let copied = !session.copies_down.is_empty() && self.random.random_bool(0.3);
+        let next = if copied {
+            let copy = session.copies_down[self.random.random_range(0..session.copies_down.len())].clone();
+            Some(ServerFrame::Event(copy))
+        } else {
+            session.down.pop_front()
+        };
+        match next {
             Some(ServerFrame::Applied(applied)) => {
                 let before = numbers(&device.uplink);
                 device.uplink.on_applied(applied.cseq);

@@ -195,3 +195,14 @@ pub fn find_frame(bytes: &[u8]) -> Result<Option<(usize, usize)>, CodecError> {
     }
     if bytes.len() >= MAX_PREFIX { Err(CodecError::BadLength) } else { Ok(None) }
 }
+
+/// The frames in a datagram, each behind its length; it ends where bytes follow that are no whole frame of the kind.
+pub fn frames_in<F: DeserializeOwned>(datagram: &[u8]) -> impl Iterator<Item = F> {
+    let mut rest = datagram;
+    core::iter::from_fn(move || {
+        let (start, end) = find_frame(rest).ok()??;
+        let frame = Form::Postcard.decode(rest.get(start..end)?).ok()?;
+        rest = rest.get(end..)?;
+        Some(frame)
+    })
+}

@@ -2,7 +2,7 @@
 //!
 //! This crate turns bytes into frames and frames into bytes ([`codec`]), names what travels ([`frame`], [`id`], [`error`]), and
 //! holds the two machines that a device runs: [`Uplink`], the outbox whose commands are applied once, and [`Downlink`], the cursor
-//! that takes every event of a mailbox once and in order.
+//! that takes every event of a mailbox once and in order. [`Copies`] and [`Loss`] are for both ends of a path that loses packets.
 //!
 //! # Calling contract
 //!
@@ -22,6 +22,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod codec;
+mod copies;
 mod downlink;
 pub mod error;
 pub mod frame;
@@ -29,6 +30,7 @@ pub mod id;
 mod transport;
 mod uplink;
 
+pub use copies::{COPY_AFTER, COPY_MAX, Copies, Loss};
 pub use downlink::{ACK_DELAY, ACK_EVENTS, Downlink, DownlinkState, EARLY_MAX, Resumed, Taken};
 pub use error::ErrorCode;
 pub use id::{

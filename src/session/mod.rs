@@ -7,14 +7,14 @@
 pub(crate) mod commands;
 
 use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, SnapshotPage, Viewer};
-use crate::transport::{FrameSink, FrameSource, LinkError, TransportKind};
+use crate::transport::{FrameSink, FrameSource, LinkError, Received, TransportKind};
 use commands::Commands;
 use futures_util::FutureExt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 use whimbrel_protocol::codec::{CodecError, Form, MAX_TEXT};
 use whimbrel_protocol::frame::{
@@ -80,7 +80,7 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
     mut source: I,
     mut sink: O,
 ) {
-    let hello = match timeout(HELLO_TIMEOUT, source.next()).await {
+    let hello = match timeout(HELLO_TIMEOUT, first(&mut source)).await {
         Ok(Ok(Some(ClientFrame::Hello(hello)))) => hello,
         Ok(Ok(Some(_))) => return refuse(source, sink, error(ErrorCode::Malformed, "the first frame must be Hello")).await,
         Ok(Err(LinkError::Codec(why))) => return refuse(source, sink, codec_error(&why)).await,
@@ -109,6 +109,16 @@ pub async fn serve<I: FrameSource, O: FrameSink>(
     match end {
         Ended::Refused(error) => refuse(source, sink, error).await,
         _ => close(source, sink).await,
+    }
+}
+
+/// The first frame on the stream. What comes in datagrams before it is not for now.
+async fn first<I: FrameSource>(source: &mut I) -> Result<Option<ClientFrame>, LinkError> {
+    loop {
+        match source.next().await? {
+            Some(Received { hint: true, .. }) => {}
+            received => return Ok(received.map(|received| received.frame)),
+        }
     }
 }
 
@@ -215,11 +225,10 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// What a session reads in the background; one thing at a time.
+/// What a session reads of its log in the background; one thing at a time.
 enum Read {
     Events(Result<Vec<Event>, Error>),
     Snapshot(Result<SnapshotPage, Error>),
-    Answer(QueryId, Vec<AnswerBody>),
 }
 
 /// The state of a session between two awaits.
@@ -241,6 +250,8 @@ struct Pump {
     /// Answers that wait for room, for the query that is being answered.
     answers: std::vec::IntoIter<AnswerBody>,
     answering: QueryId,
+    /// The answer to `answering` is being read.
+    asking: Option<JoinHandle<Vec<AnswerBody>>>,
     reading: Option<JoinHandle<Read>>,
     pong: Option<Ping>,
     heard: Instant,
@@ -268,6 +279,7 @@ impl Pump {
             queries: Default::default(),
             answers: Vec::new().into_iter(),
             answering: QueryId(0),
+            asking: None,
             reading: None,
             pong: None,
             heard: Instant::now(),
@@ -281,6 +293,9 @@ impl Pump {
             Ok(ended) | Err(ended) => {
                 if let Some(reading) = self.reading.take() {
                     reading.abort();
+                }
+                if let Some(asking) = self.asking.take() {
+                    asking.abort();
                 }
                 ended
             }
@@ -299,6 +314,7 @@ impl Pump {
             }
             self.fill(sink)?;
             let silence_ends = self.heard + if self.pinged { PING_AFTER + PONG_TIMEOUT } else { PING_AFTER };
+            let due = sink.due();
             tokio::select! {
                 biased;
                 frame = source.next() => {
@@ -320,9 +336,20 @@ impl Pump {
                 flushed = sink.flush(), if sink_has_work(sink) => {
                     flushed.map_err(|why| Ended::Broken(why.to_string()))?;
                 }
-                read = wait(&mut self.reading) => self.take_read(read, sink)?,
+                read = wait(&mut self.reading) => {
+                    let read = read.map_err(|panic| Ended::Refused(error(ErrorCode::Internal, format!("a read failed: {panic}"))))?;
+                    self.take_read(read, sink)?;
+                }
+                answers = wait(&mut self.asking) => {
+                    self.asking = None;
+                    let failed = |panic| Ended::Refused(error(ErrorCode::Internal, format!("a query failed: {panic}")));
+                    self.answers = answers.map_err(failed)?.into_iter();
+                }
                 () = self.session.woken() => {}
-                () = sleep_until(silence_ends) => {
+                () = sleep_until(due.unwrap_or(silence_ends).min(silence_ends)) => {
+                    if Instant::now() < silence_ends {
+                        continue;
+                    }
                     if self.pinged {
                         return Ok(Ended::Refused(error(ErrorCode::Idle, "nothing was heard for too long")));
                     }
@@ -354,14 +381,29 @@ impl Pump {
         while sink.queued() < QUEUE_BYTES {
             if let Some(signal) = self.session.take_signal() {
                 push(sink, &ServerFrame::Signal(signal))?;
-            } else if let Some(body) = self.answers.next() {
-                let last = self.answers.len() == 0;
-                push(sink, &ServerFrame::Answer(Answer { id: self.answering, last, body }))?;
             } else if !self.read_on(sink)? {
                 break;
             }
         }
+        // What was asked for comes after what is new.
+        while sink.answers_queued() < QUEUE_BYTES {
+            let Some(body) = self.answers.next() else { break };
+            let last = self.answers.len() == 0;
+            push(sink, &ServerFrame::Answer(Answer { id: self.answering, last, body }))?;
+        }
+        self.ask_on();
         Ok(())
+    }
+
+    /// Begins with the next query, once the one before is answered and the snapshot is told.
+    fn ask_on(&mut self) {
+        if self.snapshot.is_some() || self.asking.is_some() || self.answers.len() > 0 {
+            return;
+        }
+        let Some(Query { id, body }) = self.queries.pop_front() else { return };
+        self.answering = id;
+        let (engine, session) = (self.engine.clone(), self.session.clone());
+        self.asking = Some(tokio::spawn(async move { engine.query(&session, body).await }));
     }
 
     /// Gets what comes next, at once if memory has it. Returns whether something was handed to the sink.
@@ -381,9 +423,6 @@ impl Pump {
                     self.reading = Some(tokio::spawn(async move { Read::Events(engine.events(viewer, after).await) }));
                 }
             }
-        } else if let Some(Query { id, body }) = self.queries.pop_front() {
-            let session = self.session.clone();
-            self.reading = Some(tokio::spawn(async move { Read::Answer(id, engine.query(&session, body).await) }));
         }
         Ok(false)
     }
@@ -397,11 +436,6 @@ impl Pump {
                 self.snapshot = next;
                 self.holds.extend(holds);
                 push(sink, &ServerFrame::Snapshot(page))
-            }
-            Read::Answer(id, answers) => {
-                self.answering = id;
-                self.answers = answers.into_iter();
-                Ok(())
             }
         }
     }
@@ -421,15 +455,15 @@ impl Pump {
         Ok(())
     }
 
-    fn take(&mut self, frame: Result<Option<ClientFrame>, LinkError>) -> Result<(), Ended> {
-        let frame = match frame {
-            Ok(Some(frame)) => frame,
+    fn take(&mut self, received: Result<Option<Received>, LinkError>) -> Result<(), Ended> {
+        let Received { frame, hint } = match received {
+            Ok(Some(received)) => received,
             Ok(None) => return Err(Ended::Closed),
             Err(LinkError::Gone(why)) => return Err(Ended::Broken(why)),
             Err(LinkError::Codec(why)) => return Err(Ended::Refused(codec_error(&why))),
         };
         match frame {
-            ClientFrame::Command(command) => self.take_command(command),
+            ClientFrame::Command(command) => self.take_command(command, hint),
             ClientFrame::Ack(ack) => {
                 // Nobody has taken what was not sent.
                 self.engine.ack(&self.session, ack.seq.min(self.sent));
@@ -459,9 +493,11 @@ impl Pump {
         }
     }
 
-    fn take_command(&mut self, command: Command) -> Result<(), Ended> {
+    fn take_command(&mut self, command: Command, hint: bool) -> Result<(), Ended> {
         let (engine, session) = (&self.engine, &self.session);
-        self.commands.take(command, session.applied(), |command| engine.submit(session, command)).map_err(Ended::Refused)
+        let mut submit = |command| engine.submit(session, command);
+        let take = if hint { Commands::take_copy } else { Commands::take };
+        take(&mut self.commands, command, session.applied(), &mut submit).map_err(Ended::Refused)
     }
 }
 
@@ -471,7 +507,7 @@ fn trimmed() -> Ended {
 }
 
 fn sink_has_work<O: FrameSink>(sink: &O) -> bool {
-    sink.queued() > 0
+    sink.queued() > 0 || sink.answers_queued() > 0 || sink.due().is_some_and(|due| due <= Instant::now())
 }
 
 fn push<O: FrameSink>(sink: &mut O, frame: &ServerFrame) -> Result<(), Ended> {
@@ -481,13 +517,10 @@ fn push<O: FrameSink>(sink: &mut O, frame: &ServerFrame) -> Result<(), Ended> {
     })
 }
 
-/// Waits for what is being read; for ever if nothing is.
-async fn wait(reading: &mut Option<JoinHandle<Read>>) -> Read {
-    match reading {
-        Some(handle) => match handle.await {
-            Ok(read) => read,
-            Err(panic) => Read::Events(Err(error(ErrorCode::Internal, format!("a read failed: {panic}")))),
-        },
+/// Waits for what runs in the background; for ever if nothing does.
+async fn wait<T>(running: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match running {
+        Some(handle) => handle.await,
         None => std::future::pending().await,
     }
 }

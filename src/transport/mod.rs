@@ -5,6 +5,7 @@ pub mod quic;
 pub mod websocket;
 
 use std::future::Future;
+use tokio::time::Instant;
 pub use whimbrel_protocol::TransportKind;
 use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
@@ -47,16 +48,43 @@ pub enum LinkError {
     Codec(#[from] CodecError),
 }
 
+/// A frame that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// What came.
+    pub frame: ClientFrame,
+    /// Whether it came in a datagram: it may be early, doubled or late, and whatever matters comes over the stream too.
+    pub hint: bool,
+}
+
+impl From<ClientFrame> for Received {
+    /// A frame that came over the stream, in its order.
+    fn from(frame: ClientFrame) -> Self {
+        Self { frame, hint: false }
+    }
+}
+
 /// Where client frames come from.
 pub trait FrameSource: Send {
     /// The next frame; `None` when the peer closed in an orderly way. Cancel-safe: a future that is dropped loses nothing.
-    fn next(&mut self) -> impl Future<Output = Result<Option<ClientFrame>, LinkError>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<Option<Received>, LinkError>> + Send;
 }
 
 /// Where server frames go.
 pub trait FrameSink: Send {
-    /// Bytes that were pushed and not yet taken by the network: the caller stops pushing beyond a limit of its own.
+    /// Bytes that were pushed and not yet taken by the network: the caller stops pushing beyond a limit of its own. Answers are not
+    /// among them where they have streams of their own.
     fn queued(&self) -> usize;
+
+    /// The same of what an answer to a query waits behind.
+    fn answers_queued(&self) -> usize {
+        self.queued()
+    }
+
+    /// When [`flush`](Self::flush) has something to do although nothing was pushed.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
 
     /// Encodes a frame and queues it; sends nothing.
     ///

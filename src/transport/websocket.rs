@@ -1,6 +1,6 @@
 //! WebSocket: one frame a message, binary for `whimbrel.v1.postcard`, text for `whimbrel.v1.json`.
 
-use super::{FrameSink, FrameSource, LinkError, TransportKind};
+use super::{FrameSink, FrameSource, LinkError, Received, TransportKind};
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -48,14 +48,14 @@ pub struct WebSocketSource {
 }
 
 impl FrameSource for WebSocketSource {
-    async fn next(&mut self) -> Result<Option<ClientFrame>, LinkError> {
+    async fn next(&mut self) -> Result<Option<Received>, LinkError> {
         loop {
             return match self.stream.next().await {
                 None | Some(Ok(Message::Close(_))) => Ok(None),
                 Some(Ok(Message::Ping(_))) => continue,
-                Some(Ok(Message::Pong(_))) => Ok(Some(ClientFrame::Pong(Ping { id: 0 }))),
-                Some(Ok(Message::Binary(bytes))) if self.form == Form::Postcard => Ok(Some(self.form.decode(&bytes)?)),
-                Some(Ok(Message::Text(text))) if self.form == Form::Json => Ok(Some(self.form.decode(text.as_bytes())?)),
+                Some(Ok(Message::Pong(_))) => Ok(Some(ClientFrame::Pong(Ping { id: 0 }).into())),
+                Some(Ok(Message::Binary(bytes))) if self.form == Form::Postcard => Ok(Some(self.form.decode::<ClientFrame>(&bytes)?.into())),
+                Some(Ok(Message::Text(text))) if self.form == Form::Json => Ok(Some(self.form.decode::<ClientFrame>(text.as_bytes())?.into())),
                 Some(Ok(Message::Binary(_))) => Err(CodecError::Malformed("a binary message; this subprotocol takes text".into()).into()),
                 Some(Ok(Message::Text(_))) => Err(CodecError::Malformed("a text message; this subprotocol takes binary".into()).into()),
                 Some(Err(why)) => Err(self.broken(&why)),

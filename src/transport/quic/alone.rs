@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use crate::transport::{FrameSink, FrameSource};
+use crate::transport::{FrameSink, FrameSource, Received};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint};
 use tempfile::TempDir;
 use whimbrel_protocol::TransportKind;
 use whimbrel_protocol::codec;
-use whimbrel_protocol::frame::{ClientFrame, Ping, ServerFrame};
+use whimbrel_protocol::frame::{
+    Ack, Answer, ClientFrame, Online, OnlinePage, Ping, Query, ServerFrame, ServerSignal, Signal, Target, Typing, TypingFrom,
+};
+use whimbrel_protocol::{ConversationId, MailboxSeq, QueryId, UserId};
 use wtransport::tls::Sha256Digest;
 use wtransport::tls::client::ServerHashVerification;
 
@@ -71,7 +74,7 @@ async fn frames_go_both_ways_and_both_can_close() {
     assert_eq!((session.kind(), session.remote_addr().ip().is_loopback()), (TransportKind::Quic, true));
     let (mut source, mut sink) = session.split();
     for id in [1, 70_000] {
-        assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id })));
+        assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id }).into()));
     }
     sink.push(&ServerFrame::Pong(Ping { id: 5 })).unwrap();
     sink.flush().await.unwrap();
@@ -108,11 +111,12 @@ async fn what_nobody_asked_for_is_refused_and_disturbs_nobody() {
         assert_eq!(uni.stopped().await.unwrap(), Some(quinn::VarInt::from_u32(1)));
         let (mut out, mut back) = connection.open_bi().await.unwrap();
         let _ = out.write_all(b"?").await;
+        let _ = out.finish();
         assert!(back.read(&mut [0; 1]).await.is_err());
         connection.send_datagram(vec![0; 1000].into()).unwrap();
     }
     send.write_all(&encoded(9)).await.unwrap();
-    assert_eq!(reading.await.unwrap(), Some(ClientFrame::Ping(Ping { id: 9 })));
+    assert_eq!(reading.await.unwrap(), Some(ClientFrame::Ping(Ping { id: 9 }).into()));
 }
 
 #[tokio::test]
@@ -144,7 +148,7 @@ async fn come(server: &Server, config: &quinn::ClientConfig) -> Option<bool> {
         send.write_all(&encoded(7)).await.unwrap();
     }
     let (mut source, mut sink) = server.listener.accept().await.unwrap().split();
-    assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id: 7 })), "once");
+    assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id: 7 }).into()), "once");
     sink.push(&ServerFrame::Pong(Ping { id: 7 })).unwrap();
     sink.flush().await.unwrap();
     receive.read_exact(&mut [0; 3]).await.unwrap();
@@ -195,7 +199,121 @@ async fn a_client_that_moves_keeps_its_session() {
     let before = source.remote_addr();
     endpoint.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
     send.write_all(&encoded(1)).await.unwrap();
-    assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id: 1 })));
+    assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id: 1 }).into()));
     assert_ne!(source.remote_addr(), before);
     assert_eq!(source.remote_addr(), endpoint.local_addr().unwrap());
+}
+
+fn query(id: u64) -> Query {
+    Query { id: QueryId(id), body: Online { after: String::new(), limit: 10 }.into() }
+}
+
+fn answer(id: u64, users: usize, last: bool) -> ServerFrame {
+    let users = vec![UserId::new(&"a".repeat(60)).unwrap(); users];
+    ServerFrame::Answer(Answer { id: QueryId(id), last, body: OnlinePage { users, more: false }.into() })
+}
+
+async fn ask(connection: &Connection, id: u64) -> quinn::RecvStream {
+    let (mut send, receive) = connection.open_bi().await.unwrap();
+    let mut bytes = Vec::new();
+    codec::write_frame(&ClientFrame::Query(query(id)), &mut bytes).unwrap();
+    send.write_all(&bytes).await.unwrap();
+    send.finish().unwrap();
+    receive
+}
+
+async fn answers(mut receive: quinn::RecvStream) -> Vec<ServerFrame> {
+    let bytes = receive.read_to_end(10_000_000).await.unwrap();
+    codec::frames_in(&bytes).collect()
+}
+
+#[tokio::test]
+async fn a_query_with_a_stream_of_its_own_is_answered_there_and_holds_nothing_up() {
+    let server = server(QuicOptions::default());
+    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(&encoded(0)).await.unwrap();
+    let (mut source, mut sink) = server.listener.accept().await.unwrap().split();
+    source.next().await.unwrap();
+    let (first, second) = (ask(&connection, 7).await, ask(&connection, 8).await);
+    let mut asked = [source.next().await.unwrap().unwrap(), source.next().await.unwrap().unwrap()].map(|received| received.frame);
+    asked.sort_by_key(|frame| matches!(frame, ClientFrame::Query(query) if query.id == QueryId(8)));
+    assert_eq!(asked, [7, 8].map(|id| ClientFrame::Query(query(id))));
+
+    // More than the client's window of one stream, which nobody reads: what comes on the session's stream comes all the same.
+    let many = vec![answer(7, 1_000, false); 40];
+    for page in &many {
+        sink.push(page).unwrap();
+    }
+    sink.push(&answer(7, 1, true)).unwrap();
+    sink.push(&answer(8, 2, true)).unwrap();
+    sink.push(&answer(9, 3, true)).unwrap();
+    assert!(sink.answers_queued() > 2_000_000 && sink.queued() < 1_000, "only what was asked on the session's stream waits there");
+    let flushing = sink.flush();
+    let reading = async {
+        let mut expected = Vec::new();
+        codec::write_frame(&answer(9, 3, true), &mut expected).unwrap();
+        let mut bytes = vec![0; expected.len()];
+        receive.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, expected);
+        let all = answers(first).await;
+        assert_eq!(all.len(), many.len() + 1);
+        assert_eq!(all.last(), Some(&answer(7, 1, true)));
+        assert_eq!(answers(second).await, [answer(8, 2, true)]);
+    };
+    let (flushed, read) = tokio::join!(flushing, timeout(Duration::from_secs(20), reading));
+    flushed.unwrap();
+    read.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_wants_any_more_makes_room_for_the_next() {
+    let server = server(QuicOptions::default());
+    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    send.write_all(&encoded(0)).await.unwrap();
+    let (mut source, mut sink) = server.listener.accept().await.unwrap().split();
+    source.next().await.unwrap();
+    let mut first = ask(&connection, 7).await;
+    source.next().await.unwrap();
+    first.stop(quinn::VarInt::from_u32(0)).unwrap();
+    let second = ask(&connection, 8).await;
+    source.next().await.unwrap();
+    for _ in 0..100 {
+        sink.push(&answer(7, 1_000, false)).unwrap();
+    }
+    sink.push(&answer(7, 0, true)).unwrap();
+    sink.push(&answer(8, 2, true)).unwrap();
+    timeout(Duration::from_secs(20), sink.flush()).await.unwrap().unwrap();
+    assert_eq!((sink.answers_queued(), answers(second).await), (0, vec![answer(8, 2, true)]));
+}
+
+#[tokio::test]
+async fn typing_goes_in_datagrams_and_what_has_no_business_there_is_ignored() {
+    let server = server(QuicOptions::default());
+    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    send.write_all(&encoded(0)).await.unwrap();
+    let (mut source, mut sink) = server.listener.accept().await.unwrap().split();
+    source.next().await.unwrap();
+    let typing = ServerSignal::Typing(TypingFrom { conversation: ConversationId(4), user: UserId::new("ann").unwrap(), active: true });
+    let typing = ServerFrame::Signal(typing);
+    sink.push(&typing).unwrap();
+    assert_eq!(sink.queued(), 0);
+    let datagram = connection.read_datagram().await.unwrap();
+    assert_eq!(codec::frames_in::<ServerFrame>(&datagram).collect::<Vec<_>>(), [typing]);
+
+    let typing = ClientFrame::Signal(Signal::Typing(Typing { to: Target::Conversation(ConversationId(4)), active: true }));
+    let mut bytes = encoded(1);
+    for frame in [&typing, &ClientFrame::Query(query(1)), &ClientFrame::Ack(Ack { seq: MailboxSeq(9) }), &typing] {
+        codec::write_frame(frame, &mut bytes).unwrap();
+    }
+    bytes.extend([60, 1, 2]);
+    connection.send_datagram(vec![0xff; 20].into()).unwrap();
+    connection.send_datagram(bytes.into()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(source.next().await.unwrap(), Some(Received { frame: typing.clone(), hint: true }));
+    }
+    send.write_all(&encoded(2)).await.unwrap();
+    assert_eq!(source.next().await.unwrap(), Some(ClientFrame::Ping(Ping { id: 2 }).into()), "nothing else came");
 }

@@ -1,8 +1,8 @@
 //! What lies below a session's stream: a WebTransport session, or a QUIC connection of its own. Both are QUIC streams in the end; how
 //! they are opened, refused and closed differs.
 
+use bytes::Bytes;
 use quinn::VarInt;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use whimbrel_protocol::TransportKind;
 
@@ -20,6 +20,15 @@ pub(super) enum End {
     Closed,
     /// It broke, for this reason.
     Lost(String),
+}
+
+/// What a client sends beside the session's stream.
+#[derive(Debug)]
+pub(super) enum Beside {
+    /// A stream that it opened.
+    Stream(SendHalf, ReceiveHalf),
+    /// A datagram.
+    Datagram(Bytes),
 }
 
 /// A connection that carries a session.
@@ -53,19 +62,34 @@ impl Carrier {
         SocketAddr::new(addr.ip().to_canonical(), addr.port())
     }
 
-    /// Takes whatever else the client opens or sends, and drops it, until the connection ends. wtransport's queues hold few, and what
-    /// is not taken keeps its memory.
-    pub(super) async fn refuse_the_rest(&self) -> End {
-        let refused: Result<Infallible, End> = match self {
-            Self::WebTransport(session) => refuse_in_session(session).await.map_err(|why| match why {
+    /// What comes beside the session's stream; streams of one direction are refused. wtransport's queues hold few, and what is not taken
+    /// keeps its memory, so this is to be called again and again. Cancel-safe.
+    pub(super) async fn beside(&self) -> Result<Beside, End> {
+        match self {
+            Self::WebTransport(session) => beside_session(session).await.map_err(|why| match why {
                 wtransport::error::ConnectionError::ApplicationClosed(_) | wtransport::error::ConnectionError::LocallyClosed => End::Closed,
                 why => End::Lost(why.to_string()),
             }),
-            Self::Quic(connection) => refuse_in_connection(connection).await.map_err(|why| End::of(&why)),
+            Self::Quic(connection) => beside_connection(connection).await.map_err(|why| End::of(&why)),
+        }
+    }
+
+    /// The longest datagram that can be sent now; `None` if the client takes none.
+    pub(super) fn max_datagram(&self) -> Option<usize> {
+        match self {
+            Self::WebTransport(session) => session.max_datagram_size(),
+            Self::Quic(connection) => connection.max_datagram_size(),
+        }
+    }
+
+    /// Sends a datagram, or does not: it is a hint.
+    pub(super) fn send_datagram(&self, bytes: Vec<u8>) {
+        let sent = match self {
+            Self::WebTransport(session) => session.send_datagram(bytes).map_err(|why| why.to_string()),
+            Self::Quic(connection) => connection.send_datagram(bytes.into()).map_err(|why| why.to_string()),
         };
-        match refused {
-            Ok(never) => match never {},
-            Err(end) => end,
+        if let Err(why) = sent {
+            tracing::trace!(why, "a datagram was not sent");
         }
     }
 
@@ -90,32 +114,29 @@ impl End {
     }
 }
 
-async fn refuse_in_session(session: &wtransport::Connection) -> Result<Infallible, wtransport::error::ConnectionError> {
+async fn beside_session(session: &wtransport::Connection) -> Result<Beside, wtransport::error::ConnectionError> {
     loop {
         tokio::select! {
             stream = session.accept_uni() => stream?.stop(NOT_WANTED_H3),
             stream = session.accept_bi() => {
-                let (mut send, receive) = stream?;
-                receive.stop(NOT_WANTED_H3);
-                // Fails only for a stream that is closed already.
-                let _ = send.reset(NOT_WANTED_H3);
+                let (send, receive) = stream?;
+                return Ok(Beside::Stream(SendHalf::WebTransport(send), ReceiveHalf::WebTransport(receive)));
             }
-            datagram = session.receive_datagram() => drop(datagram?),
+            datagram = session.receive_datagram() => return Ok(Beside::Datagram(datagram?.payload())),
         }
     }
 }
 
-async fn refuse_in_connection(connection: &quinn::Connection) -> Result<Infallible, quinn::ConnectionError> {
+async fn beside_connection(connection: &quinn::Connection) -> Result<Beside, quinn::ConnectionError> {
     loop {
-        // All these fail only for a stream that is closed already.
         tokio::select! {
+            // It fails only for a stream that is closed already.
             stream = connection.accept_uni() => drop(stream?.stop(NOT_WANTED)),
             stream = connection.accept_bi() => {
-                let (mut send, mut receive) = stream?;
-                drop(receive.stop(NOT_WANTED));
-                drop(send.reset(NOT_WANTED));
+                let (send, receive) = stream?;
+                return Ok(Beside::Stream(SendHalf::Quic(send), ReceiveHalf::Quic(receive)));
             }
-            datagram = connection.read_datagram() => drop(datagram?),
+            datagram = connection.read_datagram() => return Ok(Beside::Datagram(datagram?)),
         }
     }
 }
@@ -134,6 +155,15 @@ impl SendHalf {
         match self {
             Self::WebTransport(stream) => stream.quic_stream_mut(),
             Self::Quic(stream) => stream,
+        }
+    }
+
+    /// Nobody wants what would come on this stream.
+    pub(super) fn refuse(&mut self) {
+        // Both fail only for a stream that is closed already.
+        match self {
+            Self::WebTransport(stream) => drop(stream.reset(NOT_WANTED_H3)),
+            Self::Quic(stream) => drop(stream.reset(NOT_WANTED)),
         }
     }
 }

@@ -15,9 +15,9 @@ const STREAM_WINDOW: u32 = 2 * MAX_FRAME as u32;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// What may be under way, unacknowledged, to one client.
 const SEND_WINDOW: u64 = 256 * 1024;
-/// Datagrams are dropped unread, but HTTP/3 has to allow them.
+/// Datagrams that wait for us, or for the network: the oldest are dropped beyond this.
 const DATAGRAM_BUFFER: usize = 4 * 1024;
-/// HTTP/3 needs the request and the session's stream; each that is allowed costs a little memory at once.
+/// The session's stream, one for HTTP/3's request, and one for each query that waits; each that is allowed costs a little memory at once.
 const BIDI_STREAMS: u32 = 16;
 /// HTTP/3 needs three.
 const UNI_STREAMS: u32 = 8;

@@ -24,6 +24,7 @@
 
 #[cfg(test)]
 mod alone;
+mod asked;
 mod carrier;
 mod config;
 mod session;

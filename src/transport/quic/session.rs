@@ -1,14 +1,21 @@
-//! A session: the client's one stream, as a source and a sink of frames.
+//! A session: the client's stream, the queries that have streams of their own, and datagrams, as a source and a sink of frames.
 
-use super::carrier::{Carrier, End, ReceiveHalf, SendHalf};
-use crate::transport::{FrameSink, FrameSource, LinkError};
+use super::asked::{Answers, Asked, NoQuery, read_query};
+use super::carrier::{Beside, Carrier, End, ReceiveHalf, SendHalf};
+use crate::transport::{FrameSink, FrameSource, LinkError, Received};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use quinn::{ReadError, WriteError};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::timeout;
-use whimbrel_protocol::TransportKind;
+use tokio::time::{Instant, timeout};
 use whimbrel_protocol::codec::{self, CodecError, Form};
-use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
+use whimbrel_protocol::frame::{ClientFrame, Query, ServerFrame, ServerSignal, Signal};
+use whimbrel_protocol::{Copies, Loss, TransportKind};
 
 /// The most that is read at once, beyond a frame that is being put together.
 const READ: usize = 16 * 1024;
@@ -16,6 +23,8 @@ const READ: usize = 16 * 1024;
 const KEEP: usize = 512;
 /// How long a close may take to send what is queued and to hear the client's own close.
 const CLOSE: Duration = Duration::from_secs(1);
+/// How often the path is asked for its losses, at most.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A session whose client has opened its stream.
 #[derive(Debug)]
@@ -45,16 +54,21 @@ impl QuicSession {
     /// Both halves. The connection ends when both are dropped.
     #[must_use]
     pub fn split(self) -> (QuicSource, QuicSink) {
+        let asked = Asked::default();
         let source = QuicSource {
             remote: self.carrier.remote_addr(),
             carrier: self.carrier.clone(),
             receive: self.receive,
             inbox: Inbox::default(),
+            hints: VecDeque::new(),
+            asking: FuturesUnordered::new(),
+            asked: asked.clone(),
         };
-        let sink = QuicSink { carrier: self.carrier, send: self.send, out: Vec::new(), sent: 0 };
-        (source, sink)
+        (source, QuicSink::new(self.carrier, self.send, Answers::new(asked)))
     }
 }
+
+type Asking = Pin<Box<dyn Future<Output = Result<(Query, SendHalf), NoQuery>> + Send>>;
 
 /// The frames that the client sends.
 #[derive(Debug)]
@@ -64,6 +78,11 @@ pub struct QuicSource {
     remote: SocketAddr,
     receive: ReceiveHalf,
     inbox: Inbox,
+    /// What came in the last datagram.
+    hints: VecDeque<ClientFrame>,
+    /// Streams whose query is being read: as many as the client may have open.
+    asking: FuturesUnordered<Asking>,
+    asked: Asked,
 }
 
 impl QuicSource {
@@ -88,17 +107,42 @@ impl QuicSource {
 }
 
 impl FrameSource for QuicSource {
-    async fn next(&mut self) -> Result<Option<ClientFrame>, LinkError> {
+    async fn next(&mut self) -> Result<Option<Received>, LinkError> {
         loop {
             if let Some(frame) = self.inbox.take()? {
-                return Ok(Some(frame));
+                return Ok(Some(frame.into()));
             }
-            // Both are cancel-safe: quinn hands over bytes only with the result, and what is refused is not missed. The stream goes
+            if let Some(frame) = self.hints.pop_front() {
+                return Ok(Some(Received { frame, hint: true }));
+            }
+            // All are cancel-safe: quinn hands over bytes only with the result, and what is refused is not missed. The stream goes
             // first, so that what came before a close is read.
             let chunk = tokio::select! {
                 biased;
                 chunk = self.receive.quic().read_chunk(READ, true) => chunk,
-                end = self.carrier.refuse_the_rest() => return ended(end),
+                Some(query) = self.asking.next() => match query {
+                    Ok((query, stream)) => {
+                        self.asked.put(query.id, stream);
+                        return Ok(Some(ClientFrame::Query(query).into()));
+                    }
+                    Err(NoQuery(mut stream)) => {
+                        stream.refuse();
+                        continue;
+                    }
+                },
+                beside = self.carrier.beside() => match beside {
+                    Ok(Beside::Stream(send, receive)) => {
+                        self.asking.push(Box::pin(read_query(send, receive)));
+                        continue;
+                    }
+                    Ok(Beside::Datagram(bytes)) => {
+                        let hint = |frame: &ClientFrame| matches!(frame, ClientFrame::Command(_) | ClientFrame::Signal(Signal::Typing(_)));
+                        self.hints.extend(codec::frames_in(&bytes).filter(hint));
+                        self.look_where_it_is();
+                        continue;
+                    }
+                    Err(end) => return ended(end),
+                },
             };
             match chunk {
                 Ok(Some(chunk)) => {
@@ -114,7 +158,7 @@ impl FrameSource for QuicSource {
     }
 }
 
-fn ended(end: End) -> Result<Option<ClientFrame>, LinkError> {
+fn ended(end: End) -> Result<Option<Received>, LinkError> {
     match end {
         End::Closed => Ok(None),
         End::Lost(why) => Err(LinkError::Gone(why)),
@@ -154,13 +198,52 @@ pub struct QuicSink {
     out: Vec<u8>,
     /// What is before this has been handed to QUIC.
     sent: usize,
+    answers: Answers,
+    path: Path,
+    copies: Copies,
+    /// The zero of the time that `copies` is told.
+    epoch: Instant,
+}
+
+/// What is known of the way to the client.
+#[derive(Debug)]
+struct Path {
+    remote: SocketAddr,
+    loss: Loss,
+    looked: Instant,
+}
+
+impl Path {
+    /// Whether it loses packets, as of a moment ago.
+    fn is_lossy(&mut self, now: Instant, carrier: &Carrier) -> bool {
+        if now.duration_since(self.looked) >= LOOK {
+            self.looked = now;
+            let path = carrier.quic().stats().path;
+            self.loss.on_counts(path.sent_packets, path.lost_packets);
+            let remote = carrier.remote_addr();
+            if remote != self.remote {
+                self.remote = remote;
+                self.loss.on_other_path();
+            }
+        }
+        self.loss.is_lossy()
+    }
 }
 
 impl QuicSink {
-    async fn write_out(&mut self) -> Result<(), WriteError> {
+    fn new(carrier: Carrier, send: SendHalf, answers: Answers) -> Self {
+        let now = Instant::now();
+        let path = Path { remote: carrier.remote_addr(), loss: Loss::default(), looked: now };
+        Self { carrier, send, out: Vec::new(), sent: 0, answers, path, copies: Copies::default(), epoch: now }
+    }
+
+    fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
         while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            // Cancel-safe: it either took bytes and says how many, or took none.
-            self.sent += self.send.quic().write(rest).await?;
+            match Pin::new(self.send.quic()).poll_write(context, rest) {
+                Poll::Ready(Ok(written)) => self.sent += written,
+                Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
+                Poll::Pending => return Poll::Pending,
+            }
         }
         self.sent = 0;
         if self.out.capacity() > KEEP {
@@ -168,7 +251,29 @@ impl QuicSink {
         } else {
             self.out.clear()
         }
-        Ok(())
+        Poll::Ready(Ok(()))
+    }
+
+    fn send_copies(&mut self) {
+        if self.copies.poll_timeout().is_none() {
+            return;
+        }
+        let most = self.carrier.max_datagram().unwrap_or(0);
+        while let Some(copies) = self.copies.poll_transmit(self.epoch.elapsed(), most) {
+            metrics::counter!("whimbrel_copies_total").increment(1);
+            self.carrier.send_datagram(copies);
+        }
+    }
+
+    /// Sends a frame in a datagram; `false` if it does not fit, or the client takes none.
+    fn send_alone(&self, frame: &ServerFrame) -> Result<bool, CodecError> {
+        let mut bytes = Vec::new();
+        codec::write_frame(frame, &mut bytes)?;
+        let fits = self.carrier.max_datagram().is_some_and(|most| bytes.len() <= most);
+        if fits {
+            self.carrier.send_datagram(bytes);
+        }
+        Ok(fits)
     }
 }
 
@@ -177,8 +282,28 @@ impl FrameSink for QuicSink {
         self.out.len() - self.sent
     }
 
+    fn answers_queued(&self) -> usize {
+        self.answers.queued() + self.queued()
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.copies.poll_timeout().map(|due| self.epoch + due)
+    }
+
     fn push(&mut self, frame: &ServerFrame) -> Result<(), CodecError> {
-        codec::write_frame(frame, &mut self.out)
+        match frame {
+            ServerFrame::Answer(answer) if self.answers.push(answer, frame)? => return Ok(()),
+            // Who is told late that somebody types is better not told.
+            ServerFrame::Signal(ServerSignal::Typing(_)) if self.send_alone(frame)? => return Ok(()),
+            _ => {}
+        }
+        let before = self.out.len();
+        codec::write_frame(frame, &mut self.out)?;
+        let now = Instant::now();
+        if matches!(frame, ServerFrame::Event(_)) && self.path.is_lossy(now, &self.carrier) {
+            self.copies.push(self.out.get(before..).unwrap_or_default(), now - self.epoch);
+        }
+        Ok(())
     }
 
     fn probe(&mut self) -> bool {
@@ -187,12 +312,23 @@ impl FrameSink for QuicSink {
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {
-        self.write_out().await.map_err(|error| LinkError::Gone(error.to_string()))
+        self.send_copies();
+        poll_fn(|context| {
+            // The session's stream goes first; an answer that nobody takes does not hold it up.
+            let written = self.poll_write_out(context);
+            let answered = self.answers.poll_flush(context);
+            match written {
+                Poll::Ready(Ok(())) if answered.is_pending() => Poll::Pending,
+                written => written,
+            }
+        })
+        .await
+        .map_err(|error| LinkError::Gone(error.to_string()))
     }
 
     async fn close(mut self) {
         let orderly = async {
-            if self.write_out().await.is_ok() && self.send.quic().finish().is_ok() {
+            if poll_fn(|context| self.poll_write_out(context)).await.is_ok() && self.send.quic().finish().is_ok() {
                 // The client closes when it has read to the end. If the server closed first, what is under way would be lost, and a
                 // browser would not learn why.
                 self.carrier.quic().closed().await;
