@@ -53,6 +53,16 @@ export class Queries {
     return undefined;
   }
 
+  /**
+   * The way on which it was asked has ended. Says whether it is still to be answered: then from the beginning.
+   * @param {bigint} id
+   */
+  onEnd(id) {
+    const open = this.open.get(id);
+    if (open) open.page = undefined;
+    return open !== undefined;
+  }
+
   /** The session ended: everything is asked again, from the beginning. */
   onDisconnect() {
     for (const open of this.open.values()) [open.asked, open.page] = [false, undefined];

@@ -48,6 +48,7 @@ class WebSocketLink {
   constructor(socket) {
     /** @type {"websocket"} */
     this.transport = "websocket";
+    this.datagramMax = 0;
     this.socket = socket;
   }
 
@@ -76,6 +77,8 @@ class WebSocketLink {
   send(/** @type {Uint8Array} */ frame) {
     if (this.socket.readyState === 1) this.socket.send(/** @type {Uint8Array<ArrayBuffer>} */ (frame));
   }
+
+  hint() {}
 
   get queued() {
     return this.socket.bufferedAmount;
