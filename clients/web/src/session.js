@@ -133,7 +133,7 @@ export class Session {
 
   /** The server answered something: what was sent gets there. */
   #onAnswered() {
-    const more = this.uplink.inFlight > 0 || this.host.queries.asked || this.pinged !== undefined;
+    const more = this.uplink.inFlight > 0 || this.host.queries.asked > 0 || this.pinged !== undefined;
     this.pulse.onAnswer(this.host.env.now(), more);
   }
 
@@ -263,6 +263,7 @@ export class Session {
     this.pulse.heard = this.host.env.now();
     this.host.queries.onAnswer(answer);
     this.#onAnswered();
+    this.host.wake();
   }
 
   /** What is to be stored of the outbox with the next transaction. */

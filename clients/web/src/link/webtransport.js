@@ -117,9 +117,10 @@ class WebTransportLink {
 
   /** @param {Parameters<Link["start"]>[2]} onhints */
   async #readHints(onhints) {
+    /** @type {any} */
     const { datagrams } = this.session;
-    // A browser keeps one by itself, and drops what comes while it is busy.
-    datagrams.incomingHighWaterMark = HINTS_MAX;
+    // A browser keeps one by itself, and drops what comes while it is busy. The second name is the newer one.
+    datagrams.incomingHighWaterMark = datagrams.incomingMaxBufferedDatagrams = HINTS_MAX;
     const reader = datagrams.readable.getReader();
     while (!this.over) {
       const { value, done } = await reader.read();
