@@ -507,7 +507,7 @@ fn trimmed() -> Ended {
 }
 
 fn sink_has_work<O: FrameSink>(sink: &O) -> bool {
-    sink.queued() > 0 || sink.answers_queued() > 0 || sink.due().is_some_and(|due| due <= Instant::now())
+    sink.queued() > 0 || sink.due().is_some_and(|due| due <= Instant::now())
 }
 
 fn push<O: FrameSink>(sink: &mut O, frame: &ServerFrame) -> Result<(), Ended> {

@@ -1,11 +1,17 @@
 //! Queries with streams of their own: the client opens one for each, and gets the answer there, so that a long history is never in the
 //! way of a message.
+//!
+//! A stream of its own is not enough for that: an answer as fast as the path takes it fills the queue at its narrowest place, and a message
+//! stands behind that whatever its stream. So answers are paced at what the path carries, and pause while its round trips show a queue.
 
 use super::carrier::{ReceiveHalf, SendHalf};
+use quinn::PathStats;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
 use whimbrel_protocol::QueryId;
 use whimbrel_protocol::codec::{self, CodecError, Form};
 use whimbrel_protocol::frame::{Answer, ClientFrame, Query, ServerFrame};
@@ -14,6 +20,14 @@ use whimbrel_protocol::frame::{Answer, ClientFrame, Query, ServerFrame};
 const QUERY_MAX: usize = 4 * 1024;
 /// Behind the session's stream, which has 0.
 const PRIORITY: i32 = -1;
+/// How often it is decided how much of the answers goes out.
+const TICK: Duration = Duration::from_millis(10);
+/// At least so much goes out then, in bytes …
+const SHARE_MIN: u64 = 4 * 1024;
+/// … unless round trips take this much longer than the shortest, or twice as long: then there is a queue, and most of it is ours …
+const QUEUE_MAX: Duration = Duration::from_millis(30);
+/// … but no pause is longer than this: round trips may have become longer for another reason.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// A stream that a client has opened beside the session's: its query, and where the answer goes.
 pub(super) async fn read_query(send: SendHalf, mut receive: ReceiveHalf) -> Result<(Query, SendHalf), NoQuery> {
@@ -72,20 +86,31 @@ struct Answering {
 }
 
 /// The answers that go over streams of their own, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Answers {
     asked: Asked,
     answering: VecDeque<Answering>,
+    /// How much may go out until `tick`.
+    share: usize,
+    tick: Instant,
+    /// When something went out last.
+    wrote: Instant,
 }
 
 impl Answers {
-    pub(super) fn new(asked: Asked) -> Self {
-        Self { asked, answering: VecDeque::new() }
+    pub(super) fn new(asked: Asked, now: Instant) -> Self {
+        Self { asked, answering: VecDeque::new(), share: 0, tick: now, wrote: now }
     }
 
     /// Bytes that wait.
     pub(super) fn queued(&self) -> usize {
         self.answering.iter().map(|answer| answer.out.len() - answer.sent).sum()
+    }
+
+    /// When [`write`](Self::write) has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let waits = self.answering.front().is_some_and(|answer| answer.whole || answer.sent < answer.out.len());
+        waits.then_some(if self.share > 0 { self.wrote } else { self.tick })
     }
 
     /// Takes a part of an answer; `false` if it belongs on the session's stream.
@@ -114,30 +139,60 @@ impl Answers {
         Ok(true)
     }
 
-    /// Hands QUIC what it takes; ready when nothing is left.
-    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Hands QUIC as much as the path has room for.
+    pub(super) fn write(&mut self, context: &mut Context<'_>, now: Instant, path: impl FnOnce() -> PathStats) {
+        if self.due().is_none_or(|due| now < due) {
+            return;
+        }
+        if now >= self.tick {
+            self.share = share(&path(), now.duration_since(self.wrote));
+            self.tick = now + TICK;
+        }
         while let Some(answer) = self.answering.front_mut() {
-            while let Some(rest) = answer.out.get(answer.sent..).filter(|rest| !rest.is_empty()) {
-                match Pin::new(answer.stream.quic()).poll_write(context, rest) {
-                    Poll::Ready(Ok(written)) => answer.sent += written,
-                    // The connection's end is told by the session's own stream.
-                    Poll::Ready(Err(_)) => {
-                        answer.unwanted = true;
-                        answer.out.clear();
-                        answer.sent = 0;
-                    }
-                    Poll::Pending => return Poll::Pending,
+            let rest = answer.out.get(answer.sent..).unwrap_or_default();
+            if rest.is_empty() {
+                if answer.whole {
+                    // Fails only for a stream that the client has stopped.
+                    let _ = answer.stream.quic().finish();
+                    self.answering.pop_front();
+                    continue;
+                }
+                answer.out.clear();
+                answer.sent = 0;
+                return;
+            }
+            let piece = rest.get(..self.share).unwrap_or(rest);
+            if piece.is_empty() {
+                return;
+            }
+            match Pin::new(answer.stream.quic()).poll_write(context, piece) {
+                Poll::Ready(Ok(written)) => {
+                    answer.sent += written;
+                    self.share -= written;
+                    self.wrote = now;
+                }
+                // The client does not want it any more. The connection's end is told by the session's own stream.
+                Poll::Ready(Err(_)) => {
+                    answer.unwanted = true;
+                    answer.out.clear();
+                    answer.sent = 0;
+                }
+                // Looked at again with the next tick.
+                Poll::Pending => {
+                    self.share = 0;
+                    return;
                 }
             }
-            answer.out.clear();
-            answer.sent = 0;
-            if !answer.whole {
-                return Poll::Ready(());
-            }
-            // Fails only for a stream that the client has stopped.
-            let _ = answer.stream.quic().finish();
-            self.answering.pop_front();
         }
-        Poll::Ready(())
     }
+}
+
+/// How much of the answers may go out within a tick, in bytes.
+fn share(path: &PathStats, paused: Duration) -> usize {
+    if path.rtt > path.min_rtt + path.min_rtt.max(QUEUE_MAX) && paused < PAUSE_MAX {
+        return 0;
+    }
+    let round_trips = TICK.as_secs_f64() / path.rtt.as_secs_f64().max(0.000_1);
+    let share = SHARE_MIN.max((path.cwnd as f64 * round_trips) as u64);
+    usize::try_from(share).unwrap_or(usize::MAX)
 }

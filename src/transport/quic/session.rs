@@ -64,7 +64,7 @@ impl QuicSession {
             asking: FuturesUnordered::new(),
             asked: asked.clone(),
         };
-        (source, QuicSink::new(self.carrier, self.send, Answers::new(asked)))
+        (source, QuicSink::new(self.carrier, self.send, asked))
     }
 }
 
@@ -231,8 +231,9 @@ impl Path {
 }
 
 impl QuicSink {
-    fn new(carrier: Carrier, send: SendHalf, answers: Answers) -> Self {
+    fn new(carrier: Carrier, send: SendHalf, asked: Asked) -> Self {
         let now = Instant::now();
+        let answers = Answers::new(asked, now);
         let path = Path { remote: carrier.remote_addr(), loss: Loss::default(), looked: now };
         Self { carrier, send, out: Vec::new(), sent: 0, answers, path, copies: Copies::default(), epoch: now }
     }
@@ -287,7 +288,8 @@ impl FrameSink for QuicSink {
     }
 
     fn due(&self) -> Option<Instant> {
-        self.copies.poll_timeout().map(|due| self.epoch + due)
+        let copies = self.copies.poll_timeout().map(|due| self.epoch + due);
+        copies.into_iter().chain(self.answers.due()).min()
     }
 
     fn push(&mut self, frame: &ServerFrame) -> Result<(), CodecError> {
@@ -314,13 +316,10 @@ impl FrameSink for QuicSink {
     async fn flush(&mut self) -> Result<(), LinkError> {
         self.send_copies();
         poll_fn(|context| {
-            // The session's stream goes first; an answer that nobody takes does not hold it up.
+            // The session's stream goes first. Nothing waits for the answers: their time comes again.
             let written = self.poll_write_out(context);
-            let answered = self.answers.poll_flush(context);
-            match written {
-                Poll::Ready(Ok(())) if answered.is_pending() => Poll::Pending,
-                written => written,
-            }
+            self.answers.write(context, Instant::now(), || self.carrier.quic().stats().path);
+            written
         })
         .await
         .map_err(|error| LinkError::Gone(error.to_string()))
