@@ -1,6 +1,6 @@
-// Copies of small commands in datagrams, while the path loses packets, so that a retransmission is rarely waited for. A browser does not say
-// what becomes of its own packets (Chromium has no `getStats`), but the server knows what becomes of its own, and sends copies of events
-// while they get lost. Those are the sign: a path that loses one way mostly loses both. No I/O and no clock.
+// Copies of small commands in datagrams, while the path loses packets, so that a retransmission is rarely waited for. A browser does not
+// say what becomes of its own packets (Chromium has no `getStats`), but the server knows what becomes of its own, and sends copies of
+// events while they get lost. Those are the sign: a path that loses one way mostly loses both. No I/O and no clock.
 
 import { Writer } from "./codec/bytes.js";
 import { withLength } from "./codec/index.js";

@@ -284,7 +284,9 @@ export class Session {
           const event = copied ? frame.copy : "event" in frame && frame.event;
           if (!event || !this.ready) break;
           // One reliable stream has no business with gaps: waiting would be for ever. Copies get lost.
-          if (!copied && this.downlink.isEarly(event)) throw new WhimbrelError("outOfOrder", "the server sent an event with a gap before it");
+          if (!copied && this.downlink.isEarly(event)) {
+            throw new WhimbrelError("outOfOrder", "the server sent an event with a gap before it");
+          }
           const taken = this.downlink.onEvent(event);
           if (typeof taken !== "string") events.push(...taken);
         }
