@@ -10,7 +10,7 @@ use core::time::Duration;
 /// The longest frame that is copied, with its length before it, in bytes: it fits a datagram on every path that QUIC can use.
 pub const COPY_MAX: usize = 1_000;
 /// When copies follow what went over the stream, so that they travel in other packets, and a short burst of loss does not take them all.
-pub const COPY_AFTER: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(30)];
+pub const COPY_AFTER: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(30), Duration::from_millis(50)];
 /// Copies that are due within this time of each other share a datagram.
 const TOGETHER: Duration = Duration::from_millis(5);
 /// Frames that wait to be copied. Who has more to say at once sends in bulk, and waits for retransmissions.
@@ -19,8 +19,10 @@ const WAITING_MAX: usize = 32;
 const PACKETS: f32 = 64.0;
 /// From this share of packets lost on a path is lossy …
 const LOSSY: f32 = 0.02;
-/// … until it is below this one.
+/// … until it is below this one; then there are two copies of each frame …
 const CLEAN: f32 = 0.01;
+/// … and from this share on three. (Packets that only acknowledge are never missed, so a path that loses a tenth looks like less.)
+const VERY_LOSSY: f32 = 0.04;
 
 /// How many of the packets that we send are lost, lately.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,10 +53,14 @@ impl Loss {
         self.lossy = false;
     }
 
-    /// Whether the path loses enough for copies.
+    /// How many copies of each frame the path asks for.
     #[must_use]
-    pub fn is_lossy(&self) -> bool {
-        self.lossy
+    pub fn copies(&self) -> usize {
+        match self.share {
+            _ if !self.lossy => 0,
+            VERY_LOSSY.. => COPY_AFTER.len(),
+            _ => 2,
+        }
     }
 
     /// The share of packets lost lately, from 0 to 1.
@@ -69,6 +75,8 @@ struct Waiting {
     frame: Vec<u8>,
     sent_at: Duration,
     copied: usize,
+    /// How often it is to be.
+    copies: usize,
 }
 
 impl Waiting {
@@ -87,10 +95,11 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// A frame, behind its length, went over the stream.
-    pub fn push(&mut self, frame: &[u8], now: Duration) {
-        if frame.len() <= COPY_MAX && self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(Waiting { frame: frame.to_vec(), sent_at: now, copied: 0 });
+    /// A frame, behind its length, went over the stream, and is to be copied so many times (at most three).
+    pub fn push(&mut self, frame: &[u8], copies: usize, now: Duration) {
+        let copies = copies.min(COPY_AFTER.len());
+        if copies > 0 && frame.len() <= COPY_MAX && self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back(Waiting { frame: frame.to_vec(), sent_at: now, copied: 0, copies });
         }
     }
 
@@ -109,13 +118,13 @@ impl Copies {
         for waiting in &mut self.waiting {
             if waiting.frame.len() > most {
                 // It does not fit this path.
-                waiting.copied = COPY_AFTER.len();
+                waiting.copied = waiting.copies;
             } else if waiting.due() <= now + TOGETHER && datagram.len() + waiting.frame.len() <= most {
                 datagram.extend_from_slice(&waiting.frame);
                 waiting.copied += 1;
             }
         }
-        self.waiting.retain(|waiting| waiting.copied < COPY_AFTER.len());
+        self.waiting.retain(|waiting| waiting.copied < waiting.copies);
         if self.waiting.is_empty() {
             // An idle session keeps nothing of it.
             self.waiting = VecDeque::new();
@@ -148,19 +157,23 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_goes_twice_more_and_later() {
+    fn each_frame_goes_again_and_later() {
         let mut copies = Copies::default();
         assert_eq!((copies.poll_timeout(), copies.poll_transmit(at(9), 1200)), (None, None));
-        copies.push(b"a", at(100));
+        copies.push(b"a", 2, at(100));
         assert_eq!(all(&mut copies, 1200), [(110, b"a".to_vec()), (130, b"a".to_vec())]);
         assert_eq!(copies.waiting.capacity(), 0);
+        copies.push(b"b", 9, at(200));
+        assert_eq!(all(&mut copies, 1200).len(), 3);
+        copies.push(b"b", 0, at(300));
+        assert_eq!(copies.poll_timeout(), None);
     }
 
     #[test]
     fn what_is_due_together_shares_a_datagram() {
         let mut copies = Copies::default();
         for (ms, frame) in [(0, b"a"), (20, b"b"), (23, b"c")] {
-            copies.push(frame, at(ms));
+            copies.push(frame, 2, at(ms));
         }
         let sent: Vec<_> = all(&mut copies, 1200);
         assert_eq!(sent, [(10, b"a".to_vec()), (30, b"abc".to_vec()), (50, b"bc".to_vec())]);
@@ -170,16 +183,16 @@ mod tests {
     fn what_does_not_fit_goes_in_another_or_not_at_all() {
         let mut copies = Copies::default();
         for fill in 0..3 {
-            copies.push(&[fill; 500], at(0));
+            copies.push(&[fill; 500], 2, at(0));
         }
-        copies.push(&[9; COPY_MAX + 1], at(0));
+        copies.push(&[9; COPY_MAX + 1], 2, at(0));
         let sent: Vec<_> = all(&mut copies, 1_100).into_iter().map(|(ms, datagram)| (ms, datagram.len())).collect();
         assert_eq!(sent, [(10, 1_000), (10, 500), (30, 1_000), (30, 500)]);
         // A path that takes only shorter ones.
-        copies.push(&[1; 500], at(0));
-        copies.push(&[2; 300], at(0));
+        copies.push(&[1; 500], 2, at(0));
+        copies.push(&[2; 300], 2, at(0));
         assert_eq!(all(&mut copies, 400), [(10, vec![2; 300]), (30, vec![2; 300])]);
-        copies.push(&[1; 500], at(0));
+        copies.push(&[1; 500], 2, at(0));
         assert_eq!(copies.poll_transmit(at(10), 400), None);
         assert_eq!(copies.poll_timeout(), None);
     }
@@ -188,10 +201,10 @@ mod tests {
     fn bulk_is_not_copied() {
         let mut copies = Copies::default();
         for _ in 0..1_000 {
-            copies.push(&[0; 10], at(0));
+            copies.push(&[0; 10], 2, at(0));
         }
         let bytes: usize = all(&mut copies, 1_200).iter().map(|(_, datagram)| datagram.len()).sum();
-        assert_eq!(bytes, WAITING_MAX * 10 * COPY_AFTER.len());
+        assert_eq!(bytes, WAITING_MAX * 10 * 2);
     }
 
     #[test]
@@ -206,23 +219,23 @@ mod tests {
                 lost += u64::from(every > 0 && packet % every == 0);
                 loss.on_counts(sent, lost);
             }
-            loss.is_lossy()
+            loss.copies()
         };
         // What happened before on this connection was one step.
-        step(&mut loss, 0, 600);
-        assert!(!loss.is_lossy());
-        assert!(!step(&mut loss, 200, 1_000), "one in two hundred is nothing");
-        assert!(step(&mut loss, 10, 40), "one in ten is something: {}", loss.share());
-        assert!(step(&mut loss, 10, 400) && (0.05..0.15).contains(&loss.share()));
-        assert!(step(&mut loss, 0, 50), "not over at once");
-        assert!(!step(&mut loss, 0, 200));
+        assert_eq!(step(&mut loss, 0, 600), 0);
+        assert_eq!(step(&mut loss, 200, 1_000), 0, "one in two hundred is nothing");
+        assert_eq!(step(&mut loss, 10, 25), 2, "one in ten is something: {}", loss.share());
+        assert_eq!(step(&mut loss, 10, 400), 3);
+        assert!((0.05..0.15).contains(&loss.share()));
+        assert_eq!(step(&mut loss, 0, 90), 2, "not over at once");
+        assert_eq!(step(&mut loss, 0, 200), 0);
         step(&mut loss, 10, 100);
         loss.on_other_path();
-        assert!(!loss.is_lossy());
+        assert_eq!(loss.copies(), 0);
         // A loss that shows when nothing was sent since.
         let mut loss = Loss::default();
         loss.on_counts(10, 0);
         loss.on_counts(10, 2);
-        assert!(loss.is_lossy());
+        assert_eq!(loss.copies(), 2);
     }
 }

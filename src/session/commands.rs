@@ -59,7 +59,8 @@ impl Commands {
 
     /// Takes in what came before its turn, and has it now.
     fn take_early(&mut self, applied: CommandSeq, submit: &mut dyn FnMut(Command) -> Result<(), Busy>) -> Result<(), Error> {
-        let is_next = |commands: &Self| !commands.refused && commands.early.first_key_value().is_some_and(|(at, _)| *at <= commands.expected);
+        let is_next =
+            |commands: &Self| !commands.refused && commands.early.first_key_value().is_some_and(|(at, _)| *at <= commands.expected);
         while is_next(self) {
             let Some((_, command)) = self.early.pop_first() else { break };
             self.take_one(command, applied, submit)?;
@@ -201,9 +202,17 @@ mod tests {
             Ok(())
         };
         // As copies, or over the stream.
-        for (copy, incarnation, cseq) in
-            [(true, 1, 3), (true, 1, 2), (true, 2, 1), (false, 1, 1), (true, 1, 1), (true, 1, 5), (false, 1, 2), (false, 1, 3), (true, 1, 3)]
-        {
+        for (copy, incarnation, cseq) in [
+            (true, 1, 3),
+            (true, 1, 2),
+            (true, 2, 1),
+            (false, 1, 1),
+            (true, 1, 1),
+            (true, 1, 5),
+            (false, 1, 2),
+            (false, 1, 3),
+            (true, 1, 3),
+        ] {
             let take = if copy { Commands::take_copy } else { Commands::take };
             assert_eq!(take(&mut commands, command(incarnation, cseq), CommandSeq(0), &mut submit), Ok(()));
         }

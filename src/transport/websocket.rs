@@ -54,8 +54,12 @@ impl FrameSource for WebSocketSource {
                 None | Some(Ok(Message::Close(_))) => Ok(None),
                 Some(Ok(Message::Ping(_))) => continue,
                 Some(Ok(Message::Pong(_))) => Ok(Some(ClientFrame::Pong(Ping { id: 0 }).into())),
-                Some(Ok(Message::Binary(bytes))) if self.form == Form::Postcard => Ok(Some(self.form.decode::<ClientFrame>(&bytes)?.into())),
-                Some(Ok(Message::Text(text))) if self.form == Form::Json => Ok(Some(self.form.decode::<ClientFrame>(text.as_bytes())?.into())),
+                Some(Ok(Message::Binary(bytes))) if self.form == Form::Postcard => {
+                    Ok(Some(self.form.decode::<ClientFrame>(&bytes)?.into()))
+                }
+                Some(Ok(Message::Text(text))) if self.form == Form::Json => {
+                    Ok(Some(self.form.decode::<ClientFrame>(text.as_bytes())?.into()))
+                }
                 Some(Ok(Message::Binary(_))) => Err(CodecError::Malformed("a binary message; this subprotocol takes text".into()).into()),
                 Some(Ok(Message::Text(_))) => Err(CodecError::Malformed("a text message; this subprotocol takes binary".into()).into()),
                 Some(Err(why)) => Err(self.broken(&why)),

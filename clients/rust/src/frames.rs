@@ -3,7 +3,7 @@
 //! A [`Dialer`] opens links to one server over one transport; a link takes and gives the protocol's own frames and keeps none of its
 //! promises: no outbox, no cursor, no reconnecting. Applications want [`Client`](crate::Client) instead.
 
-use crate::link::{self, Address, Endpoints, LinkError, Trust};
+use crate::link::{self, Address, Endpoints, LinkError, Received, Trust};
 use crate::{StartError, Transport, TransportKind};
 use std::path::Path;
 use whimbrel_protocol::codec::CodecError;
@@ -80,7 +80,14 @@ impl Source {
     /// # Errors
     /// If the connection broke, or something came that is no frame.
     pub async fn next(&mut self) -> Result<Option<ServerFrame>, FramesError> {
-        Ok(self.0.next().await?)
+        loop {
+            match self.0.next().await? {
+                Some(Received::Frame(frame)) => return Ok(Some(frame)),
+                None => return Ok(None),
+                // Copies of what comes on the stream; and no query has a stream of its own here.
+                Some(Received::Hint(_) | Received::Unanswered(_)) => {}
+            }
+        }
     }
 }
 

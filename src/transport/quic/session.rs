@@ -214,8 +214,8 @@ struct Path {
 }
 
 impl Path {
-    /// Whether it loses packets, as of a moment ago.
-    fn is_lossy(&mut self, now: Instant, carrier: &Carrier) -> bool {
+    /// How many copies its losses ask for, as of a moment ago.
+    fn copies(&mut self, now: Instant, carrier: &Carrier) -> usize {
         if now.duration_since(self.looked) >= LOOK {
             self.looked = now;
             let path = carrier.quic().stats().path;
@@ -226,7 +226,7 @@ impl Path {
                 self.loss.on_other_path();
             }
         }
-        self.loss.is_lossy()
+        self.loss.copies()
     }
 }
 
@@ -301,9 +301,10 @@ impl FrameSink for QuicSink {
         }
         let before = self.out.len();
         codec::write_frame(frame, &mut self.out)?;
-        let now = Instant::now();
-        if matches!(frame, ServerFrame::Event(_)) && self.path.is_lossy(now, &self.carrier) {
-            self.copies.push(self.out.get(before..).unwrap_or_default(), now - self.epoch);
+        if matches!(frame, ServerFrame::Event(_)) {
+            let now = Instant::now();
+            let copies = self.path.copies(now, &self.carrier);
+            self.copies.push(self.out.get(before..).unwrap_or_default(), copies, now - self.epoch);
         }
         Ok(())
     }

@@ -2,13 +2,12 @@
 
 use super::session::{NETWORK_CHANGED, Session};
 use super::{Driver, FAVOURITE_FOR};
-use crate::link::{self, Established, LinkError};
+use crate::link::{self, Established, LinkError, Received};
 use crate::{Connection, EndReason, TransportKind};
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
-use whimbrel_protocol::frame::ServerFrame;
 
 /// The longest first wait …
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -29,7 +28,7 @@ pub(super) enum Phase {
 pub(super) enum Progress {
     Due,
     Connected(Result<Box<Established>, LinkError>),
-    Frame(Result<Option<ServerFrame>, LinkError>),
+    Frame(Result<Option<Received>, LinkError>),
     Flushed(Result<(), LinkError>),
 }
 
@@ -43,7 +42,7 @@ impl Phase {
             }
             Self::Connecting(attempt) => Progress::Connected(attempt.await.map(Box::new)),
             Self::Session(session) => {
-                let queued = session.sink.queued() > 0;
+                let queued = session.sink.has_work();
                 tokio::select! {
                     frame = session.source.next(), if read => Progress::Frame(frame),
                     flushed = session.sink.flush(), if queued => Progress::Flushed(flushed),
@@ -154,9 +153,19 @@ impl Driver {
         }
     }
 
-    async fn in_session(&mut self, frame: ServerFrame) -> Result<(), EndReason> {
+    async fn in_session(&mut self, received: Received) -> Result<(), EndReason> {
         let Some(mut session) = self.take_session() else { return Ok(()) };
-        let result = self.on_frame(&mut session, frame).await;
+        let result = match received {
+            Received::Frame(frame) => self.on_frame(&mut session, frame).await,
+            Received::Hint(frame) => {
+                self.on_hint(&mut session, frame);
+                Ok(())
+            }
+            Received::Unanswered(id) => {
+                self.queries.ask_again(id);
+                Ok(())
+            }
+        };
         self.phase = Phase::Session(session);
         match result {
             Ok(()) => Ok(()),

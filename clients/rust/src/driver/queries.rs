@@ -38,6 +38,8 @@ struct Open {
     body: QueryBody,
     reply: Reply,
     asked: bool,
+    /// The server did not answer it on a stream of its own.
+    in_line: bool,
     /// What came of a history so far.
     history: Option<HistoryPage>,
     /// What came of a list of users so far.
@@ -57,7 +59,7 @@ impl Queries {
             return reply.refuse(QueryError::TooMany { max: OPEN_MAX });
         }
         self.last += 1;
-        self.open.insert(QueryId(self.last), Open { body, reply, asked: false, history: None, online: None });
+        self.open.insert(QueryId(self.last), Open { body, reply, asked: false, in_line: false, history: None, online: None });
     }
 
     /// Whether an answer is awaited.
@@ -65,20 +67,26 @@ impl Queries {
         !self.open.is_empty()
     }
 
-    /// The next question that was not asked in this session.
-    pub fn poll_transmit(&mut self) -> Option<Query> {
+    /// The next question that was not asked in this session, and whether it may have a stream of its own.
+    pub fn poll_transmit(&mut self) -> Option<(Query, bool)> {
         let (id, open) = self.open.iter_mut().find(|(_, open)| !open.asked)?;
         open.asked = true;
-        Some(Query { id: *id, body: open.body.clone() })
+        Some((Query { id: *id, body: open.body.clone() }, !open.in_line))
+    }
+
+    /// The server does not answer it on a stream of its own: it is asked among everything else.
+    pub fn ask_again(&mut self, id: QueryId) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.forget();
+            open.in_line = true;
+        }
     }
 
     /// The session ended: everything is asked again, from the beginning.
     pub fn on_disconnect(&mut self) {
         self.open.retain(|_, open| !open.reply.is_closed());
         for open in self.open.values_mut() {
-            open.asked = false;
-            open.history = None;
-            open.online = None;
+            open.forget();
         }
     }
 
@@ -112,6 +120,13 @@ impl Queries {
 }
 
 impl Open {
+    /// It is to be asked anew.
+    fn forget(&mut self) {
+        self.asked = false;
+        self.history = None;
+        self.online = None;
+    }
+
     fn add_history(&mut self, page: HistoryPage) -> Result<(), QueryError> {
         let whole = match &mut self.history {
             None => self.history.insert(page),

@@ -14,7 +14,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::error::Advice;
-use whimbrel_protocol::frame::{ClientFrame, Error, Event, GoAway, Hello, Ping, ResetReason, ServerFrame, Signal, Snapshot, Welcome};
+use whimbrel_protocol::frame::{
+    ClientFrame, Error, Event, GoAway, Hello, Ping, Query, ResetReason, ServerFrame, Signal, Snapshot, Welcome,
+};
 use whimbrel_protocol::{Agreement, Disagreement, MailboxSeq, Nonce, Taken, VERSION_MAX, VERSION_MIN};
 
 /// Why a session ends whose connection cannot move.
@@ -122,6 +124,14 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Asks, on a stream beside the session's if there can be one and the server answered there before.
+    fn ask(&mut self, query: Query, beside: bool) -> Result<(), Stop> {
+        let asked = if beside { self.sink.ask(query) } else { self.sink.push(&ClientFrame::Query(query)) };
+        asked.map_err(|why| Stop::lost(format!("a query of ours is no frame: {why}"), Retry::Backoff))
+    }
+}
+
 impl Driver {
     pub(super) fn hello(&mut self) -> Hello {
         self.attempt = self.attempt.saturating_add(1);
@@ -188,8 +198,8 @@ impl Driver {
             session.signal(Signal::Watch(watch.clone()));
         }
         while session.sink.queued() < QUEUED_MAX {
-            let Some(query) = self.queries.poll_transmit() else { break };
-            session.push(&ClientFrame::Query(query))?;
+            let Some((query, beside)) = self.queries.poll_transmit() else { break };
+            session.ask(query, beside)?;
             session.pulse.on_owing(Instant::now());
         }
         while self.may_command(session) && session.sink.queued() < QUEUED_MAX {
@@ -263,6 +273,7 @@ impl Driver {
         }
         at(Some(session.pulse.due(&self.watchfulness)));
         at(Some(session.whereabouts.due(self.watchfulness.is_active(Instant::now()), self.watchfulness.idle())));
+        at(session.sink.due());
         at(session.moving.as_ref().filter(|_| self.may_read()).map(Move::due));
         if self.may_command(session) && session.sink.queued() < QUEUED_MAX {
             at(self.outbox.poll_timeout().map(|time| self.epoch + time));
@@ -326,17 +337,41 @@ impl Driver {
         }
     }
 
+    /// Something came in a datagram: it may come before its turn, and comes again in its order if it matters.
+    pub(super) fn on_hint(&mut self, session: &mut Session, frame: ServerFrame) {
+        if session.greeted.is_none() {
+            return;
+        }
+        session.pulse.on_heard(Instant::now());
+        match frame {
+            ServerFrame::Event(event) => {
+                if let Taken::Next(events) = self.downlink.on_event(event) {
+                    self.deliver_all(session, events);
+                }
+            }
+            ServerFrame::Signal(signal) => self.inbox.push_signal(signal),
+            _ => {}
+        }
+    }
+
     fn on_event(&mut self, session: &mut Session, event: Event) -> Result<(), Stop> {
         // Also where it is known already: what the server has said may be acknowledged.
         session.seen = session.seen.max(event.through());
         match self.downlink.on_event(event) {
             Taken::Next(events) => {
-                events.into_iter().for_each(|event| self.deliver(session, event));
+                self.deliver_all(session, events);
                 Ok(())
             }
             // One reliable stream has no business with gaps: waiting would be for ever.
             Taken::Early => Err(out_of_place("an event with a gap before it")),
             Taken::Dropped => Ok(()),
+        }
+    }
+
+    fn deliver_all(&mut self, session: &mut Session, events: Vec<Event>) {
+        for event in events {
+            session.seen = session.seen.max(event.through());
+            self.deliver(session, event);
         }
     }
 

@@ -1,6 +1,7 @@
 //! From a URL to a link that carries frames. Knows frames and bytes, and nothing of commands, events or stores.
 
 mod address;
+mod asking;
 mod discover;
 mod quic;
 mod race;
@@ -19,8 +20,10 @@ pub(crate) use tls::{PinError, Trust, TrustError, parse_pin};
 use crate::TransportKind;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::Instant;
+use whimbrel_protocol::QueryId;
 use whimbrel_protocol::codec::CodecError;
-use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
+use whimbrel_protocol::frame::{ClientFrame, Query, ServerFrame};
 
 /// How long each step of connecting may take.
 pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +50,17 @@ pub(crate) struct Link {
     pub peer: SocketAddr,
 }
 
+/// What came.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A frame, in its order.
+    Frame(ServerFrame),
+    /// A frame that came in a datagram: early, doubled or late, and it comes in its order too if it matters.
+    Hint(ServerFrame),
+    /// A query that was asked on a stream of its own is not answered there.
+    Unanswered(QueryId),
+}
+
 /// Where server frames come from.
 pub(crate) enum Source {
     WebSocket(websocket::Source),
@@ -56,9 +70,9 @@ pub(crate) enum Source {
 
 impl Source {
     /// The next frame; `None` when the server closed in an orderly way. A future that is dropped loses nothing.
-    pub async fn next(&mut self) -> Result<Option<ServerFrame>, LinkError> {
+    pub async fn next(&mut self) -> Result<Option<Received>, LinkError> {
         match self {
-            Self::WebSocket(source) => source.next().await,
+            Self::WebSocket(source) => Ok(source.next().await?.map(Received::Frame)),
             Self::Quic(source) => source.next().await,
         }
     }
@@ -80,6 +94,30 @@ impl Sink {
         }
     }
 
+    /// Whether [`flush`](Self::flush) has something to do.
+    pub fn has_work(&self) -> bool {
+        match self {
+            Self::WebSocket(sink) => sink.queued() > 0,
+            Self::Quic(sink) => sink.has_work(),
+        }
+    }
+
+    /// When it has although nothing was pushed.
+    pub fn due(&self) -> Option<Instant> {
+        match self {
+            Self::WebSocket(_) => None,
+            Self::Quic(sink) => sink.due(),
+        }
+    }
+
+    /// Encodes a query and queues it, where it is answered beside everything else if the transport can do that.
+    pub fn ask(&mut self, query: Query) -> Result<(), CodecError> {
+        match self {
+            Self::WebSocket(sink) => sink.push(&ClientFrame::Query(query)),
+            Self::Quic(sink) => sink.ask(query),
+        }
+    }
+
     /// Encodes a frame and queues it; sends nothing.
     pub fn push(&mut self, frame: &ClientFrame) -> Result<(), CodecError> {
         match self {
@@ -89,7 +127,7 @@ impl Sink {
     }
 
     /// Goes on from another socket, if the connection can: the network is another one. What it does there is to be found out.
-    pub fn rebind(&self) -> bool {
+    pub fn rebind(&mut self) -> bool {
         match self {
             Self::WebSocket(_) => false,
             Self::Quic(sink) => sink.rebind(),

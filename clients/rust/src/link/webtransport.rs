@@ -33,7 +33,7 @@ async fn open(endpoint: &WebTransportEndpoint, trust: &Trust) -> Result<Link, St
     let connection = local.connect(&endpoint.url).await.map_err(|why| why.to_string())?;
     let opening = connection.open_bi().await.map_err(|why| why.to_string())?;
     let (send, recv) = opening.await.map_err(|why| why.to_string())?;
-    let carrier = Carrier::new(connection.quic_connection().clone(), Local::WebTransport { _session: connection, _endpoint: local });
+    let carrier = Carrier::new(connection.quic_connection().clone(), Local::WebTransport { session: connection, _endpoint: local });
     let (source, sink) = stream::link(carrier, SendHalf::WebTransport(send), RecvHalf::WebTransport(recv));
     Ok(Link { source: super::Source::Quic(source), sink: super::Sink::Quic(sink), transport: TransportKind::WebTransport, peer })
 }

@@ -126,7 +126,10 @@ async fn accept_quic(endpoint: wtransport::Endpoint<endpoint_side::Server>, arri
         tokio::spawn(async move {
             let Ok(connection) = request.accept().await else { return };
             let Ok((send, recv)) = connection.accept_bi().await else { return };
-            let io = Io::Quic { send, recv, read: Vec::new(), _connection: connection };
+            // Queries are to be asked on the first stream, where tests see them: this server takes no other.
+            let others = connection.clone();
+            let refusing = Task(tokio::spawn(async move { while others.accept_bi().await.is_ok() {} }));
+            let io = Io::Quic { send, recv, read: Vec::new(), _connection: connection, _refusing: refusing };
             let _ = arrived.send(Peer { io, form: Form::Postcard, known: Arc::default() }).await;
         });
     }
@@ -170,6 +173,15 @@ struct Known {
     applied: u64,
 }
 
+/// A task that ends with whoever holds it.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 enum Io {
     Tcp(Box<WebSocketStream<BoxedStream>>),
     Quic {
@@ -178,6 +190,7 @@ enum Io {
         read: Vec<u8>,
         /// Closed when it is dropped.
         _connection: Connection,
+        _refusing: Task,
     },
 }
 
