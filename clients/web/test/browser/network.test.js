@@ -68,7 +68,8 @@ const nextSession = (page, first = "") => page.evaluate(`new Promise((resolve, r
 })`);
 
 /** @param {import("playwright-core").Page} page @param {string} other */
-const texts = (page, other) => page.evaluate(`client.messages({ user: ${JSON.stringify(other)} }, { limit: 1000 }).then((all) => all.map(({ text }) => text))`);
+const texts = (page, other) =>
+  page.evaluate(`client.messages({ user: "${other}" }, { limit: 1000 }).then((all) => all.map(({ text }) => text))`);
 
 test("a session that is dead when the browser says that there is a network again has a successor a second later", async (t) => {
   const old = await relay(server.secure);
@@ -174,14 +175,16 @@ test("what changes in a form of the page is no change of the network", async () 
   await page.goto(pages.url);
   const heard = await page.evaluate(`import("/environment.js").then(({ browser }) => {
     const heard = [];
-    const stop = browser().on(["online", "change", "visibilitychange"], ({ type, target }) => heard.push([type, target === navigator.connection]));
+    const hear = ({ type, target }) => heard.push([type, target === navigator.connection]);
+    const stop = browser().on(["online", "change", "visibilitychange"], hear);
     const input = document.body.appendChild(document.createElement("input"));
     input.dispatchEvent(new Event("change", { bubbles: true }));
     navigator.connection.dispatchEvent(new Event("change"));
     dispatchEvent(new Event("online"));
     document.dispatchEvent(new Event("visibilitychange"));
     stop();
-    for (const target of [window, document, navigator.connection]) for (const type of ["online", "change"]) target.dispatchEvent(new Event(type));
+    const all = [window, document, navigator.connection];
+    for (const target of all) target.dispatchEvent(new Event("online")), target.dispatchEvent(new Event("change"));
     return heard;
   })`);
   assert.deepEqual(heard, [["change", true], ["online", false], ["visibilitychange", false]]);

@@ -87,10 +87,14 @@ async function open(user, port) {
   return page;
 }
 
-/** @param {import("playwright-core").Page} page @returns {Promise<{ streams: number, again: number, hints: number, lossy: number, copied: number }>} */
+/**
+ * @param {import("playwright-core").Page} page
+ * @returns {Promise<{ streams: number, again: number, hints: number, lossy: number, copied: number }>}
+ */
 const ways = (page) => page.evaluate("ways");
 /** @param {import("playwright-core").Page} page @param {string} other @returns {Promise<string[]>} */
-const texts = (page, other) => page.evaluate(`client.messages({ user: "${other}" }, { limit: 1000 }).then((all) => all.map(({ text }) => text))`);
+const texts = (page, other) =>
+  page.evaluate(`client.messages({ user: "${other}" }, { limit: 1000 }).then((all) => all.map(({ text }) => text))`);
 
 test("each question has a stream of its own, however many are asked at once", async () => {
   const [alice, bob] = await Promise.all([open("alice"), open("bob")]);
@@ -98,7 +102,8 @@ test("each question has a stream of its own, however many are asked at once", as
   await until(alice, "client.waiting === 0");
   await until(bob, '(await client.messages({ user: "alice" }, { limit: 200 })).length === 120');
   assert.equal((await ways(bob)).streams, 1);
-  const page = await bob.evaluate('client.loadHistory({ user: "alice" }, { before: 101, limit: 50 }).then(({ messages, more }) => [messages.map(({ text }) => text), more])');
+  const page = await bob.evaluate(`client.loadHistory({ user: "alice" }, { before: 101, limit: 50 })
+    .then(({ messages, more }) => [messages.map(({ text }) => text), more])`);
   assert.deepEqual(page, [Array.from({ length: 50 }, (_, no) => `m${no + 50}`), true]);
   assert.equal((await ways(bob)).streams, 2);
   const pages = await bob.evaluate(`Promise.all(Array.from({ length: 40 }, (_, no) =>
@@ -145,7 +150,8 @@ test("on a path that loses packets copies go both ways, and every message comes 
   for (const [page, other] of /** @type {const} */ ([[erin, "frank"], [frank, "erin"]])) {
     await until(page, "client.waiting === 0");
     assert.deepEqual(await texts(page, other), expected);
-    assert.deepEqual(await page.evaluate('seen.filter(([type, { state }]) => type === "reset" || type === "conflict" || state === "offline")'), []);
+    const broke = 'seen.filter(([type, { state }]) => type === "reset" || type === "conflict" || state === "offline")';
+    assert.deepEqual(await page.evaluate(broke), []);
     await page.context().close();
   }
 });

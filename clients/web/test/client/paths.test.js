@@ -31,7 +31,9 @@ function quic() {
             reject(why);
           }
         };
-        streams.push({ .../** @type {any} */ (decodeClientFrame(frame)), answer, end: () => resolve(undefined), reset: () => reject(new Error("reset")) });
+        /** @type {any} */
+        const { query } = decodeClientFrame(frame);
+        streams.push({ query, answer, end: () => resolve(undefined), reset: () => reject(new Error("reset")) });
       }),
   };
   return { link, datagrams, streams };
@@ -155,7 +157,8 @@ test("what comes in datagrams before the welcome, or has no place there, is igno
   await hint(text(3n), { signal: typing });
   await feed(welcome({ head: 2n }));
   assert.deepEqual([session.downlink.taken, signals], [2n, []]);
-  await hint({ error: { code: "internal", message: "", retryAfterMs: 0 } }, { applied: { cseq: 1n } }, { signal: { presence: [{ user: "bob", state: "online" }] } });
+  const presence = [{ user: "bob", state: "online" }];
+  await hint({ error: { code: "internal", message: "", retryAfterMs: 0 } }, { applied: { cseq: 1n } }, { signal: { presence } });
   assert.deepEqual(signals, []);
   await hint({ signal: typing });
   assert.deepEqual(signals, [typing]);
@@ -187,10 +190,11 @@ test("typing goes in a datagram if there are such, who is watched always over th
   await session.leave();
 });
 
-test("while the server sends copies, small commands are copied too: 10 and 30 ms later, as long as nobody says that they arrived", async () => {
+test("while the server sends copies, small commands are copied too, 10 and 30 ms later, until they are known to have arrived", async () => {
   const { session, feed, hint, datagrams, db, commands } = await overQuic();
   const send = async (/** @type {string} */ body = "mine") => {
-    await enqueue(db, [{ nonce: `${datagrams.length}${commands().length}`.padStart(16, "0"), time: 5, body: { kind: "send", to: { user: "bob" }, text: body } }]);
+    const nonce = `${datagrams.length}${commands().length}`.padStart(16, "0");
+    await enqueue(db, [{ nonce, time: 5, body: { kind: "send", to: { user: "bob" }, text: body } }]);
     await session.sync();
     session.poll();
   };

@@ -19,7 +19,8 @@ function pipe() {
   /** @type {ReadableStreamDefaultController<Uint8Array>} */
   let controller = /** @type {any} */ (undefined);
   const readable = new ReadableStream({ start: (made) => void (controller = made) });
-  return { readable, feed: (/** @type {Uint8Array} */ bytes) => controller.enqueue(bytes), end: () => controller.close(), break: () => controller.error(new Error("reset")) };
+  const feed = (/** @type {Uint8Array} */ bytes) => controller.enqueue(bytes);
+  return { readable, feed, end: () => controller.close(), break: () => controller.error(new Error("reset")) };
 }
 
 /** @param {{ userAgent?: string, takes?: Promise<void> }} [how] `takes` is when datagrams go out */
@@ -61,8 +62,10 @@ test("datagrams hold whole frames; bytes that are none are ignored, and harm not
   const { link, streams, incoming, frames, hints, lost } = await open();
   incoming.feed(framed(ping(1), ping(2)));
   const whole = framed(ping(3));
-  for (const broken of [new Uint8Array(0), new Uint8Array([5, 1]), new Uint8Array([255, 255, 255, 255]), new Uint8Array([2, 99, 99]), whole.subarray(0, whole.length - 1)]) incoming.feed(broken);
-  for (let round = 0; round < 500; round++) incoming.feed(crypto.getRandomValues(new Uint8Array(round % 64)).map((byte) => byte | 0x40));
+  for (const broken of [[], [5, 1], [255, 255, 255, 255], [2, 99, 99], whole.subarray(0, -1)]) incoming.feed(new Uint8Array(broken));
+  for (let round = 0; round < 500; round++) {
+    incoming.feed(crypto.getRandomValues(new Uint8Array(round % 64)).map((byte) => byte | 0x40));
+  }
   incoming.feed(framed(ping(4)));
   await settle();
   const ids = hints.flatMap((frame) => ("ping" in frame ? [frame.ping.id] : []));
