@@ -28,7 +28,6 @@ async function start() {
   rememberAccount(user);
   const state = new State(client);
   startApp(state, place, first);
-  addEventListener("online", () => client.reconnect());
   keepForOffline(state);
   // What is looked at goes first.
   await first?.messages.started.catch(() => {});

@@ -86,6 +86,11 @@ export class Downlink {
     this.ackSince = -Infinity;
   }
 
+  /** Whether others have to come before it. @param {Event} event */
+  isEarly(event) {
+    return this.live && event.seq > this.taken + 1n;
+  }
+
   /**
    * An event arrived, over any path.
    * @param {Event} event
@@ -93,7 +98,7 @@ export class Downlink {
    */
   onEvent(event) {
     if (!this.live || through(event) <= this.taken) return "dropped";
-    if (event.seq > this.taken + 1n) {
+    if (this.isEarly(event)) {
       if (this.early.size >= EARLY_MAX) return "dropped";
       this.early.set(event.seq, event);
       return "early";

@@ -6,6 +6,7 @@ import { Backoff } from "./backoff.js";
 import { randomHex } from "./environment.js";
 import { WhimbrelError, describe } from "./errors.js";
 import { connect, Ways } from "./link/race.js";
+import { Patience } from "./pulse.js";
 import { Queries } from "./queries.js";
 import { Session } from "./session.js";
 import { rowsAfter } from "./store/outbox.js";
@@ -18,13 +19,6 @@ import { load, saveWay } from "./store/views.js";
 const WELCOME_TIMEOUT = 8_000;
 /** A session that lasted this long makes the next wait a first one again. */
 const STABLE_AFTER = 5_000;
-/** So long after something was sent to which nothing at all came back, the server is asked whether it is there. */
-const PROBE_UNANSWERED = 3_000;
-/** No answer after this long: a second connection is tried beside the first. After a hint that the network changed, sooner. */
-const SUSPECT_AFTER = 3_000;
-const SUSPECT_AFTER_HINT = 1_000;
-/** No answer after this long: the connection is given up. */
-const GIVE_UP_AFTER = 12_000;
 /** Waits shorter than this are not shown as being offline. */
 const SHORT_WAIT = 1_000;
 /** What somebody does while there is no connection is a reason to try at once, but not sooner than this after the last attempt. */
@@ -69,10 +63,9 @@ export class Driver {
     this.retryAt = Infinity;
     /** Whether the server asked for the wait that ends then. */
     this.asked = false;
-    /** @type {number | undefined} */
-    this.probedAt = undefined;
-    this.suspectAfter = SUSPECT_AFTER;
     this.attention = new Attention(config.env);
+    this.patience = new Patience();
+    this.network = config.env.network();
     /** Commands that wait while there is no session, and the last row of the outbox that is counted among them. */
     this.idle = 0;
     this.lastId = 0;
@@ -143,7 +136,7 @@ export class Driver {
       return Promise.reject(new WhimbrelError("offline", `there is no connection${error ? `: ${error.message}` : ""}`));
     }
     const answer = this.queries.ask(query);
-    this.attention.onActive();
+    this.attention.onTurned();
     this.#poll();
     return answer;
   }
@@ -156,7 +149,7 @@ export class Driver {
 
   /** Somebody does something: a connection that died meanwhile should be noticed soon. */
   #onActive() {
-    if (this.attention.onActive()) this.#arm();
+    if (this.attention.onTurned()) this.#arm();
   }
 
   /** Somebody waits: the next attempt comes now, unless the server asked for patience, or it ended and only `reconnect` begins anew. */
@@ -180,7 +173,7 @@ export class Driver {
     if (this.stopped) return;
     this.backoff.reset();
     this.ways?.onNetworkChanged();
-    if (this.session?.ready) this.#probe(SUSPECT_AFTER_HINT);
+    if (this.session?.ready) this.#probe(true);
     else if (!this.attempt) this.#connect();
   }
 
@@ -209,13 +202,21 @@ export class Driver {
   /** @param {string} type */
   #onHint(type) {
     if (this.stopped || this.connection.state === "ended" || (type === "visibilitychange" && this.env.hidden())) return;
-    if (type === "online" || type === "change") this.ways?.onNetworkChanged();
-    else if (type !== "offline") this.attention.onTurned();
-    if (this.session?.ready) this.#probe(SUSPECT_AFTER_HINT);
+    const { network } = this;
+    this.network = this.env.network();
+    // Browsers tell of a change also where only their estimate of the same network is another one.
+    const changed = type === "online" || (type === "change" && this.network !== network);
+    if (changed) {
+      this.ways?.onNetworkChanged();
+      this.patience.silences = 0;
+    } else if (type !== "offline" && type !== "change") this.attention.onTurned();
+    if (this.session?.ready) this.#probe(true);
     else if (!this.attempt && type !== "offline" && !(this.asked && this.env.now() < this.retryAt)) {
       this.backoff.reset();
-      this.#connect();
+      return this.#connect();
     }
+    // What is under way began on a network that is gone, and may wait for it for long.
+    if (changed && this.attempt) this.#connect();
   }
 
   /** Tries to connect, also beside a session that may be dead. */
@@ -234,7 +235,7 @@ export class Driver {
         this.attempt = undefined;
         const { session } = this;
         if (!session) this.#retry(describe(why), 0);
-        else if (this.probedAt !== undefined && session.heard < this.probedAt) {
+        else if (session.pulse.probed !== undefined) {
           // It does not answer, and no other way leads there: it is gone.
           void session.leave();
           this.#onLost(session, describe(why), 0);
@@ -254,6 +255,7 @@ export class Driver {
       if (attempt.signal.aborted) return link.close();
       const before = this.session;
       if (before) [this.idle, this.lastId] = [before.uplink.waiting, before.lastId];
+      before?.pulse.onGivenUp();
       this.session = undefined;
       this.queries.onDisconnect();
       try {
@@ -261,7 +263,6 @@ export class Driver {
         const loaded = await load(this.config.db, this.config);
         if (attempt.signal.aborted || this.stopped) return link.close();
         this.attempt = undefined;
-        this.probedAt = undefined;
         this.session = new Session(this.#host(), link, loaded);
         this.session.start();
       } catch (why) {
@@ -277,7 +278,7 @@ export class Driver {
   #host() {
     const { env, db, user, changed, received, signal, reset, conflict, watch } = this.config;
     return {
-      env, db, user, changed, received, signal, reset, conflict, watch, queries: this.queries,
+      env, db, user, changed, received, signal, reset, conflict, watch, queries: this.queries, patience: this.patience,
       hello: (incarnation, position) => ({
         minVersion: 1, maxVersion: 1, user, device: this.config.device, token: this.config.token, agent: AGENT, instance: this.instance,
         attempt: ++this.attempts, incarnation, position, origin: "snapshot", extensions: [],
@@ -305,6 +306,7 @@ export class Driver {
    * @param {Session} session
    */
   #keepTurn(session) {
+    session.pulse.onGivenUp();
     this.idle = session.uplink.waiting;
     this.lastId = session.lastId;
     this.session = undefined;
@@ -355,11 +357,9 @@ export class Driver {
     this.#arm();
   }
 
-  /** @param {number} suspectAfter */
-  #probe(suspectAfter) {
-    this.suspectAfter = suspectAfter;
-    this.probedAt ??= this.env.now();
-    this.session?.ping();
+  /** @param {boolean} hint whether something says that the network changed */
+  #probe(hint) {
+    this.session?.ping(hint);
     this.#arm();
   }
 
@@ -370,36 +370,31 @@ export class Driver {
    * @returns {number} when to look again
    */
   #watchOver(session, now) {
+    const { pulse } = session;
     if (!session.ready) {
       if (now < session.begun + WELCOME_TIMEOUT) return session.begun + WELCOME_TIMEOUT;
       void session.leave();
       this.#onLost(session, { code: "timeout", message: "the server did not welcome us in time" }, 0);
       return Infinity;
     }
-    if (this.probedAt !== undefined && session.heard >= this.probedAt) {
-      this.probedAt = undefined;
+    if (pulse.probed === undefined) {
       // It lives: an attempt beside it was for nothing.
       this.attempt?.abort();
       this.attempt = undefined;
-    }
-    if (this.probedAt === undefined) {
-      const quiet = session.heard + this.attention.patience;
-      const due = Math.min(quiet, (session.unanswered ?? Infinity) + PROBE_UNANSWERED);
+      const due = pulse.askAt(this.attention.quiet);
       if (now < due) return due;
-      this.#probe(SUSPECT_AFTER);
-      return now + SUSPECT_AFTER;
+      session.ping(false);
     }
-    if (now >= this.probedAt + GIVE_UP_AFTER) {
+    if (now >= pulse.giveUpAt) {
       void session.leave();
       this.#onLost(session, { code: "timeout", message: "the server does not answer any more" }, -1);
       return Infinity;
     }
-    if (now >= this.probedAt + this.suspectAfter) {
-      // The next, if this one fails, is not worth hurrying for.
-      this.suspectAfter = now - this.probedAt + SUSPECT_AFTER;
+    if (now >= pulse.suspectAt) {
+      pulse.onSuspected(now);
       if (!this.attempt) this.#connect();
     }
-    return this.probedAt + Math.min(this.suspectAfter, GIVE_UP_AFTER);
+    return Math.min(pulse.suspectAt, pulse.giveUpAt);
   }
 
   #poll() {

@@ -22,8 +22,8 @@
 export function browser() {
   const global = /** @type {any} */ (globalThis);
   const navigator = global.navigator ?? {};
-  /** @type {(EventTarget | undefined)[]} */
-  const targets = [global.addEventListener && global, global.document, navigator.connection];
+  /** A page has many a "change" of its own: of every form. @type {(type: string) => (EventTarget | undefined)[]} */
+  const targets = (type) => (type === "change" ? [navigator.connection] : [global.addEventListener && global, global.document]);
   return {
     fetch: (input, init) => fetch(input, init),
     WebSocket: global.WebSocket,
@@ -36,9 +36,9 @@ export function browser() {
     network: () => navigator.connection?.type ?? "",
     hidden: () => global.document?.visibilityState === "hidden",
     on(types, handler) {
-      for (const target of targets) for (const type of types) target?.addEventListener?.(type, handler);
+      for (const type of types) for (const target of targets(type)) target?.addEventListener?.(type, handler);
       return () => {
-        for (const target of targets) for (const type of types) target?.removeEventListener?.(type, handler);
+        for (const type of types) for (const target of targets(type)) target?.removeEventListener?.(type, handler);
       };
     },
     now: () => performance.now(),

@@ -7,6 +7,8 @@ import { WhimbrelError } from "./errors.js";
 
 /** Questions that may be open at once. */
 const OPEN_MAX = 64;
+/** Questions that are asked and not answered, at most: servers let 16 wait, and end a session with more. */
+const ASKED_MAX = 16;
 /** Messages or names in an answer, at most: the server cuts there too. */
 const ITEMS_MAX = 500;
 
@@ -38,18 +40,30 @@ export class Queries {
     });
   }
 
-  get waiting() {
-    return this.open.size;
+  /** How many answers are awaited in this session. */
+  get asked() {
+    return [...this.open.values()].filter(({ asked }) => asked).length;
   }
 
   /** The next question that was not asked in this session. */
   pollTransmit() {
+    if (this.asked >= ASKED_MAX) return undefined;
     for (const [id, open] of this.open) {
       if (open.asked) continue;
       open.asked = true;
       return { id, ...open.query };
     }
     return undefined;
+  }
+
+  /**
+   * The way on which it was asked has ended. Says whether it is still to be answered: then from the beginning.
+   * @param {bigint} id
+   */
+  onEnd(id) {
+    const open = this.open.get(id);
+    if (open) open.page = undefined;
+    return open !== undefined;
   }
 
   /** The session ended: everything is asked again, from the beginning. */

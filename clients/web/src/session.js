@@ -1,11 +1,14 @@
 // One session: what comes over a link goes through the two machines into the store, in order; what the machines have to say goes out.
 // Both machines begin with what the store holds, which is the truth whatever happened to the session before.
 
-import { encodeClientFrame } from "./codec/index.js";
+import { Asking } from "./asking.js";
+import { encodeClientFrame, withLength } from "./codec/index.js";
+import { Copies } from "./copies.js";
 import { Downlink, through } from "./downlink.js";
 import { CodecError, WhimbrelError, describe, givesUp } from "./errors.js";
+import { Pulse } from "./pulse.js";
 import { restart, take, takeSnapshot } from "./store/inbox.js";
-import { applied, renumber, rowsAfter } from "./store/outbox.js";
+import { applied, command, renumber, rowsAfter } from "./store/outbox.js";
 import { explain, Uplink } from "./uplink.js";
 
 /** @typedef {import("./codec/frames.js").ServerFrame} ServerFrame */
@@ -33,6 +36,7 @@ const REPEATS_MAX = 128n;
  * @property {import("./store/database.js").Database} db
  * @property {string} user
  * @property {import("./queries.js").Queries} queries
+ * @property {import("./pulse.js").Patience} patience
  * @property {(incarnation: bigint, position: import("./codec/frames.js").Position | null) => import("./codec/frames.js").Hello} hello
  * @property {(session: Session) => void} greeted
  * @property {(session: Session, why: { code: string, message: string }, retryAfterMs: number) => void} lost -1: at once; 0: with backoff
@@ -45,20 +49,6 @@ const REPEATS_MAX = 128n;
  * @property {(message: string) => void} conflict
  * @property {() => import("./codec/frames.js").Watch | undefined} watch
  */
-
-/**
- * The command that a row of the outbox stands for.
- * @param {OutboxRow} row
- * @returns {import("./codec/frames.js").Command & { id: number }}
- */
-function command({ id, incarnation, cseq, nonce, body }) {
-  const head = { id, incarnation, cseq, nonce };
-  if (body.kind === "markRead") {
-    return { ...head, kind: "markRead", body: { conversation: BigInt(body.conversation), seq: BigInt(body.seq) } };
-  }
-  const to = "user" in body.to ? body.to : { conversation: BigInt(body.to.conversation) };
-  return { ...head, kind: "send", body: { to, content: { kind: "text", text: body.text } } };
-}
 
 export class Session {
   /**
@@ -80,7 +70,13 @@ export class Session {
     this.applied = [];
     /** @type {number | undefined} */
     this.unsavedSince = undefined;
-    /** @type {ServerFrame[]} */
+    this.copies = new Copies();
+    this.asking = new Asking(link, (answer) => this.#onAnswer(answer), (query) => {
+      // No answer came: the session's own stream brings it.
+      if (!this.over && host.queries.onEnd(query.id)) this.#send({ query });
+      host.wake();
+    });
+    /** @type {(ServerFrame | { copy: import("./codec/frames.js").Event })[]} */
     this.queue = [];
     this.queuedText = 0;
     /** Runs while there is something in the queue. @type {Promise<void> | undefined} */
@@ -88,10 +84,10 @@ export class Session {
     this.over = false;
     this.ready = false;
     this.begun = host.env.now();
-    this.heard = this.begun;
+    this.pulse = new Pulse(this.begun, host.patience);
     this.mute = true;
-    /** When something was first sent that was not followed by anything heard. @type {number | undefined} */
-    this.unanswered = undefined;
+    /** The ping that no pong came to. @type {number | undefined} */
+    this.pinged = undefined;
     this.head = 0n;
     this.watched = false;
     this.reading = false;
@@ -101,7 +97,7 @@ export class Session {
   }
 
   start() {
-    this.link.start((frames) => this.#onFrames(frames), (why) => this.#lost(why));
+    this.link.start((frames) => this.#onFrames(frames), (why) => this.#lost(why), (frames) => this.#onHints(frames));
     this.#send({ hello: this.host.hello(this.uplink.state.incarnation, this.downlink.stored) });
   }
 
@@ -118,17 +114,41 @@ export class Session {
 
   /** @param {import("./codec/frames.js").ClientFrame} frame */
   #send(frame) {
-    this.link.send(encodeClientFrame(frame));
-    if (!("ack" in frame || "pong" in frame || "signal" in frame)) this.unanswered ??= this.host.env.now();
+    const bytes = encodeClientFrame(frame);
+    const now = this.host.env.now();
+    this.link.send(bytes);
+    if ("command" in frame) this.copies.push(frame.command.cseq, bytes, now);
+    if (!("ack" in frame || "pong" in frame || "signal" in frame)) this.pulse.onOwing(now);
   }
 
-  ping() {
-    this.#send({ ping: { id: Math.floor(this.host.env.random() * 2 ** 32) } });
+  /**
+   * Asks whether the server is there.
+   * @param {boolean} hint whether something says that the network changed
+   */
+  ping(hint) {
+    this.pinged = Math.floor(this.host.env.random() * 2 ** 32);
+    this.pulse.onProbe(this.host.env.now(), hint);
+    this.#send({ ping: { id: this.pinged } });
+  }
+
+  /** The server answered something: what was sent gets there. */
+  #onAnswered() {
+    const more = this.uplink.inFlight > 0 || this.host.queries.asked > 0 || this.pinged !== undefined;
+    this.pulse.onAnswer(this.host.env.now(), more);
   }
 
   /** @param {import("./codec/frames.js").Signal} signal */
   signal(signal) {
-    if (this.ready && this.link.queued < QUEUED_MAX) this.#send({ signal });
+    if (!this.ready) return;
+    const datagram = withLength(encodeClientFrame({ signal }));
+    if (datagram.length <= this.link.datagramMax) this.link.hint(datagram);
+    else if (this.link.queued < QUEUED_MAX) this.#send({ signal });
+  }
+
+  /** @param {import("./codec/frames.js").Query} query */
+  #ask(query) {
+    if (this.asking.ask(query)) this.pulse.onOwing(this.host.env.now());
+    else this.#send({ query });
   }
 
   /** @param {WhimbrelError} why */
@@ -155,9 +175,8 @@ export class Session {
   /** @param {ServerFrame[]} frames */
   #onFrames(frames) {
     if (this.over) return undefined;
-    this.heard = this.host.env.now();
+    this.pulse.heard = this.host.env.now();
     this.mute = false;
-    this.unanswered = undefined;
     for (const frame of frames) {
       if (this.#atOnce(frame)) continue;
       this.queue.push(frame);
@@ -167,6 +186,27 @@ export class Session {
       this.#lost(new WhimbrelError("overflow", "more came at once than could be stored: what is missing comes again"), -1);
       return undefined;
     }
+    this.#work();
+    return this.queue.length > QUEUE_HIGH ? this.draining : undefined;
+  }
+
+  /**
+   * What came in datagrams: signals, and copies of events, which have not to be in order.
+   * @param {ServerFrame[]} frames
+   */
+  #onHints(frames) {
+    if (this.over || !this.ready) return;
+    const now = (this.pulse.heard = this.host.env.now());
+    for (const frame of frames) {
+      if ("signal" in frame && "typing" in frame.signal) this.host.signal(frame.signal);
+      if (!("event" in frame)) continue;
+      this.copies.onLossy(now);
+      if (this.queue.length < QUEUE_HIGH && through(frame.event) > this.downlink.taken) this.queue.push({ copy: frame.event });
+    }
+    this.#work();
+  }
+
+  #work() {
     if (!this.draining && this.queue.length > 0) {
       this.draining = this.#drain().finally(() => {
         this.draining = undefined;
@@ -174,7 +214,6 @@ export class Session {
       });
     }
     this.host.wake();
-    return this.queue.length > QUEUE_HIGH ? this.draining : undefined;
   }
 
   /**
@@ -192,11 +231,17 @@ export class Session {
       const { code, message, retryAfterMs } = frame.error;
       if (givesUp(code)) this.#ended({ code, message });
       else this.#lost(new WhimbrelError(code, message), retryAfterMs);
-    } else if (!("pong" in frame)) {
+    } else if ("pong" in frame) {
+      if (frame.pong.id === this.pinged) this.pinged = undefined;
+      this.#onAnswered();
+    } else {
       if (!this.ready) return false;
       if ("applied" in frame) this.#onApplied(this.uplink.onApplied(frame.applied.cseq));
-      else if ("busy" in frame) this.uplink.onBusy(frame.busy.cseq, frame.busy.retryAfterMs, this.host.env.now());
-      else if ("answer" in frame) this.host.queries.onAnswer(frame.answer);
+      else if ("busy" in frame) {
+        this.uplink.onBusy(frame.busy.cseq, frame.busy.retryAfterMs, this.host.env.now());
+        this.copies.drop(this.uplink.last);
+        this.#onAnswered();
+      } else if ("answer" in frame) this.#onAnswer(frame.answer);
       else if ("signal" in frame) this.host.signal(frame.signal);
       else return false;
     }
@@ -206,8 +251,19 @@ export class Session {
   /** @param {import("./codec/frames.js").Command[]} commands */
   #onApplied(commands) {
     if (commands.length === 0) return;
+    this.copies.drop(this.uplink.state.applied);
     this.applied.push(...commands.map((command) => /** @type {any} */ (command).id));
     this.unsavedSince ??= this.host.env.now();
+    this.#onAnswered();
+  }
+
+  /** @param {import("./codec/frames.js").Answer} answer */
+  #onAnswer(answer) {
+    if (this.over) return;
+    this.pulse.heard = this.host.env.now();
+    this.host.queries.onAnswer(answer);
+    this.#onAnswered();
+    this.host.wake();
   }
 
   /** What is to be stored of the outbox with the next transaction. */
@@ -224,15 +280,19 @@ export class Session {
         const events = [];
         for (; at < this.queue.length && events.length < TAKE_MAX; at++) {
           const frame = this.queue[at];
-          if (!("event" in frame) || !this.ready) break;
-          const taken = this.downlink.onEvent(frame.event);
-          // One reliable stream has no business with gaps: waiting would be for ever.
-          if (taken === "early") throw new WhimbrelError("outOfOrder", "the server sent an event with a gap before it");
-          if (taken !== "dropped") events.push(...taken);
+          const copied = "copy" in frame;
+          const event = copied ? frame.copy : "event" in frame && frame.event;
+          if (!event || !this.ready) break;
+          // One reliable stream has no business with gaps: waiting would be for ever. Copies get lost.
+          if (!copied && this.downlink.isEarly(event)) {
+            throw new WhimbrelError("outOfOrder", "the server sent an event with a gap before it");
+          }
+          const taken = this.downlink.onEvent(event);
+          if (typeof taken !== "string") events.push(...taken);
         }
         if (events.length > 0) await this.#take(events);
         else if (at < this.queue.length) {
-          const frame = this.queue[at++];
+          const frame = /** @type {ServerFrame} */ (this.queue[at++]);
           if (!this.#atOnce(frame)) await this.#inOrder(frame);
         }
         if (at > QUEUE_HIGH) this.queue.splice(0, at), (at = 0);
@@ -302,6 +362,7 @@ export class Session {
     if (begin.snapshot) this.snapshot = { reset, outcomesGone };
     else if (position) await restart(db, position, this.#outboxChange(), { reset, outcomesGone });
     this.ready = true;
+    this.pulse.owed = undefined;
     if (reset && !begin.snapshot) this.host.reset(reset);
     this.host.greeted(this);
     this.host.wake();
@@ -393,13 +454,15 @@ export class Session {
     const now = env.now();
     this.#acknowledge();
     const watch = this.watched ? undefined : this.host.watch();
-    if (watch) this.signal({ watch });
+    // Nobody repeats it: it goes over the stream, whatever waits there.
+    if (watch) this.#send({ signal: { watch } });
     this.watched = true;
-    for (let query; (query = queries.pollTransmit()); ) this.#send({ query });
+    for (let query; (query = queries.pollTransmit()); ) this.#ask(query);
     // The window bounds what this puts into the link. Nothing while a snapshot is under way: if it breaks off, the next one may begin after
     // the outcome.
     for (let command; !this.snapshot && (command = this.uplink.pollTransmit(now)); ) this.#send({ command });
-    let wake = Math.min(this.uplink.pollTimeout() ?? Infinity, this.downlink.pollTimeout() ?? Infinity);
+    for (let datagram; (datagram = this.copies.pollTransmit(now, this.link.datagramMax)); ) this.link.hint(datagram);
+    let wake = Math.min(this.uplink.pollTimeout() ?? Infinity, this.downlink.pollTimeout() ?? Infinity, this.copies.due);
     if (this.unsavedSince !== undefined && !this.draining) {
       const due = this.unsavedSince + SAVE_DELAY;
       if (now >= due) this.#save();

@@ -16,6 +16,9 @@ const REMEMBERED_FOR = 3_600_000;
 /** Chromium makes a page wait longer with each WebTransport attempt that fails, and forgets that after this long. */
 const THROTTLED_FOR = 300_000;
 const FAILURES_MAX = 3;
+/** A server that has said where it is, and does not say it again within this time, is looked for where it was: browsers ask over a
+ * connection that they kept, which may be as dead as the one to be replaced. */
+const KNOWN_AFTER = 500;
 
 /** Which transport to try first, and whether at all. */
 export class Ways {
@@ -32,6 +35,8 @@ export class Ways {
     this.remember = remember;
     /** When WebTransport failed of late. @type {number[]} */
     this.failed = [];
+    /** What the server said last of where it is. @type {import("./link.js").Endpoints | undefined} */
+    this.known = undefined;
   }
 
   /**
@@ -89,14 +94,15 @@ export class Ways {
  * @returns {Promise<Link>}
  */
 export async function connect(env, base, ways, signal) {
-  const endpoints = await discover(env, base, signal);
+  const endpoints = await find(env, base, ways, signal);
   /** @type {Record<TransportKind, Attempt>} */
   const attempts = {
-    webtransport: async (signal) => {
+    webtransport: async (own) => {
       try {
-        return await connectWebTransport(env, /** @type {any} */ (endpoints.webtransport), signal);
+        return await connectWebTransport(env, /** @type {any} */ (endpoints.webtransport), own);
       } catch (why) {
-        ways.onFailed("webtransport");
+        // Given up together with the whole round it says nothing of the path.
+        if (!signal.aborted) ways.onFailed("webtransport");
         throw why;
       }
     },
@@ -105,6 +111,24 @@ export async function connect(env, base, ways, signal) {
   const [first, second] = ways.order(endpoints);
   if (!first) throw new WhimbrelError("unsupportedTransport", `the server or this browser does not offer ${ways.wanted}: choose "auto"`);
   return race(attempts[first], second && attempts[second], signal);
+}
+
+/**
+ * Where the server is.
+ * @param {import("../environment.js").Environment} env
+ * @param {URL} base
+ * @param {Ways} ways
+ * @param {AbortSignal} signal
+ * @returns {Promise<import("./link.js").Endpoints>}
+ */
+function find(env, base, ways, signal) {
+  const { known } = ways;
+  const found = discover(env, base, signal).then((endpoints) => (ways.known = endpoints));
+  if (!known) return found;
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => resolve(known), KNOWN_AFTER);
+    found.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
 }
 
 /**

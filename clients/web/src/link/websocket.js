@@ -20,6 +20,8 @@ export function connectWebSocket(env, url, signal) {
     socket.binaryType = "arraybuffer";
     const fail = () => {
       stop();
+      // Outside browsers one that is closed before it was open has an error to tell of.
+      socket.onerror = () => {};
       socket.close();
       reject(new WhimbrelError("unreachable", `no WebSocket to ${url}`));
     };
@@ -46,6 +48,7 @@ class WebSocketLink {
   constructor(socket) {
     /** @type {"websocket"} */
     this.transport = "websocket";
+    this.datagramMax = 0;
     this.socket = socket;
   }
 
@@ -74,6 +77,8 @@ class WebSocketLink {
   send(/** @type {Uint8Array} */ frame) {
     if (this.socket.readyState === 1) this.socket.send(/** @type {Uint8Array<ArrayBuffer>} */ (frame));
   }
+
+  hint() {}
 
   get queued() {
     return this.socket.bufferedAmount;

@@ -1,9 +1,11 @@
-// Frames over WebTransport: one bidirectional stream, each frame behind its length. One long-lived stream and no more, since Safari is
-// reported to stall with many.
+// Frames over WebTransport: one bidirectional stream for the session, one more for each question, each frame behind its length; and
+// datagrams for what may get lost.
 
 import { decodeServerFrame, FrameSplitter, withLength } from "../codec/index.js";
 import { CodecError, WhimbrelError } from "../errors.js";
 
+/** Datagrams that wait to be read, or to be sent; more are dropped. */
+const HINTS_MAX = 64;
 /** Chromium notices a path that drops UDP after 4 to 5 seconds. */
 const OPEN_TIMEOUT = 8_000;
 
@@ -45,7 +47,7 @@ export async function connectWebTransport(env, { url, hashes }, signal) {
     const opened = transport.ready.then(() => transport.createBidirectionalStream());
     opened.catch(() => {});
     const stream = await Promise.race([opened, aborted]);
-    return new WebTransportLink(transport, stream);
+    return new WebTransportLink(transport, stream, isUsable(env));
   } catch {
     closeQuietly(transport);
     throw new WhimbrelError("unreachable", `no WebTransport to ${url}`);
@@ -70,35 +72,64 @@ class WebTransportLink {
   /**
    * @param {WebTransport} transport
    * @param {WebTransportBidirectionalStream} stream
+   * @param {boolean} streams whether more streams may be opened
    */
-  constructor(transport, stream) {
+  constructor(transport, stream, streams) {
     /** @type {"webtransport"} */
     this.transport = "webtransport";
     this.session = transport;
+    this.ask = streams ? this.#ask : undefined;
     this.writer = stream.writable.getWriter();
     this.reader = stream.readable.getReader();
     this.queued = 0;
     this.over = false;
+    /** Datagrams that the browser has not taken yet. */
+    this.hints = 0;
+    /** @type {WritableStreamDefaultWriter | undefined} */
+    this.hinter = undefined;
     /** @type {(why: WhimbrelError) => void} */
     this.onclosed = () => {};
   }
 
   /** @type {Link["start"]} */
-  start(onframes, onclosed) {
+  start(onframes, onclosed, onhints) {
     this.onclosed = onclosed;
     const lost = () => this.#lost(new WhimbrelError("connectionLost", "the WebTransport session was closed"));
     this.session.closed.then(lost, lost);
-    this.#read(onframes).then(lost, (why) => (why instanceof CodecError ? this.#lost(why) : lost()));
+    this.#read(this.reader, onframes).then(lost, (why) => (why instanceof CodecError ? this.#lost(why) : lost()));
+    // Where there are none, or no more, the stream carries everything.
+    this.#readHints(onhints).catch(() => {});
   }
 
-  /** @param {Parameters<Link["start"]>[0]} onframes */
-  async #read(onframes) {
+  /**
+   * @param {ReadableStreamDefaultReader<Uint8Array>} reader
+   * @param {Parameters<Link["start"]>[0]} onframes
+   */
+  async #read(reader, onframes) {
     const splitter = new FrameSplitter();
     while (!this.over) {
-      const { value, done } = await this.reader.read();
+      const { value, done } = await reader.read();
       if (done || this.over) return;
       const frames = splitter.push(value).map(decodeServerFrame);
       if (frames.length > 0) await onframes(frames);
+    }
+  }
+
+  /** @param {Parameters<Link["start"]>[2]} onhints */
+  async #readHints(onhints) {
+    /** @type {any} */
+    const { datagrams } = this.session;
+    // A browser keeps one by itself, and drops what comes while it is busy. The second name is the newer one.
+    datagrams.incomingHighWaterMark = datagrams.incomingMaxBufferedDatagrams = HINTS_MAX;
+    const reader = datagrams.readable.getReader();
+    while (!this.over) {
+      const { value, done } = await reader.read();
+      if (done || this.over) return;
+      try {
+        onhints(new FrameSplitter().push(value).map(decodeServerFrame));
+      } catch (why) {
+        if (!(why instanceof CodecError)) throw why;
+      }
     }
   }
 
@@ -116,6 +147,33 @@ class WebTransportLink {
     this.queued += bytes.length;
     const lost = () => this.#lost(new WhimbrelError("connectionLost", "the WebTransport stream takes nothing any more"));
     this.writer.write(bytes).then(() => (this.queued -= bytes.length), lost);
+  }
+
+  /** @type {NonNullable<Link["ask"]>} */
+  async #ask(frame, onframes) {
+    const { readable, writable } = await this.session.createBidirectionalStream();
+    const [reader, writer] = [readable.getReader(), writable.getWriter()];
+    try {
+      // What goes wrong here shows in what is read.
+      writer.write(withLength(frame)).catch(() => {});
+      writer.close().catch(() => {});
+      await this.#read(reader, onframes);
+    } finally {
+      reader.cancel().catch(() => {});
+    }
+  }
+
+  get datagramMax() {
+    return this.session.datagrams?.maxDatagramSize ?? 0;
+  }
+
+  hint(/** @type {Uint8Array} */ datagram) {
+    if (this.over || this.hints >= HINTS_MAX) return;
+    /** @type {any} */
+    const { datagrams } = this.session;
+    this.hinter ??= /** @type {WritableStreamDefaultWriter} */ ((datagrams.writable ?? datagrams.createWritable()).getWriter());
+    this.hints += 1;
+    this.hinter.write(datagram).catch(() => {}).then(() => (this.hints -= 1));
   }
 
   close() {

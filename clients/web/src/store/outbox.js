@@ -37,6 +37,20 @@ export function dropRow(tx, meta, row) {
   meta.bytes -= size(row);
 }
 
+/**
+ * The command that a row of the outbox stands for.
+ * @param {OutboxRow} row
+ * @returns {import("../codec/frames.js").Command & { id: number }}
+ */
+export function command({ id, incarnation, cseq, nonce, body }) {
+  const head = { id, incarnation, cseq, nonce };
+  if (body.kind === "markRead") {
+    return { ...head, kind: "markRead", body: { conversation: BigInt(body.conversation), seq: BigInt(body.seq) } };
+  }
+  const to = "user" in body.to ? body.to : { conversation: BigInt(body.to.conversation) };
+  return { ...head, kind: "send", body: { to, content: { kind: "text", text: body.text } } };
+}
+
 /** @typedef {{ nonce: string, time: number, body: import("./rows.js").OutboxBody }} NewCommand */
 
 /**

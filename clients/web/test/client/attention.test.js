@@ -5,8 +5,8 @@ import { test } from "node:test";
 import { Attention } from "../../src/attention.js";
 import { FakeBrowser } from "../harness/environment.js";
 
-const ACTIVE = 4_000;
-const LOOKED_AT = 10_000;
+const LOOKED_AT = 4_000;
+const LEFT = 10_000;
 const HIDDEN = 25_000;
 
 /** @param {boolean} isHidden */
@@ -18,23 +18,26 @@ function world(isHidden) {
 
 test("silence is borne longest where nobody looks at any tab", () => {
   const { env, attention } = world(true);
-  assert.equal(attention.patience, HIDDEN);
+  assert.equal(attention.quiet, HIDDEN);
   attention.onSeen("two", true);
-  assert.equal(attention.patience, LOOKED_AT, "another tab is seen");
+  assert.equal(attention.quiet, LOOKED_AT, "another tab is seen");
   attention.onSeen("three", true);
   attention.onSeen("two", false);
-  assert.equal(attention.patience, LOOKED_AT);
+  assert.equal(attention.quiet, LOOKED_AT);
   attention.onSeen("three", false);
-  assert.equal(attention.patience, HIDDEN);
+  assert.equal(attention.quiet, HIDDEN);
   env.isHidden = false;
-  assert.equal(attention.patience, LOOKED_AT);
+  assert.equal(attention.quiet, LOOKED_AT);
 });
 
-test("silence is borne for the shortest time while somebody does something, in whichever tab that is seen", () => {
+test("silence is borne for the shortest time until a tab that is seen was left alone for long", () => {
   const { clock, attention } = world(true);
   attention.onSeen("two", true);
-  assert.equal(attention.onActive(), true);
-  assert.equal(attention.patience, ACTIVE);
-  clock.now += 60_000;
-  assert.equal(attention.patience, LOOKED_AT);
+  assert.equal(attention.onTurned(), false);
+  clock.now += 599_999;
+  assert.equal(attention.quiet, LOOKED_AT);
+  clock.now += 1;
+  assert.equal(attention.quiet, LEFT);
+  assert.equal(attention.onTurned(), true);
+  assert.equal(attention.quiet, LOOKED_AT);
 });

@@ -108,6 +108,14 @@ function world({ random = 0.999, answer } = {}) {
   return { open, pass, waits, triesAt, sockets };
 }
 
+/** A welcome for the next user. @returns {import("../../src/codec/frames.js").ServerFrame} */
+const welcomed = () => ({
+  welcome: {
+    version: 1, user: `someone${users + 1}`, sessionEpoch: 1n, epoch: 1n, incarnation: 1n, applied: 0n, appliedNonce: "0".repeat(16), head: 0n,
+    begin: { cursor: 0n, time: 0n, snapshot: false, reset: null }, window: 16, maxText: 61_440, time: 0n, endpoints: [], extensions: [],
+  },
+});
+
 test("while somebody looks at the page it is tried every few seconds, however long the server is away", async () => {
   const { open, pass, waits } = world();
   const tab = await open();
@@ -232,16 +240,7 @@ test("a server that asks for patience is left alone for as long, whatever happen
 });
 
 test("who is replaced while an attempt beside a silent connection is under way gives that attempt up", async () => {
-  const begin = { cursor: 0n, time: 0n, snapshot: false, reset: null };
-  const user = `someone${users + 1}`;
-  const { open, pass, sockets } = world({
-    answer: {
-      welcome: {
-        version: 1, user, sessionEpoch: 1n, epoch: 1n, incarnation: 1n, applied: 0n, appliedNonce: "0".repeat(16), head: 0n, begin, window: 16,
-        maxText: 61_440, time: 0n, endpoints: [], extensions: [],
-      },
-    },
-  });
+  const { open, pass, sockets } = world({ answer: welcomed() });
   const tab = await open();
   assert.equal(tab.client.connection.state, "connected");
   /** @type {() => void} */
@@ -250,10 +249,42 @@ test("who is replaced while an attempt beside a silent connection is under way g
   // Heard of just now it would pass for alive.
   await pass(100);
   tab.env.emit("online");
-  await pass(1_500);
+  await pass(1_200);
   sockets[0].hear({ error: { code: "replaced", message: "by another", retryAfterMs: 0 } });
   assert.equal(tab.client.connection.state, "ended");
   arrive();
   await pass(1_000);
   assert.deepEqual([sockets.length, tab.client.connection.state], [1, "ended"]);
+});
+
+test("an attempt that began on a network that is gone is not waited for when there is another one", async () => {
+  const { open, pass, triesAt } = world();
+  const tab = await open();
+  await pass(1_000);
+  let given = 0;
+  tab.env.fetch = (_, init) => {
+    // No answer and no refusal: the packets go nowhere.
+    return new Promise((_, reject) => init?.signal?.addEventListener("abort", () => ((given += 1), reject(new TypeError("aborted")))));
+  };
+  await pass(10_000);
+  const before = given;
+  const dials = tab.env.fetch;
+  let tries = 0;
+  tab.env.fetch = (...args) => ((tries += 1), dials(...args));
+  tab.client.reconnect();
+  await triesAt(() => tab.env.emit("online"));
+  assert.ok(tries >= 1 && given > before, `${tries} tries, ${given - before} given up`);
+  assert.equal(tab.client.connection.state, "connecting");
+});
+
+test("a browser's word of a change is a question to the server, and no answer within a second a reason to connect anew", async () => {
+  const { open, pass, sockets } = world({ answer: welcomed() });
+  const tab = await open();
+  assert.equal(tab.client.connection.state, "connected");
+  await pass(100);
+  tab.env.emit("change");
+  await pass(900);
+  assert.equal(sockets.length, 1);
+  await pass(200);
+  assert.equal(sockets.length, 2, "a second without an answer");
 });

@@ -2,139 +2,12 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { decodeClientFrame } from "../../src/codec/index.js";
-import { WhimbrelError } from "../../src/errors.js";
-import { Queries } from "../../src/queries.js";
-import { Session } from "../../src/session.js";
-import { enqueue, markRead } from "../../src/store/outbox.js";
+import { markRead } from "../../src/store/outbox.js";
 import { MemoryDatabase } from "../../src/store/memory.js";
-import { load, messages } from "../../src/store/views.js";
-import { FakeBrowser } from "../harness/environment.js";
 import { freshDatabase } from "../harness/indexeddb.js";
+import { clock, EMPTY, event, ME, NONCE, open, outbox, page, sendInVain, sent, settled, shown, welcome, write } from "../harness/session.js";
 
 /** @typedef {import("../../src/store/database.js").Database} Database */
-/** @typedef {import("../../src/codec/frames.js").ServerFrame} ServerFrame */
-/** @typedef {import("../../src/codec/frames.js").Event} Event */
-
-const ME = "alice";
-const NONCE = "00000000000000aa";
-const NO_NONCE = "0000000000000000";
-
-/** A clock that only tests move: what is put off until later does not happen by itself. */
-let now = 0;
-
-/**
- * A session over what the database holds, and a server in the test's hand.
- * @param {Database} db
- */
-async function open(db) {
-  /** @type {import("../../src/codec/frames.js").ClientFrame[]} */
-  const said = [];
-  /** @type {(frames: ServerFrame[]) => Promise<void> | void} */
-  let onframes = () => {};
-  /** @type {(why: any) => void} */
-  let onclosed = () => {};
-  /** @type {import("../../src/link/link.js").Link} */
-  const link = {
-    transport: "websocket",
-    queued: 0,
-    start: (frames, closed) => void ([onframes, onclosed] = [frames, closed]),
-    send: (frame) => void said.push(decodeClientFrame(frame)),
-    close: () => {},
-  };
-  /** @type {string[]} */
-  const lost = [];
-  /** @type {import("../../src/session.js").Host} */
-  const host = {
-    env: { ...new FakeBrowser().tab(), now: () => now },
-    db, user: ME, queries: new Queries(),
-    hello: (incarnation, position) => ({
-      minVersion: 1, maxVersion: 1, user: ME, device: "device", token: "", agent: "test", instance: NO_NONCE, attempt: 1, incarnation, position,
-      origin: "snapshot", extensions: [],
-    }),
-    greeted: () => {},
-    lost: (_, why) => void lost.push(why.code),
-    ended: (_, why) => void lost.push(why.code),
-    wake: () => void session.poll(),
-    changed: () => {}, received: () => {}, signal: () => {}, reset: () => {}, conflict: () => lost.push("conflict"), watch: () => undefined,
-  };
-  const session = new Session(host, link, await load(db, { user: ME, device: "device" }));
-  session.start();
-  /** Frames arrive together, and are through when this resolves. @param {ServerFrame[]} frames */
-  const feed = async (...frames) => {
-    void onframes(frames);
-    await session.draining;
-    assert.deepEqual(lost, []);
-  };
-  /** The connection breaks. */
-  const breaks = async () => {
-    onclosed(new WhimbrelError("connectionLost", "by the test"));
-    assert.deepEqual(lost.splice(0), ["connectionLost"]);
-    await session.leave();
-  };
-  const commands = () => said.flatMap((frame) => ("command" in frame ? [frame.command.cseq] : []));
-  return { session, feed, breaks, commands };
-}
-
-/**
- * @param {{ applied?: bigint, nonce?: string, head?: bigint, cursor?: bigint, snapshot?: boolean, reset?: "trimmed" | null }} [what]
- * @returns {ServerFrame}
- */
-const welcome = ({ applied = 0n, nonce = applied ? NONCE : NO_NONCE, head = 0n, cursor = head, snapshot = false, reset = null } = {}) => ({
-  welcome: {
-    version: 1, user: ME, sessionEpoch: 1n, epoch: 1n, incarnation: 3n, applied, appliedNonce: nonce, head,
-    begin: { cursor, time: cursor, snapshot, reset }, window: 16, maxText: 61_440, time: 0n, endpoints: [], extensions: [],
-  },
-});
-const member = (/** @type {string} */ user) => ({ user, delivered: 0n, read: 0n });
-/**
- * A page of a snapshot with one conversation.
- * @param {bigint} conversation
- * @param {string} other
- * @param {[bigint, string, string][]} lines
- * @param {boolean} [last]
- * @returns {ServerFrame}
- */
-const page = (conversation, other, lines, last = false) => ({
-  snapshot: {
-    conversations: [{
-      conversation, kind: "direct", members: [member(ME), member(other)], head: lines.at(-1)?.[0] ?? 0n,
-      messages: lines.map(([seq, from, text]) => ({ seq, time: seq, from, content: { kind: "text", text } })),
-    }],
-    last,
-  },
-});
-const event = (/** @type {any} */ body) => /** @type {ServerFrame} */ ({ event: { time: body.seq, ...body } });
-const sent = (/** @type {bigint} */ seq, /** @type {bigint} */ number) =>
-  event({ seq, kind: "sent", body: { incarnation: 3n, cseq: 1n, conversation: 7n, seq: number } });
-
-const write = (/** @type {Database} */ db) => enqueue(db, [{ nonce: NONCE, time: 5, body: { kind: "send", to: { user: "bob" }, text: "mine" } }]);
-const shown = async (/** @type {Database} */ db) => (await messages(db, ME, { user: "bob" }, {})).map(({ text, state }) => `${text} ${state}`);
-/** What the outbox holds, and how much it believes to hold. @param {Database} db */
-const outbox = async (db) => {
-  const { outbox: { applied, rows: count, bytes }, rows } = await load(db, { user: ME, device: "device" });
-  return { applied, count, bytes, rows: rows.map(({ cseq, applied }) => `${cseq} ${applied ? "applied" : "waits"}`) };
-};
-const EMPTY = { applied: 1n, count: 0, bytes: 0, rows: [] };
-
-/** The device has an outbox and is at the head of a conversation with one message of bob's. @param {Database} db */
-async function settled(db) {
-  const { feed, breaks } = await open(db);
-  await feed(
-    welcome({ head: 0n }),
-    event({ seq: 1n, kind: "started", body: { conversation: 7n, kind: "direct", members: [ME, "bob"] } }),
-    event({ seq: 2n, kind: "message", body: { conversation: 7n, seq: 1n, from: "bob", content: { kind: "text", text: "hello" } } }),
-  );
-  await breaks();
-}
-
-/** A session in which the command is sent, and of which nothing comes back. @param {Database} db */
-async function sendInVain(db) {
-  const { feed, breaks, commands } = await open(db);
-  await feed(welcome({ head: 2n }));
-  assert.deepEqual(commands(), [1n]);
-  await breaks();
-}
 
 /** @type {[string, () => Promise<Database>][]} */
 const KINDS = [["memory", async () => new MemoryDatabase()], ["indexeddb", freshDatabase]];
@@ -160,7 +33,7 @@ for (const [kind, fresh] of KINDS) {
     const { session, feed, commands } = await open(db);
     await feed(welcome({ applied: 1n, head: 3n, cursor: 2n }));
     // No event carries it along: it is stored by itself a moment later.
-    now += 1_000;
+    clock.now += 1_000;
     session.poll();
     assert.deepEqual(await outbox(db), { applied: 1n, count: 1, bytes: 12, rows: ["1 applied"] });
     await feed(sent(3n, 2n));
@@ -245,3 +118,28 @@ for (const [kind, fresh] of KINDS) {
     await session.leave();
   });
 }
+
+test("what comes down does not pass for an answer to what went up", async () => {
+  const db = new MemoryDatabase();
+  await settled(db);
+  const { session, feed } = await open(db);
+  await feed(welcome({ applied: 0n, head: 2n }));
+  const { pulse } = session;
+  assert.equal(pulse.owed, undefined);
+  await write(db);
+  await session.sync();
+  const since = clock.now;
+  assert.equal(pulse.owed, since);
+  clock.now += 700;
+  await feed(event({ seq: 3n, kind: "receipt", body: { conversation: 7n, user: "bob", delivered: 1n, read: 1n } }), { ping: { id: 1 } });
+  assert.deepEqual([pulse.heard, pulse.owed], [clock.now, since]);
+  session.ping(false);
+  await feed(event({ seq: 4n, kind: "receipt", body: { conversation: 7n, user: "bob", delivered: 2n, read: 2n } }));
+  assert.deepEqual([pulse.probed, pulse.owed], [clock.now, since]);
+  await feed({ pong: { id: /** @type {number} */ (session.pinged) } });
+  assert.deepEqual([pulse.probed, pulse.owed], [undefined, clock.now], "the command is owed still");
+  clock.now += 100;
+  await feed({ applied: { cseq: 1n } });
+  assert.deepEqual([pulse.probed, pulse.owed], [undefined, undefined]);
+  await session.leave();
+});

@@ -178,3 +178,71 @@ test("a server of another version, or none at all, has a name", async () => {
   };
   await assert.rejects(connect(env, new URL("https://h"), ways, new AbortController().signal), { code: "unreachable" });
 });
+
+test("a round that is called off says nothing of WebTransport; one that another transport wins does", async () => {
+  const { env } = clocked();
+  const never = new Promise(() => {});
+  Object.assign(env, {
+    fetch: async () => new Response(JSON.stringify({ webtransport: { url: "https://h:1/wt" }, versions: [1] })),
+    WebTransport: class {
+      ready = never;
+      closed = never;
+      close() {}
+    },
+    WebSocket: class {
+      close() {}
+    },
+  });
+  const ways = new Ways(env, "auto", null, () => {});
+  const abort = new AbortController();
+  const round = connect(env, new URL("https://h"), ways, abort.signal);
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  abort.abort();
+  await assert.rejects(round, { code: "unreachable" });
+  assert.deepEqual(ways.failed, []);
+  env.WebSocket = /** @type {any} */ (class {
+    /** @type {() => void} */
+    onopen = () => {};
+    constructor() {
+      setImmediate(() => this.onopen());
+    }
+    close() {}
+  });
+  assert.equal((await connect(env, new URL("https://h"), ways, new AbortController().signal)).transport, "websocket");
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(ways.failed.length, 1);
+});
+
+test("a server that said where it is, and does not say it again in time, is looked for there", async () => {
+  const { env } = clocked();
+  /** @type {string[]} */
+  const dialled = [];
+  /** @type {(url: string) => Promise<Response>} */
+  let answer = async () => new Response(JSON.stringify({ websocket: { url: "wss://h/one" }, versions: [1] }));
+  Object.assign(env, {
+    fetch: (/** @type {string} */ url) => answer(url),
+    WebSocket: class {
+      /** @type {() => void} */
+      onopen = () => {};
+      constructor(/** @type {string} */ url) {
+        dialled.push(url);
+        setImmediate(() => this.onopen());
+      }
+      close() {}
+    },
+  });
+  const ways = new Ways(env, "websocket", null, () => {});
+  const dial = () => connect(env, new URL("https://h"), ways, new AbortController().signal);
+  await dial();
+  // The answer comes late: for the next time.
+  /** @type {(response: Response) => void} */
+  let arrive = () => {};
+  answer = () => new Promise((resolve) => (arrive = resolve));
+  await dial();
+  arrive(new Response(JSON.stringify({ websocket: { url: "wss://h/two" }, versions: [1] })));
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  await dial();
+  assert.deepEqual(dialled, ["wss://h/one", "wss://h/one", "wss://h/two"]);
+  answer = () => Promise.reject(new TypeError("refused"));
+  await assert.rejects(dial(), { code: "unreachable" });
+});
