@@ -229,7 +229,8 @@ impl Committer {
                     drop(answer.send(Ok(arrival.map(|arrival| Arrived { session: said.session(&arrival), arrival }))));
                 }
                 (Work::Confirm { session, answer, .. }, Decided::Known(arrival)) => {
-                    if answer.send(self.confirm(&session, arrival)).is_err() {
+                    let told = answer.send(self.confirm(&session, arrival));
+                    if told.is_err() {
                         self.hub.leave(&session);
                     }
                 }

@@ -128,9 +128,11 @@ fn a_path_that_is_dead_one_way_is_noticed_as_one_that_is_dead() {
         let mut journey = switch(1_000);
         journey.begin = LinkName::Cell;
         let dark = |up, down| Act::Blackout { link: LinkName::Cell, up, down };
-        journey.steps = vec![Step::new(1_000, "one way is gone", [dark(up, down)]), Step::new(5_000, "light", [dark(false, false)])];
-        let trips = [Transport::Quic, Transport::WebTransport, Transport::WebSocket].map(|transport| trip(&journey, transport, false, 1));
-        for run in travel(&trips) {
+        journey.steps =
+            vec![Step::new(1_000, "one way is gone", [dark(up, down)]), Step::new(5_000, "light", [dark(false, false), Act::Announced])];
+        let transports = [Transport::Quic, Transport::WebTransport, Transport::WebSocket];
+        let trips = transports.iter().flat_map(|transport| [true, false].map(|reported| trip(&journey, *transport, reported, 1)));
+        for run in travel(&trips.collect::<Vec<_>>()) {
             // What is owed is asked for after 0.5 s and doubted 1.5 s later. Who is asked says so, once all of this is over.
             let noticed = connected_after(&run, 0, "-");
             assert!((1_500.0..3_000.0).contains(&noticed), "{}, {up} {down}: after {noticed} ms", run.transport);

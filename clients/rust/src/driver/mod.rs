@@ -259,7 +259,7 @@ impl Driver {
                 Some(completed) = self.jobs.next(), if !self.jobs.is_empty() => self.on_completed(completed)?,
                 () = sleep_until(wake) => {}
                 progress = self.phase.progress(read) => self.on_progress(progress).await?,
-                (result, why) = self.scout.progress() => self.on_scouted(result, why).await?,
+                scouted = self.scout.progress() => self.on_scouted(scouted).await?,
             }
         }
     }

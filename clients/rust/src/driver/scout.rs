@@ -6,29 +6,72 @@ use super::phase::{Linking, Phase, Progress, Retry, Stop};
 use super::session::Session;
 use crate::link::{Established, LinkError};
 use crate::{Connection, EndReason};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::future::pending;
-use tokio::time::{Instant, sleep};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
 
-/// The attempt, if there is one, and why.
+/// A handshake that gets no answer is repeated after longer and longer times. So a second attempt begins this much later, between the
+/// repetitions of the first: else a blackout would last up to twice as long as it does.
+const SECOND_AFTER: Duration = Duration::from_secs(2);
+
+/// The attempts, and why there are any.
 #[derive(Default)]
-pub(super) struct Scout(Option<(Linking, String)>);
+pub(super) struct Scout {
+    /// Two at the most.
+    attempts: FuturesUnordered<Linking>,
+    /// When the second begins.
+    second: Option<Instant>,
+    why: String,
+}
+
+/// What became of an attempt.
+pub(super) enum Scouted {
+    Connected(Box<Established>),
+    Failed(LinkError),
+    /// It takes long.
+    Slow,
+}
 
 impl Scout {
-    /// Ends when the attempt does. Cancel-safe.
-    pub async fn progress(&mut self) -> (Result<Box<Established>, LinkError>, String) {
-        let Some((attempt, _)) = &mut self.0 else { return pending().await };
-        let result = attempt.await.map(Box::new);
-        (result, self.0.take().map(|(_, why)| why).unwrap_or_default())
+    /// Waits for something to happen. Cancel-safe.
+    pub async fn progress(&mut self) -> Scouted {
+        let second = self.second;
+        tokio::select! {
+            Some(result) = self.attempts.next() => match result {
+                Ok(established) => Scouted::Connected(Box::new(established)),
+                Err(why) => Scouted::Failed(why),
+            },
+            () = sleep_until(second.unwrap_or_else(Instant::now)), if second.is_some() => {
+                self.second = None;
+                Scouted::Slow
+            }
+            else => pending().await,
+        }
     }
 
     /// There is no need of it any more.
     pub fn stop(&mut self) {
-        self.0 = None;
+        *self = Self::default();
     }
 
-    /// The attempt, for somebody who needs it more.
+    /// The attempts as one, for somebody who needs them more.
     pub fn take(&mut self) -> Option<Linking> {
-        self.0.take().map(|(attempt, _)| attempt)
+        let mut attempts = std::mem::take(self).attempts;
+        if attempts.is_empty() {
+            return None;
+        }
+        Some(Box::pin(async move {
+            let mut last = Err(LinkError::Unreachable("nobody tries".into()));
+            while let Some(result) = attempts.next().await {
+                last = result;
+                if last.is_ok() {
+                    break;
+                }
+            }
+            last
+        }))
     }
 }
 
@@ -40,48 +83,56 @@ impl Driver {
             return Err(Stop::lost(why, Retry::Now));
         }
         session.pulse.doubt(Instant::now());
-        if self.scout.0.is_none() {
+        if self.scout.attempts.is_empty() {
             tracing::debug!(why, "another connection is tried");
             self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why: Some(why.clone()) });
-            self.scout.0 = Some((self.attempt(Default::default(), Instant::now()), why));
+            self.scout.attempts.push(self.attempt(Default::default(), Instant::now()));
+            self.scout.second = Some(Instant::now() + SECOND_AFTER);
+            self.scout.why = why;
         }
         Ok(())
     }
 
     /// Forgets the other connection if the session has answered.
     pub(super) fn believe(&mut self, session: &Session) {
-        if self.scout.0.is_some() && !session.pulse.is_doubted() {
+        // Also where the attempt was stopped for another reason: what everybody was told has to be taken back.
+        if !session.pulse.is_doubted() && matches!(*self.connection.borrow(), Connection::Connecting { .. }) {
             self.scout.stop();
             tracing::debug!(transport = %session.transport, "the session goes on");
             self.connection.send_replace(Connection::Connected { transport: session.transport });
         }
     }
 
-    /// The other connection is there, or has failed.
-    pub(super) async fn on_scouted(&mut self, result: Result<Box<Established>, LinkError>, why: String) -> Result<(), EndReason> {
-        match result {
-            Ok(established) => {
+    /// Something happened to the other connection.
+    pub(super) async fn on_scouted(&mut self, scouted: Scouted) -> Result<(), EndReason> {
+        match scouted {
+            Scouted::Connected(established) => {
                 if matches!(&self.phase, Phase::Session(session) if session.pulse.is_doubted()) {
                     self.watchfulness.on_silence();
                 }
+                let why = std::mem::take(&mut self.scout).why;
                 self.lost(why, Retry::Now);
-                self.on_progress(Progress::Connected(Ok(established))).await
+                self.on_progress(Progress::Connected(Ok(established))).await?;
             }
-            Err(failed) => {
+            Scouted::Slow => self.scout.attempts.push(self.attempt(Default::default(), Instant::now())),
+            Scouted::Failed(failed) => {
                 tracing::debug!(%failed, "no other connection");
                 // What was known of the server may be out of date: ask it again.
                 if let Some(known) = &mut self.known {
                     known.doubtful = true;
                 }
-                let wait = self.backoff.wait(Retry::Backoff);
-                let attempt = self.attempt(Default::default(), Instant::now());
-                let later = async move {
-                    sleep(wait).await;
-                    attempt.await
-                };
-                self.scout.0 = Some((Box::pin(later), why));
-                Ok(())
+                if self.scout.attempts.is_empty() {
+                    let wait = self.backoff.wait(Retry::Backoff);
+                    let attempt = self.attempt(Default::default(), Instant::now());
+                    let later = async move {
+                        sleep(wait).await;
+                        attempt.await
+                    };
+                    self.scout.attempts.push(Box::pin(later));
+                    self.scout.second = Some(Instant::now() + wait + SECOND_AFTER);
+                }
             }
         }
+        Ok(())
     }
 }
