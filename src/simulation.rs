@@ -6,66 +6,29 @@
 //! open, a device be restored from a backup. At the end everything is let run, and then: each command took effect once, and each
 //! device has taken what its user's mailbox holds, in order, once.
 
-use crate::engine::{Engine, Provisional, SessionHandle, Viewer};
+mod device;
+
+use crate::engine::{Engine, Provisional, Viewer};
 use crate::session::commands::Commands;
 use crate::store::{FailPoint, MemoryStore, Store};
+use device::{Device, Disk, Session, numbers};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use whimbrel_protocol::frame::{
-    Ack, Applied, ClientFrame, Command, Content, ContentKind, Event, EventBody, Hello, Origin, Position, Send, ServerFrame, Target, Welcome,
+    Ack, Applied, ClientFrame, Command, Content, ContentKind, EventBody, Hello, Origin, Send, ServerFrame, Target, Welcome,
 };
 use whimbrel_protocol::{
-    Agreement, CommandSeq, ConversationId, ConversationSeq, DeviceId, Downlink, DownlinkState, MailboxSeq, Nonce, OutboxState,
-    SessionEpoch, Taken, Time, Uplink, UserId, VERSION_MAX, VERSION_MIN,
+    Agreement, CommandSeq, ConversationId, ConversationSeq, DeviceId, Downlink, DownlinkState, MailboxSeq, Nonce, SessionEpoch, Taken,
+    Time, Uplink, UserId, VERSION_MAX, VERSION_MIN,
 };
 
 const USERS: [&str; 3] = ["ann", "bob", "cem"];
 const DEVICES: [&str; 2] = ["phone", "laptop"];
 /// What somebody keeps who records.
 const RECORDED_MAX: usize = 32;
-
-/// What a device keeps over its own death.
-#[derive(Clone, Default)]
-struct Disk {
-    outbox: OutboxState,
-    commands: Vec<Command>,
-    position: Option<Position>,
-    /// Texts by the place of their message, in the order in which they were taken.
-    taken: Vec<(ConversationId, ConversationSeq, String)>,
-    /// What was said under which nonce, for outcomes.
-    said: HashMap<Nonce, String>,
-    /// Commands that are applied, and whose outcome has not come.
-    awaiting: BTreeMap<(u64, u64), Nonce>,
-}
-
-struct Device {
-    user: UserId,
-    name: DeviceId,
-    disk: Disk,
-    backup: Disk,
-    uplink: Uplink,
-    downlink: Downlink,
-    session: Option<Session>,
-}
-
-/// A session: the server's side of it, and the frames on their way.
-struct Session {
-    handle: Arc<SessionHandle>,
-    /// Its handshake is not over.
-    provisional: Option<Provisional>,
-    commands: Commands,
-    viewer: Viewer,
-    sent: MailboxSeq,
-    answered: CommandSeq,
-    up: VecDeque<ClientFrame>,
-    down: VecDeque<ServerFrame>,
-    /// What travels in datagrams: it may come at any time, any number of times, or not at all.
-    copies_up: Vec<Command>,
-    copies_down: Vec<Event>,
-}
 
 /// A fault of the implementation under test, planted to see that it is found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -443,43 +406,6 @@ impl World {
             _ => None,
         });
         messages.collect()
-    }
-}
-
-fn numbers(uplink: &Uplink) -> Vec<(u64, u64, Nonce)> {
-    uplink.pending().map(|command| (command.incarnation.0, command.cseq.0, command.nonce)).collect()
-}
-
-impl Device {
-    /// Stores the outbox in one transaction; what is no longer pending waits for its outcome under the number it had.
-    fn store_outbox(&mut self, before: &[(u64, u64, Nonce)]) {
-        let pending: Vec<Command> = self.uplink.pending().cloned().collect();
-        for (incarnation, cseq, nonce) in before {
-            if !pending.iter().any(|command| command.nonce == *nonce) {
-                self.disk.awaiting.insert((*incarnation, *cseq), *nonce);
-            }
-        }
-        self.disk.commands = pending;
-        self.disk.outbox = self.uplink.state();
-    }
-
-    /// Stores what an event says, as the same transaction stores the cursor.
-    fn store_event(&mut self, event: &Event) {
-        let place = match &event.body {
-            EventBody::Message(message) => Some((message.conversation, message.seq, message.content.text.clone())),
-            EventBody::Sent(sent) => {
-                let number = (sent.incarnation.0, sent.cseq.0);
-                // The outcome may overtake `Applied`.
-                let pending = self.disk.commands.iter().find(|command| (command.incarnation.0, command.cseq.0) == number);
-                let nonce = self.disk.awaiting.get(&number).copied().or(pending.map(|command| command.nonce));
-                let text = nonce.and_then(|nonce| self.disk.said.get(&nonce)).cloned();
-                // The outcome of a repeat names a message that is there already.
-                let known = self.disk.taken.iter().any(|(conversation, seq, _)| (*conversation, *seq) == (sent.conversation, sent.seq));
-                (!known).then(|| (sent.conversation, sent.seq, text.unwrap_or_else(|| "an outcome of nothing".into())))
-            }
-            _ => None,
-        };
-        self.disk.taken.extend(place);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Waiting, connecting, in session: and how long to wait before the next attempt.
 
+use super::Driver;
+use super::favourite::FAVOURITE_FOR;
 use super::session::{NETWORK_CHANGED, Session};
-use super::{Driver, FAVOURITE_FOR};
 use crate::link::{self, Attempt, Established, Known, Link, LinkError, Opening, Received};
 use crate::{Connection, EndReason, TransportKind};
 use std::future::{Future, pending};
