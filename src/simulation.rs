@@ -64,6 +64,8 @@ impl World {
             name: DeviceId::new(name).unwrap(),
             disk: Disk::default(),
             backup: Disk::default(),
+            instance: Nonce::default(),
+            attempt: 0,
             uplink: Uplink::default(),
             downlink: Downlink::default(),
             session: None,
@@ -125,6 +127,7 @@ impl World {
             return;
         }
         let device = &mut self.devices[at];
+        device.attempt += 1;
         let hello = Hello {
             min_version: VERSION_MIN,
             max_version: VERSION_MAX,
@@ -132,8 +135,8 @@ impl World {
             device: device.name.clone(),
             token: String::new(),
             agent: String::new(),
-            instance: Default::default(),
-            attempt: 0,
+            instance: device.instance,
+            attempt: device.attempt,
             incarnation: device.uplink.incarnation(),
             position: device.downlink.position(),
             origin: Origin::Oldest,
@@ -279,6 +282,9 @@ impl World {
         }
         let limit = if session.sent < session.handle.head() { self.random.random_range(1..6) } else { 0 };
         for event in self.engine.step_events(&session.viewer, session.sent, limit) {
+            if session.provisional.is_some() && event.seq > session.handle.head() {
+                break;
+            }
             assert_eq!(event.seq, session.sent.next(), "the mailbox has a gap");
             session.sent = event.through();
             if self.random.random_bool(0.1) {
@@ -326,6 +332,7 @@ impl World {
     fn restart(&mut self, at: usize) {
         let device = &mut self.devices[at];
         device.session = None;
+        device.instance = Nonce(self.random.random());
         device.uplink = Uplink::restore(device.disk.outbox, device.disk.commands.clone());
         device.downlink = Downlink::restore(DownlinkState { position: device.disk.position });
     }
@@ -381,7 +388,10 @@ impl World {
             if device.disk.taken != all {
                 let (user, name) = (&device.user, &device.name);
                 let (taken, held) = (device.disk.taken.len(), all.len());
-                return Err(format!("{user}'s {name} has taken {taken} messages, the mailbox holds {held}, and they differ"));
+                let first = device.disk.taken.iter().zip(&all).find(|(took, holds)| took != holds);
+                return Err(format!(
+                    "{user}'s {name} has taken {taken} messages, the mailbox holds {held}; they differ first at {first:?}"
+                ));
             }
         }
         if let Some((text, count)) = effects.iter().find(|(_, count)| **count != 1) {

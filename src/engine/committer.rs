@@ -6,7 +6,7 @@ use super::queue::{Bounds, FairQueue};
 use super::receipts::Cursors;
 use super::wall_clock;
 use crate::store::{DeviceKey, Record, Store, StoreError, Transaction, UserNo};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -166,34 +166,33 @@ impl Committer {
         let now = wall_clock();
         let mut decided = Vec::with_capacity(batch.len());
         // Devices that come in this batch are here, too: their sessions are entered once it is committed.
-        let mut coming: HashSet<DeviceKey> = HashSet::new();
+        let mut coming: HashMap<DeviceKey, Option<Arc<SessionHandle>>> = HashMap::new();
         let mut work = |tx: &mut dyn Transaction| {
             decided.clear();
             coming.clear();
             let mut tx = Noting::new(tx, noted);
             for work in batch {
                 decided.push(match work {
-                    // Also by a hello in this very batch, which says what is applied so far. A provisional session is not replaced: it
-                    // is refused when it is to be entered, and until then its commands are repeats or what the device wants.
-                    Work::Command { session, .. }
-                        if session.is_replaced() || (coming.contains(&session.device) && !session.is_provisional()) =>
-                    {
-                        Decided::Command(Outcome::Stale)
-                    }
+                    Work::Command { session, .. } if self.is_over(session, coming.get(&session.device)) => Decided::Command(Outcome::Stale),
                     Work::Command { session, command } => Decided::Command(decide::command(&mut tx, now, session.device, command)?),
                     Work::Hello { said, .. } if self.is_late(&mut tx, said)? => Decided::Late,
                     Work::Hello { said, .. } => {
-                        let here = |key| coming.contains(&key) || self.hub.is_here(key);
+                        let here = |key| coming.contains_key(&key) || self.hub.is_here(key);
                         let arrival = decide::arrive(&mut tx, now, &said.user, &said.device, said.incarnation, &here)?;
-                        coming.extend(arrival.as_ref().map(|arrival| arrival.device));
+                        coming.extend(arrival.as_ref().map(|arrival| (arrival.device, None)));
                         Decided::Hello(arrival)
                     }
-                    Work::Look { user, said, .. } => Decided::Known(decide::look(&mut tx, *user, &said.device, said.incarnation)?),
+                    Work::Look { user, said, .. } => {
+                        let known = decide::look(&mut tx, *user, &said.device, said.incarnation)?;
+                        let fits =
+                            |known: &Arrival| !coming.contains_key(&known.device) && !self.hub.has_outrun(known.device, said.attempt);
+                        Decided::Known(known.filter(fits))
+                    }
                     Work::Confirm { session, .. } if self.hub.is_late(session.device, session.attempt) => Decided::Late,
                     Work::Confirm { said, session, .. } => {
                         let arrival = decide::look(&mut tx, session.user, &said.device, session.incarnation)?;
-                        let arrival = arrival.filter(|arrival| arrival.device == session.device);
-                        coming.extend(arrival.as_ref().map(|arrival| arrival.device));
+                        let arrival = arrival.filter(|arrival| arrival.device == session.device && session.knows_of(arrival.applied));
+                        coming.extend(arrival.as_ref().map(|arrival| (arrival.device, Some(session.clone()))));
                         Decided::Known(arrival)
                     }
                     Work::Delivered { user, marks } => {
@@ -245,6 +244,15 @@ impl Committer {
         }
     }
 
+    /// Whether a session may not write any more: another one took over, or is entered by this very batch, which says what is applied so far.
+    /// A provisional one, which was not there to be taken over, may not if it is of another run of the client than the session that
+    /// is: it may be a recording, of numbers that the device uses for other commands since it was restored from a backup.
+    fn is_over(&self, session: &Arc<SessionHandle>, coming: Option<&Option<Arc<SessionHandle>>>) -> bool {
+        let by_another = coming.is_some_and(|coming| coming.as_ref().is_none_or(|coming| !Arc::ptr_eq(coming, session)));
+        let outrun = session.is_provisional() && self.hub.has_outrun(session.device, session.attempt);
+        session.is_replaced() || by_another || outrun
+    }
+
     fn is_late(&self, tx: &mut dyn Transaction, said: &Said) -> Result<bool, StoreError> {
         let user = tx.user(&said.user)?;
         let key = tx.devices(user)?.iter().find(|known| known.name == said.device).map(|known| known.key);
@@ -268,12 +276,15 @@ impl Committer {
 
     fn confirm(&self, session: &Arc<SessionHandle>, arrival: Option<Arrival>) -> Result<Arrival, End> {
         let Some(arrival) = arrival else {
-            // Another took its place, or asked for a new outbox in its name. It hears what to do about that when it comes again.
-            let message = "the device's outbox or place has changed since its hello: connect again";
-            return Err(End::GoAway(GoAway { retry_after_ms: 0, message: message.into() }));
+            // Another took its place, or asked for a new outbox or wrote in its name. It hears what to do about that when it comes again.
+            return Err(come_again());
         };
         if self.hub.is_late(session.device, session.attempt) {
             return Err(End::Error(late()));
+        }
+        if let Some(end) = session.end() {
+            // One of its commands, which were decided before, contradicts the outbox.
+            return Err(end.clone());
         }
         self.hub.enter(session, wall_clock().0);
         // The session before may have gone on since.
@@ -329,6 +340,11 @@ impl Committer {
     }
 }
 
+fn come_again() -> End {
+    let message = "the device's outbox or place has changed since its hello: connect again";
+    End::GoAway(GoAway { retry_after_ms: 0, message: message.into() })
+}
+
 fn late() -> Error {
     let message = "a later session of this run of the client is there already";
     Error { code: ErrorCode::Replaced, message: message.into(), retry_after_ms: 0 }
@@ -347,6 +363,8 @@ fn answer(session: &SessionHandle, outcome: Outcome) {
             message: "a command number leaves a gap".into(),
             retry_after_ms: 0,
         })),
+        // Its client sends it again, once it is the one that is there.
+        Outcome::Stale if session.is_provisional() => session.finish(come_again()),
         // The session is being replaced, or the command belongs to an outbox of the past: nobody waits for it here.
         Outcome::Stale => {}
     }

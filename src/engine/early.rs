@@ -3,12 +3,18 @@
 //! What comes until then may be played by somebody who recorded it. So such a session is *provisional*: its commands are decided as any
 //! (incarnation, number and nonce make a repeat of a repeat), and it reads; but it is not entered. Nothing is taken over, nobody sees
 //! the user come, nothing is acknowledged.
+//!
+//! As nothing is taken over, another life of the device (it was restored from a backup, or cloned) may still write behind the `Welcome`, under
+//! numbers that this one will use. Its outcomes must not be taken for those of this one: so only what lay in the mailbox before
+//! is read until the session is entered, and it is entered only if nobody else has written.
 
-use super::committer::{Said, Work};
+use super::committer::{Arrived, Said, Work};
 use super::decide::Arrival;
+use super::queue::Lane;
 use super::{End, Engine, Entered, SessionHandle, store_error};
+use crate::store::{StoreError, UserNo};
 use std::sync::Arc;
-use whimbrel_protocol::frame::{Begin, Error, Hello};
+use whimbrel_protocol::frame::{Begin, Error, Hello, Origin, Position};
 use whimbrel_protocol::{MailboxSeq, UserId};
 
 /// What a provisional session is entered with.
@@ -46,12 +52,33 @@ impl Engine {
     /// What to tell the client.
     pub async fn provisional(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Option<Entered>, Error> {
         let (said, name) = (Said::new(user, hello), user.clone());
-        let known = self.read(move |engine| engine.store.user(&name)).await.map_err(|error| store_error(&error))?;
-        let Some(user) = known else { return Ok(None) };
-        let Some(arrived) = self.commit_hello(|answer| Work::Look { user, said, answer }).await?? else { return Ok(None) };
+        let known = self.read(move |engine| engine.before_look(&name)).await.map_err(|error| store_error(&error))?;
+        let Some((user, head)) = known else { return Ok(None) };
+        let looked = self.commit_hello(self.own_turn(), |answer| Work::Look { user, said, answer }).await??;
+        let Some(arrived) = looked else { return Ok(None) };
         let (position, origin) = (hello.position, hello.origin);
-        let begun = self.read(move |engine| engine.begin(arrived, position, origin)).await;
-        begun.map(Some).map_err(|error| store_error(&error))
+        let begun = self.read(move |engine| engine.begin_early(arrived, head, position, origin)).await;
+        begun.map_err(|error| store_error(&error))
+    }
+
+    /// A user, and the head of the mailbox.
+    pub(super) fn before_look(&self, name: &UserId) -> Result<Option<(UserNo, MailboxSeq)>, StoreError> {
+        let Some(user) = self.store.user(name)? else { return Ok(None) };
+        Ok(Some((user, self.store.mailbox(user)?.head)))
+    }
+
+    /// Where a provisional session begins, that may read up to `head`. Where it would have to begin with a snapshot there is none: it
+    /// would be told what happened since.
+    pub(super) fn begin_early(
+        &self,
+        arrived: Arrived,
+        head: MailboxSeq,
+        position: Option<Position>,
+        origin: Origin,
+    ) -> Result<Option<Entered>, StoreError> {
+        let entered = self.begin(arrived, position, origin)?;
+        entered.session.raise_head(head);
+        Ok(Some(entered).filter(|entered| !entered.begin.snapshot && entered.begin.reset.is_none()))
     }
 
     /// It was the device itself: its session is entered, and takes over. If this future is dropped, [`leave`](Self::leave) must follow.
@@ -60,7 +87,9 @@ impl Engine {
     /// Why the session ends instead.
     pub async fn confirm(self: &Arc<Self>, provisional: &Provisional) -> Result<(), End> {
         let (said, session) = provisional.said();
-        let confirmed = self.commit_hello(|answer| Work::Confirm { said, session, answer }).await;
+        // After its own commands.
+        let lane = Lane::User(session.user);
+        let confirmed = self.commit_hello(lane, |answer| Work::Confirm { said, session, answer }).await;
         let arrival = confirmed.map_err(End::Error)??;
         let user = provisional.session.user;
         let head = self.read(move |engine| Ok(engine.store.mailbox(user)?.head)).await;

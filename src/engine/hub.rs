@@ -36,6 +36,8 @@ pub struct SessionHandle {
     epoch: AtomicU64,
     head: AtomicU64,
     applied: AtomicU64,
+    /// Highest command that it handed in.
+    submitted: AtomicU64,
     replaced: AtomicBool,
     end: OnceLock<End>,
     signals: Mutex<VecDeque<ServerSignal>>,
@@ -105,6 +107,16 @@ impl SessionHandle {
         }
     }
 
+    pub(super) fn on_submit(&self, cseq: CommandSeq) {
+        self.submitted.fetch_max(cseq.0, Ordering::AcqRel);
+    }
+
+    /// Whether the device's outbox is where this session knows it to be. If more is applied another life of the device was at work: it is
+    /// restored from a backup, or a clone.
+    pub(super) fn knows_of(&self, applied: CommandSeq) -> bool {
+        applied.0 <= self.submitted.load(Ordering::Acquire)
+    }
+
     pub(super) fn raise_applied(&self, applied: CommandSeq) {
         if self.applied.fetch_max(applied.0, Ordering::AcqRel) < applied.0 {
             self.wake.notify_one();
@@ -161,6 +173,7 @@ impl NewSession {
             epoch: AtomicU64::new(0),
             head: AtomicU64::new(0),
             applied: AtomicU64::new(self.applied.0),
+            submitted: AtomicU64::new(self.applied.0),
             replaced: AtomicBool::new(false),
             end: OnceLock::new(),
             signals: Mutex::default(),
@@ -235,6 +248,14 @@ impl Hub {
         let state = lock(&self.state);
         let sessions = state.users.get(&device.user).map_or(&[][..], |here| &here.sessions);
         sessions.iter().any(|session| session.device == device && attempt.is_before(session.attempt))
+    }
+
+    /// Whether a device has a session that this hello did not come after, as far as one can tell: of another run, or of a later attempt.
+    pub(super) fn has_outrun(&self, device: DeviceKey, attempt: Attempt) -> bool {
+        let state = lock(&self.state);
+        let sessions = state.users.get(&device.user).map_or(&[][..], |here| &here.sessions);
+        let other = |there: Attempt| there.instance != attempt.instance || attempt.is_before(there);
+        sessions.iter().any(|session| session.device == device && other(session.attempt))
     }
 
     /// Whether a device has a session.

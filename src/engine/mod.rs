@@ -215,7 +215,7 @@ impl Engine {
     /// What to tell the client.
     pub async fn hello(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Entered, Error> {
         let said = Said::new(user, hello);
-        let arrived = self.commit_hello(|answer| Work::Hello { said, answer }).await??;
+        let arrived = self.commit_hello(self.own_turn(), |answer| Work::Hello { said, answer }).await??;
         let session = arrived.session.clone();
         let (position, origin) = (hello.position, hello.origin);
         self.read(move |engine| engine.settle_in(arrived, position, origin)).await.map_err(|error| {
@@ -224,10 +224,14 @@ impl Engine {
         })
     }
 
-    /// Has the committer look at a hello, in a turn of its own.
-    async fn commit_hello<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, Error> {
+    /// A turn for one hello.
+    fn own_turn(&self) -> Lane {
+        Lane::Hello(self.hellos.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Has the committer look at a hello.
+    async fn commit_hello<T>(&self, lane: Lane, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        let lane = Lane::Hello(self.hellos.fetch_add(1, Ordering::Relaxed));
         if self.queue.push(lane, 0, work(answer)).is_err() {
             return Err(overloaded());
         }
@@ -237,6 +241,7 @@ impl Engine {
     /// Where an arrived device's session begins.
     fn settle_in(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
         let entered = self.begin(arrived, position, origin)?;
+        entered.session.raise_head(entered.head);
         self.speak_for(&entered.session, &entered.arrival, entered.begin, position.is_some());
         Ok(entered)
     }
@@ -244,7 +249,6 @@ impl Engine {
     fn begin(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
         let Arrived { session, arrival } = arrived;
         let (bounds, begin) = self.place(arrival.device.user, position, origin)?;
-        session.raise_head(bounds.head);
         let snapshot = begin.snapshot.then(|| SnapshotCursor::new(origin == Origin::Snapshot));
         Ok(Entered { session, arrival, head: bounds.head, begin, snapshot })
     }
@@ -315,6 +319,7 @@ impl Engine {
             CommandBody::Send(send) => send.content.text.len(),
             _ => 0,
         };
+        session.on_submit(cseq);
         let work = Work::Command { session: session.clone(), command };
         self.queue.push(Lane::User(session.user), bytes, work).map_err(|Full(_)| {
             metrics::counter!("whimbrel_busy_total").increment(1);

@@ -202,7 +202,8 @@ fn devices_that_come_at_once_get_places_of_their_own() {
 
 /// As it comes before the end of a handshake; the `attempt`s of one run.
 fn play(engine: &Arc<Engine>, device: &str, incarnation: Incarnation, attempt: u32) -> Option<(Entered, Provisional)> {
-    let hello = Hello { attempt, ..hello(device, incarnation) };
+    let position = Position { epoch: engine.epoch(), cursor: MailboxSeq(0), time: Time(0) };
+    let hello = Hello { attempt, position: Some(position), ..hello(device, incarnation) };
     let entered = engine.step_provisional(&user("ann"), &hello).unwrap()?;
     let provisional = Provisional::new(user("ann"), hello, &entered);
     Some((entered, provisional))
@@ -225,6 +226,8 @@ fn a_provisional_session_writes_and_is_not_there_until_it_is_confirmed() {
     let (new, provisional_again) = play(&engine, "phone", old.arrival.incarnation, 1).unwrap();
     drop(provisional);
     assert_eq!(apply(&engine, &old, send(&old, 4, 4, "four")), 4);
+    assert!(new.session.head() < engine.store.mailbox(new.session.user).unwrap().head, "it reads no further yet");
+    assert_eq!(apply(&engine, &new, send(&new, 4, 4, "four")), 4);
     engine.step_confirm(&provisional_again).unwrap();
     assert!(old.session.is_replaced() && new.session.epoch() > old.session.epoch());
     assert_eq!(new.session.applied(), CommandSeq(4), "what the one before did meanwhile is known");
@@ -281,13 +284,37 @@ fn a_provisional_session_that_comes_late_does_not_take_over() {
     let incarnation = enter(&engine, "phone", Incarnation(0)).arrival.incarnation;
     let (early, provisional) = play(&engine, "phone", incarnation, 1).unwrap();
     let newer = engine.step_hello(&user("ann"), &Hello { attempt: 2, ..hello("phone", incarnation) }).unwrap();
-    // What is said over the connection that was given up takes effect once, whoever brings it first.
-    assert_eq!(apply(&engine, &early, send(&early, 1, 1, "one")), 1);
+    assert_eq!(apply(&engine, &early, send(&early, 1, 1, "one")), 0, "who is there now says what is to be done");
     assert_eq!(apply(&engine, &newer, send(&newer, 1, 1, "one")), 1);
     assert!(matches!(engine.step_confirm(&provisional), Err(End::Error(error)) if error.code == ErrorCode::Replaced));
     assert!(newer.session.end().is_none());
     assert_eq!(apply(&engine, &newer, send(&newer, 2, 2, "two")), 2);
     assert_eq!(received(&engine), ["one", "two"]);
+}
+
+#[test]
+fn what_another_life_of_the_device_wrote_is_not_taken_for_ones_own() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    let incarnation = enter(&engine, "phone", Incarnation(0)).arrival.incarnation;
+    let restored = Hello { instance: Nonce([7; 8]), ..hello("phone", incarnation) };
+    let live = engine.step_hello(&user("ann"), &restored).unwrap();
+    assert!(play(&engine, "phone", incarnation, 9).is_none(), "another run than the one that is there");
+    engine.leave(&live.session);
+
+    // Written by a recording, after the device was told how it stands: it must hear of that, and not by its numbers.
+    let (recording, _) = play(&engine, "phone", incarnation, 1).unwrap();
+    let (mine, provisional) = play(&engine, "phone", incarnation, 2).unwrap();
+    assert_eq!(apply(&engine, &recording, send(&recording, 1, 1, "of another life")), 1);
+    assert_eq!((mine.session.head(), mine.session.applied()), (MailboxSeq(0), CommandSeq(0)));
+    assert!(matches!(engine.step_confirm(&provisional), Err(End::GoAway(_))));
+    // The same if its own command is on its way.
+    let (recording, _) = play(&engine, "phone", incarnation, 3).unwrap();
+    let (mine, provisional) = play(&engine, "phone", incarnation, 4).unwrap();
+    engine.submit(&recording.session, send(&recording, 2, 2, "of another life, too")).unwrap();
+    engine.submit(&mine.session, send(&mine, 2, 9, "mine")).unwrap();
+    assert!(matches!(engine.step_confirm(&provisional), Err(End::Error(error)) if error.code == ErrorCode::OutboxConflict));
+    assert_eq!(mine.session.applied(), CommandSeq(1));
+    assert!(!engine.hub.is_here(mine.session.device));
 }
 
 #[test]

@@ -26,6 +26,9 @@ pub(super) struct Device {
     pub name: DeviceId,
     pub disk: Disk,
     pub backup: Disk,
+    /// Another one for each life.
+    pub instance: Nonce,
+    pub attempt: u32,
     pub uplink: Uplink,
     pub downlink: Downlink,
     pub session: Option<Session>,
