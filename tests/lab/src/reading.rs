@@ -79,7 +79,7 @@ pub(crate) async fn read(client: &Client, of: &Target, bytes_max: usize) -> Resu
         queries += 1;
         bytes += page.messages.iter().map(|message| message.content.text.len()).sum::<usize>();
         let Some(last) = page.messages.last().filter(|_| page.more) else { break };
-        from = ConversationSeq(last.seq.0 + 1);
+        from = last.seq;
     }
     if bytes < bytes_max {
         Err(format!("the history has {bytes} bytes only"))

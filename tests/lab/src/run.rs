@@ -34,7 +34,7 @@ pub struct Trip<'a> {
     pub pace: Duration,
     /// Whether the phone says nothing: only the desk talks.
     pub quiet: bool,
-    /// Bytes of a message's text: [`TEXT_BYTES`](crate::traffic::TEXT_BYTES), unless it is about that.
+    /// Bytes of a message's text: [`TEXT_BYTES`], unless it is about that.
     pub text_bytes: usize,
     /// Bytes of old messages that the phone reads, after [`BEFORE`](crate::reading::BEFORE); the journey ends when it has. 0: none.
     pub read: usize,

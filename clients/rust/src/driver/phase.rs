@@ -324,8 +324,12 @@ impl Driver {
             Phase::Waiting(_) => self.phase = Phase::Waiting(Instant::now()),
             Phase::Connecting(_) => self.connect(),
             Phase::Session(session) => {
+                let doubted = session.pulse.is_doubted();
                 if !session.move_on() {
                     self.lost(NETWORK_CHANGED.into(), Retry::Now);
+                } else if doubted {
+                    // It has waited long enough for this one.
+                    self.seek(NETWORK_CHANGED.into());
                 }
             }
         }

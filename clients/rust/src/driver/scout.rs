@@ -83,6 +83,12 @@ impl Driver {
             return Err(Stop::lost(why, Retry::Now));
         }
         session.pulse.doubt(Instant::now());
+        self.seek(why);
+        Ok(())
+    }
+
+    /// Tries another connection, if none is tried.
+    pub(super) fn seek(&mut self, why: String) {
         if self.scout.attempts.is_empty() {
             tracing::debug!(why, "another connection is tried");
             self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why: Some(why.clone()) });
@@ -90,7 +96,6 @@ impl Driver {
             self.scout.second = Some(Instant::now() + SECOND_AFTER);
             self.scout.why = why;
         }
-        Ok(())
     }
 
     /// Forgets the other connection if the session has answered.
