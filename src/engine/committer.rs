@@ -229,7 +229,9 @@ impl Committer {
                     drop(answer.send(Ok(arrival.map(|arrival| Arrived { session: said.session(&arrival), arrival }))));
                 }
                 (Work::Confirm { session, answer, .. }, Decided::Known(arrival)) => {
-                    if answer.send(self.confirm(&session, arrival)).is_err() {
+                    let confirmed = self.confirm(&session, arrival);
+                    if answer.send(confirmed).is_err() {
+                        // As above.
                         self.hub.leave(&session);
                     }
                 }

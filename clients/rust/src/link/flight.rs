@@ -113,7 +113,9 @@ mod tests {
     use std::future::poll_fn;
     use std::net::UdpSocket;
 
-    fn send(flight: &FirstFlight, to: SocketAddr, contents: &[u8]) {
+    async fn send(flight: &Arc<FirstFlight>, to: SocketAddr, contents: &[u8]) {
+        let mut poller = Arc::clone(flight).create_io_poller();
+        poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
         flight.try_send(&Transmit { destination: to, ecn: None, contents, segment_size: None, src_ip: None }).unwrap();
     }
 
@@ -128,11 +130,11 @@ mod tests {
         peer.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
         let to = peer.local_addr().unwrap();
         let flight = FirstFlight::new(TokioRuntime.wrap_udp_socket(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap());
-        send(&flight, to, &[1; 1200]);
-        send(&flight, to, &[2; 300]);
+        send(&flight, to, &[1; 1200]).await;
+        send(&flight, to, &[2; 300]).await;
         assert_eq!(came(&peer), [1200, 300]);
         flight.send_again();
-        send(&flight, to, &[3; 50]);
+        send(&flight, to, &[3; 50]).await;
         assert_eq!(came(&peer), [1200, 300, 50]);
         flight.send_again();
         assert_eq!(came(&peer), [1200, 300], "what QUIC repeats by itself is not kept");
@@ -150,7 +152,7 @@ mod tests {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         let flight = FirstFlight::new(TokioRuntime.wrap_udp_socket(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap());
         for _ in 0..100 {
-            send(&flight, peer.local_addr().unwrap(), &[1; 1000]);
+            send(&flight, peer.local_addr().unwrap(), &[1; 1000]).await;
         }
         assert_eq!(flight.kept().packets.len(), KEPT_MAX / 1000);
     }
