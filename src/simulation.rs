@@ -282,9 +282,6 @@ impl World {
         }
         let limit = if session.sent < session.handle.head() { self.random.random_range(1..6) } else { 0 };
         for event in self.engine.step_events(&session.viewer, session.sent, limit) {
-            if session.provisional.is_some() && event.seq > session.handle.head() {
-                break;
-            }
             assert_eq!(event.seq, session.sent.next(), "the mailbox has a gap");
             session.sent = event.through();
             if self.random.random_bool(0.1) {

@@ -6,7 +6,7 @@ use super::queue::{Bounds, FairQueue};
 use super::receipts::Cursors;
 use super::wall_clock;
 use crate::store::{DeviceKey, Record, Store, StoreError, Transaction, UserNo};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -167,14 +167,24 @@ impl Committer {
         let mut decided = Vec::with_capacity(batch.len());
         // Devices that come in this batch are here, too: their sessions are entered once it is committed.
         let mut coming: HashMap<DeviceKey, Option<Arc<SessionHandle>>> = HashMap::new();
+        // Sessions whose outbox contradicts the device's: what they say after that would hide it.
+        let mut contradicted: HashSet<*const SessionHandle> = HashSet::new();
         let mut work = |tx: &mut dyn Transaction| {
             decided.clear();
             coming.clear();
+            contradicted.clear();
             let mut tx = Noting::new(tx, noted);
             for work in batch {
                 decided.push(match work {
+                    Work::Command { session, .. } if contradicted.contains(&Arc::as_ptr(session)) => Decided::Command(Outcome::Conflict),
                     Work::Command { session, .. } if self.is_over(session, coming.get(&session.device)) => Decided::Command(Outcome::Stale),
-                    Work::Command { session, command } => Decided::Command(decide::command(&mut tx, now, session.device, command)?),
+                    Work::Command { session, command } => {
+                        let outcome = decide::command(&mut tx, now, session.device, command)?;
+                        if outcome == Outcome::Conflict {
+                            contradicted.insert(Arc::as_ptr(session));
+                        }
+                        Decided::Command(outcome)
+                    }
                     Work::Hello { said, .. } if self.is_late(&mut tx, said)? => Decided::Late,
                     Work::Hello { said, .. } => {
                         let here = |key| coming.contains_key(&key) || self.hub.is_here(key);
@@ -184,14 +194,13 @@ impl Committer {
                     }
                     Work::Look { user, said, .. } => {
                         let known = decide::look(&mut tx, *user, &said.device, said.incarnation)?;
-                        let fits =
-                            |known: &Arrival| !coming.contains_key(&known.device) && !self.hub.has_outrun(known.device, said.attempt);
+                        let fits = |known: &Arrival| !coming.contains_key(&known.device) && self.hub.claim(known.device, said.attempt);
                         Decided::Known(known.filter(fits))
                     }
                     Work::Confirm { session, .. } if self.hub.is_late(session.device, session.attempt) => Decided::Late,
                     Work::Confirm { said, session, .. } => {
                         let arrival = decide::look(&mut tx, session.user, &said.device, session.incarnation)?;
-                        let arrival = arrival.filter(|arrival| arrival.device == session.device && session.knows_of(arrival.applied));
+                        let arrival = arrival.filter(|arrival| arrival.device == session.device);
                         coming.extend(arrival.as_ref().map(|arrival| (arrival.device, Some(session.clone()))));
                         Decided::Known(arrival)
                     }
@@ -228,8 +237,9 @@ impl Committer {
                     drop(answer.send(Ok(arrival.map(|arrival| Arrived { session: said.session(&arrival), arrival }))));
                 }
                 (Work::Confirm { session, answer, .. }, Decided::Known(arrival)) => {
-                    let told = answer.send(self.confirm(&session, arrival));
-                    if told.is_err() {
+                    let confirmed = self.confirm(&session, arrival);
+                    if answer.send(confirmed).is_err() {
+                        // As above.
                         self.hub.leave(&session);
                     }
                 }
@@ -245,12 +255,12 @@ impl Committer {
     }
 
     /// Whether a session may not write any more: another one took over, or is entered by this very batch, which says what is applied so far.
-    /// A provisional one, which was not there to be taken over, may not if it is of another run of the client than the session that
-    /// is: it may be a recording, of numbers that the device uses for other commands since it was restored from a backup.
+    /// A provisional one, which was not there to be taken over, may not if the device is another run of the client: it may be a recording, of
+    /// numbers that the device uses for other commands since it was restored from a backup.
     fn is_over(&self, session: &Arc<SessionHandle>, coming: Option<&Option<Arc<SessionHandle>>>) -> bool {
         let by_another = coming.is_some_and(|coming| coming.as_ref().is_none_or(|coming| !Arc::ptr_eq(coming, session)));
-        let outrun = session.is_provisional() && self.hub.has_outrun(session.device, session.attempt);
-        session.is_replaced() || by_another || outrun
+        let outrun = session.is_provisional() && !self.hub.claim(session.device, session.attempt);
+        session.is_replaced() || session.is_contradicted() || by_another || outrun
     }
 
     fn is_late(&self, tx: &mut dyn Transaction, said: &Said) -> Result<bool, StoreError> {
@@ -276,7 +286,7 @@ impl Committer {
 
     fn confirm(&self, session: &Arc<SessionHandle>, arrival: Option<Arrival>) -> Result<Arrival, End> {
         let Some(arrival) = arrival else {
-            // Another took its place, or asked for a new outbox or wrote in its name. It hears what to do about that when it comes again.
+            // Another took its place, or asked for a new outbox in its name. It hears what to do about that when it comes again.
             return Err(come_again());
         };
         if self.hub.is_late(session.device, session.attempt) {

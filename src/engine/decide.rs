@@ -76,7 +76,8 @@ fn not_next(known: &Device, command: &Command) -> Option<Outcome> {
         return Some(Outcome::Stale);
     }
     if command.cseq <= known.applied {
-        return Some(if used_with_another_nonce(known, command) { Outcome::Conflict } else { Outcome::Applied(known.applied) });
+        // No more than this one: what was applied after it may be of another life of the device, with other nonces.
+        return Some(if used_with_another_nonce(known, command) { Outcome::Conflict } else { Outcome::Applied(command.cseq) });
     }
     (command.cseq != known.applied.next()).then_some(Outcome::Gap)
 }

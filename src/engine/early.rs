@@ -4,15 +4,15 @@
 //! (incarnation, number and nonce make a repeat of a repeat), and it reads; but it is not entered. Nothing is taken over, nobody sees
 //! the user come, nothing is acknowledged.
 //!
-//! As nothing is taken over, another life of the device (it was restored from a backup, or cloned) may still write behind the `Welcome`, under
-//! numbers that this one will use. Its outcomes must not be taken for those of this one: so only what lay in the mailbox before
-//! is read until the session is entered, and it is entered only if nobody else has written.
+//! As nothing is taken over, another life of the device (it was restored from a backup, and somebody recorded what it said before) might
+//! write behind the `Welcome`, under numbers that this one uses for other commands, whose outcomes would be taken for its own. So what comes early
+//! counts only for the run of the client that the device is known to be ([`Hub`](super::Hub) remembers), or for the first that comes.
 
 use super::committer::{Arrived, Said, Work};
 use super::decide::Arrival;
 use super::queue::Lane;
 use super::{End, Engine, Entered, SessionHandle, store_error};
-use crate::store::{StoreError, UserNo};
+use crate::store::StoreError;
 use std::sync::Arc;
 use whimbrel_protocol::frame::{Begin, Error, Hello, Origin, Position};
 use whimbrel_protocol::{MailboxSeq, UserId};
@@ -52,32 +52,18 @@ impl Engine {
     /// What to tell the client.
     pub async fn provisional(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Option<Entered>, Error> {
         let (said, name) = (Said::new(user, hello), user.clone());
-        let known = self.read(move |engine| engine.before_look(&name)).await.map_err(|error| store_error(&error))?;
-        let Some((user, head)) = known else { return Ok(None) };
+        let known = self.read(move |engine| engine.store.user(&name)).await.map_err(|error| store_error(&error))?;
+        let Some(user) = known else { return Ok(None) };
         let looked = self.commit_hello(self.own_turn(), |answer| Work::Look { user, said, answer }).await??;
         let Some(arrived) = looked else { return Ok(None) };
         let (position, origin) = (hello.position, hello.origin);
-        let begun = self.read(move |engine| engine.begin_early(arrived, head, position, origin)).await;
+        let begun = self.read(move |engine| engine.begin_early(arrived, position, origin)).await;
         begun.map_err(|error| store_error(&error))
     }
 
-    /// A user, and the head of the mailbox.
-    pub(super) fn before_look(&self, name: &UserId) -> Result<Option<(UserNo, MailboxSeq)>, StoreError> {
-        let Some(user) = self.store.user(name)? else { return Ok(None) };
-        Ok(Some((user, self.store.mailbox(user)?.head)))
-    }
-
-    /// Where a provisional session begins, that may read up to `head`. Where it would have to begin with a snapshot there is none: it
-    /// would be told what happened since.
-    pub(super) fn begin_early(
-        &self,
-        arrived: Arrived,
-        head: MailboxSeq,
-        position: Option<Position>,
-        origin: Origin,
-    ) -> Result<Option<Entered>, StoreError> {
+    /// Where a provisional session begins. There is none where it would have to begin with a snapshot: that takes long enough as it is.
+    pub(super) fn begin_early(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Option<Entered>, StoreError> {
         let entered = self.begin(arrived, position, origin)?;
-        entered.session.raise_head(head);
         Ok(Some(entered).filter(|entered| !entered.begin.snapshot && entered.begin.reset.is_none()))
     }
 

@@ -1,7 +1,10 @@
 //! Who is here: sessions by user and device, and the hints that wake them. Nothing in here is the truth: a lost hint costs time, a
 //! doubled one nothing.
 
+mod claims;
+
 use crate::store::{DEVICES_MAX, DeviceKey, Store, UserNo};
+use claims::Claims;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -36,8 +39,6 @@ pub struct SessionHandle {
     epoch: AtomicU64,
     head: AtomicU64,
     applied: AtomicU64,
-    /// Highest command that it handed in.
-    submitted: AtomicU64,
     replaced: AtomicBool,
     end: OnceLock<End>,
     signals: Mutex<VecDeque<ServerSignal>>,
@@ -84,6 +85,11 @@ impl SessionHandle {
         self.end.get()
     }
 
+    /// Whether it ends because its outbox contradicts the device's.
+    pub(super) fn is_contradicted(&self) -> bool {
+        matches!(self.end(), Some(End::Error(error)) if error.code == ErrorCode::OutboxConflict)
+    }
+
     /// Asks the session to end. The first reason counts.
     pub fn finish(&self, end: End) {
         if self.end.set(end).is_ok() {
@@ -105,16 +111,6 @@ impl SessionHandle {
         if self.head.fetch_max(head.0, Ordering::AcqRel) < head.0 {
             self.wake.notify_one();
         }
-    }
-
-    pub(super) fn on_submit(&self, cseq: CommandSeq) {
-        self.submitted.fetch_max(cseq.0, Ordering::AcqRel);
-    }
-
-    /// Whether the device's outbox is where this session knows it to be. If more is applied another life of the device was at work: it is
-    /// restored from a backup, or a clone.
-    pub(super) fn knows_of(&self, applied: CommandSeq) -> bool {
-        applied.0 <= self.submitted.load(Ordering::Acquire)
     }
 
     pub(super) fn raise_applied(&self, applied: CommandSeq) {
@@ -173,7 +169,6 @@ impl NewSession {
             epoch: AtomicU64::new(0),
             head: AtomicU64::new(0),
             applied: AtomicU64::new(self.applied.0),
-            submitted: AtomicU64::new(self.applied.0),
             replaced: AtomicBool::new(false),
             end: OnceLock::new(),
             signals: Mutex::default(),
@@ -204,6 +199,7 @@ struct State {
     /// Those that wait for their turn to be told to who watches everyone.
     untold: HashMap<UserId, PresenceState>,
     epochs: HashMap<DeviceKey, SessionEpoch>,
+    claims: Claims,
     draining: bool,
 }
 
@@ -250,12 +246,16 @@ impl Hub {
         sessions.iter().any(|session| session.device == device && attempt.is_before(session.attempt))
     }
 
-    /// Whether a device has a session that this hello did not come after, as far as one can tell: of another run, or of a later attempt.
-    pub(super) fn has_outrun(&self, device: DeviceKey, attempt: Attempt) -> bool {
-        let state = lock(&self.state);
+    /// Whether what comes early, before the end of its handshake, may count for this device: not if a session of another run is there, or of
+    /// a later attempt, or if one of another run was there a moment ago. The first to come claims the device.
+    pub(super) fn claim(&self, device: DeviceKey, attempt: Attempt) -> bool {
+        let mut state = lock(&self.state);
         let sessions = state.users.get(&device.user).map_or(&[][..], |here| &here.sessions);
         let other = |there: Attempt| there.instance != attempt.instance || attempt.is_before(there);
-        sessions.iter().any(|session| session.device == device && other(session.attempt))
+        if sessions.iter().any(|session| session.device == device && other(session.attempt)) {
+            return false;
+        }
+        state.claims.claim(device, attempt.instance)
     }
 
     /// Whether a device has a session.
@@ -269,6 +269,7 @@ impl Hub {
         let mut state = lock(&self.state);
         // Beginning at the wall clock, so that it rises over restarts too.
         let epoch = state.epochs.get(&session.device).map_or(SessionEpoch(0), |epoch| epoch.next()).max(SessionEpoch(now_ms));
+        state.claims.set(session.device, session.attempt.instance);
         state.epochs.insert(session.device, epoch);
         session.epoch.store(epoch.0, Ordering::Release);
         let here = || Here { id: session.user_id.clone(), sessions: Vec::new(), left: None };
@@ -375,6 +376,7 @@ impl Hub {
     pub(super) fn tell_presence(&self) {
         let now = Instant::now();
         let mut state = lock(&self.state);
+        state.claims.forget_old(now);
         while let Some(&(until, user)) = state.leaving.front() {
             if until > now {
                 break;

@@ -241,7 +241,6 @@ impl Engine {
     /// Where an arrived device's session begins.
     fn settle_in(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
         let entered = self.begin(arrived, position, origin)?;
-        entered.session.raise_head(entered.head);
         self.speak_for(&entered.session, &entered.arrival, entered.begin, position.is_some());
         Ok(entered)
     }
@@ -249,6 +248,7 @@ impl Engine {
     fn begin(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
         let Arrived { session, arrival } = arrived;
         let (bounds, begin) = self.place(arrival.device.user, position, origin)?;
+        session.raise_head(bounds.head);
         let snapshot = begin.snapshot.then(|| SnapshotCursor::new(origin == Origin::Snapshot));
         Ok(Entered { session, arrival, head: bounds.head, begin, snapshot })
     }
@@ -319,7 +319,6 @@ impl Engine {
             CommandBody::Send(send) => send.content.text.len(),
             _ => 0,
         };
-        session.on_submit(cseq);
         let work = Work::Command { session: session.clone(), command };
         self.queue.push(Lane::User(session.user), bytes, work).map_err(|Full(_)| {
             metrics::counter!("whimbrel_busy_total").increment(1);

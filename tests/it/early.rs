@@ -133,7 +133,7 @@ impl Phone {
     /// Comes back through `relay`, and says the opening before it hears anything.
     async fn come(&self, relay: &Recorder) -> Early {
         let (connecting, endpoint) = quic_to(relay.address, &self.config);
-        let (connection, accepted) = connecting.into_0rtt().unwrap_or_else(|_| panic!("it has a ticket"));
+        let Ok((connection, accepted)) = connecting.into_0rtt() else { panic!("it has no ticket") };
         let (mut send, recv) = connection.open_bi().await.unwrap();
         send.write_all(&self.opening()).await.unwrap();
         let sent = async {

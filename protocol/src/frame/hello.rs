@@ -87,7 +87,8 @@ pub struct Welcome {
     pub version: u8,
     /// Who the user is, as the server knows it.
     pub user: UserId,
-    /// Rises with every session of the device; only the newest may write.
+    /// Rises with every session of the device; only the newest may write. 0 where it is not known yet: in a `Welcome` before the end of a
+    /// QUIC handshake.
     pub session_epoch: SessionEpoch,
     /// The epoch of the server's log.
     pub epoch: LogEpoch,

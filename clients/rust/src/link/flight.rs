@@ -77,6 +77,7 @@ impl AsyncUdpSocket for FirstFlight {
     fn poll_recv(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
         let received = ready!(self.socket.poll_recv(cx, bufs, meta));
         if received.is_ok() {
+            // What QUIC has heard of it repeats by itself, as fast as the network is.
             *self.kept() = Kept { closed: true, ..Kept::default() };
         }
         Poll::Ready(received)
@@ -102,5 +103,57 @@ impl AsyncUdpSocket for FirstFlight {
 impl fmt::Debug for FirstFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FirstFlight").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quinn::{Runtime, TokioRuntime};
+    use std::future::poll_fn;
+    use std::net::UdpSocket;
+
+    async fn send(flight: &Arc<FirstFlight>, to: SocketAddr, contents: &[u8]) {
+        let mut poller = Arc::clone(flight).create_io_poller();
+        poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
+        flight.try_send(&Transmit { destination: to, ecn: None, contents, segment_size: None, src_ip: None }).unwrap();
+    }
+
+    /// The lengths of what has come.
+    fn came(peer: &UdpSocket) -> Vec<usize> {
+        std::iter::from_fn(|| peer.recv(&mut [0; 2048]).ok()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_first_packets_go_again_until_something_comes_back() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+        let to = peer.local_addr().unwrap();
+        let flight = FirstFlight::new(TokioRuntime.wrap_udp_socket(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap());
+        send(&flight, to, &[1; 1200]).await;
+        send(&flight, to, &[2; 300]).await;
+        assert_eq!(came(&peer), [1200, 300]);
+        flight.send_again();
+        send(&flight, to, &[3; 50]).await;
+        assert_eq!(came(&peer), [1200, 300, 50]);
+        flight.send_again();
+        assert_eq!(came(&peer), [1200, 300], "what QUIC repeats by itself is not kept");
+
+        peer.send_to(b"!", flight.local_addr().unwrap()).unwrap();
+        let (mut bytes, mut meta) = ([0; 2048], [RecvMeta::default()]);
+        let received = poll_fn(|cx| flight.poll_recv(cx, &mut [IoSliceMut::new(&mut bytes)], &mut meta)).await;
+        assert_eq!(received.unwrap(), 1);
+        flight.send_again();
+        assert!(came(&peer).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_bounded() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let flight = FirstFlight::new(TokioRuntime.wrap_udp_socket(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap());
+        for _ in 0..100 {
+            send(&flight, peer.local_addr().unwrap(), &[1; 1000]).await;
+        }
+        assert_eq!(flight.kept().packets.len(), KEPT_MAX / 1000);
     }
 }
