@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use whimbrel_client::protocol::codec::{Form, write_frame};
@@ -14,40 +15,55 @@ use whimbrel_client::protocol::frame::{
 use whimbrel_client::protocol::{CommandSeq, Incarnation, Nonce, UserId};
 use whimbrel_client::{Client, Transport};
 
-/// Stands between a client and a server, keeps what the client sends, and may pass nothing on.
+/// Stands between a client and a server, and keeps what the client says before it can have heard anything.
 struct Recorder {
     address: SocketAddr,
     flight: Arc<Mutex<Vec<Vec<u8>>>>,
+    released: Arc<Notify>,
     passing: JoinHandle<()>,
 }
 
 impl Recorder {
-    async fn start(server: SocketAddr, passes: bool) -> Self {
+    async fn start(server: SocketAddr) -> Self {
         let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         back.connect(server).await.unwrap();
         let address = front.local_addr().unwrap();
-        let flight = Arc::new(Mutex::new(Vec::new()));
-        let kept = flight.clone();
+        let (flight, released) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+        let (kept, release) = (flight.clone(), released.clone());
         let passing = tokio::spawn(async move {
             let (mut out, mut home) = ([0; 2048], [0; 2048]);
             let mut client = None;
+            let mut passes = false;
             loop {
                 tokio::select! {
                     Ok((len, from)) = front.recv_from(&mut out) => {
                         client = Some(from);
-                        kept.lock().unwrap().push(out[..len].to_vec());
                         if passes {
                             let _ = back.send(&out[..len]).await;
+                        } else {
+                            kept.lock().unwrap().push(out[..len].to_vec());
                         }
                     }
                     Ok(len) = back.recv(&mut home) => {
                         let _ = front.send_to(&home[..len], client.unwrap()).await;
                     }
+                    () = release.notified() => {
+                        passes = true;
+                        let flight = kept.lock().unwrap().clone();
+                        for packet in flight {
+                            let _ = back.send(&packet).await;
+                        }
+                    }
                 }
             }
         });
-        Self { address, flight, passing }
+        Self { address, flight, released, passing }
+    }
+
+    /// Passes on what was kept, and from now on everything.
+    fn release(&self) {
+        self.released.notify_one();
     }
 
     fn flight(&self) -> Vec<Vec<u8>> {
@@ -184,8 +200,9 @@ fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
         let tickets = std::fs::read(server.certs().join("tickets.db")).unwrap();
         server.restart();
 
-        let relay = Recorder::start(server.secure, true).await;
+        let relay = Recorder::start(server.secure).await;
         let early = phone.come(&relay).await;
+        relay.release();
         assert!(early.accepted.await, "it was taken in 0-RTT");
         let mut original = Frames::welcomed(early.link).await;
         original.applied(CommandSeq(2)).await;
@@ -251,7 +268,7 @@ fn what_only_who_recorded_it_delivers_is_done_once_whoever_says_it_again() {
         let server = ServerProcess::start();
         let phone = Phone::new(&server).await;
         // The phone hears nothing, and nobody hears it.
-        let relay = Recorder::start(server.secure, false).await;
+        let relay = Recorder::start(server.secure).await;
         let early = phone.come(&relay).await;
         let _player = play(&relay.flight(), server.secure).await;
         begun_early(&server).await;
