@@ -30,7 +30,10 @@ pub(super) async fn enter(context: &Arc<Context>, hello: &Hello, early: Option<E
     }
     let user = (context.auth)(hello)?;
     if let Some(early) = early {
-        if let Some(entered) = context.engine.provisional(&user, hello).await? {
+        let provisional = context.engine.provisional(&user, hello).await?;
+        let begins = if provisional.is_some() { "at_once" } else { "after_the_handshake" };
+        metrics::counter!("whimbrel_early_sessions_total", "begins" => begins).increment(1);
+        if let Some(entered) = provisional {
             let provisional = Provisional::new(user, hello.clone(), &entered);
             let over = Box::pin(confirm(context.clone(), early, provisional));
             return Ok((entered, Some(Waiting { over, acked: None })));

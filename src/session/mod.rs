@@ -77,9 +77,6 @@ pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Pe
     let _serving = Serving::begin(&context.serving);
     let stay = Stay::begin(context.engine.clone(), entered.session.clone(), kind);
     let (user, device, early) = (&stay.session.user_id, &hello.device, waiting.is_some());
-    if early {
-        metrics::counter!("whimbrel_early_sessions_total").increment(1);
-    }
     tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, early, "came");
 
     let end = match sink.push(&ServerFrame::Welcome(beginning::welcome(&context, &entered))) {

@@ -88,20 +88,31 @@ async fn play(flight: &[Vec<u8>], server: SocketAddr) -> UdpSocket {
 
 /// How many sessions have begun before the end of their handshake.
 async fn early_sessions(server: &ServerProcess) -> u64 {
+    hellos(server, "at_once").await
+}
+
+/// How many hellos came before the end of their handshakes, by when their sessions begin.
+async fn hellos(server: &ServerProcess, begins: &str) -> u64 {
     let page = http_get(server.http, "/metrics", &[]).await;
     let page = String::from_utf8(page.body().to_vec()).unwrap();
-    let lines = page.lines().filter(|line| line.starts_with("whimbrel_early_sessions_total"));
+    let name = format!("whimbrel_early_sessions_total{{begins=\"{begins}\"}}");
+    let lines = page.lines().filter(|line| line.starts_with(&name));
     lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
-/// Waits until one has.
-async fn begun_early(server: &ServerProcess) {
-    let begun = async {
-        while early_sessions(server).await == 0 {
+/// Waits until there is one that begins then.
+async fn hello_came(server: &ServerProcess, begins: &str) {
+    let came = async {
+        while hellos(server, begins).await == 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    within("a session before the end of its handshake", begun).await;
+    within("a hello before the end of its handshake", came).await;
+}
+
+/// Waits until a session has begun before the end of its handshake.
+async fn begun_early(server: &ServerProcess) {
+    hello_came(server, "at_once").await;
 }
 
 /// Ann's phone: it was here, has an outbox, and a ticket to come back with.
@@ -234,7 +245,8 @@ fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
         let mut newer = Frames::enter_with(server.http, Form::Postcard, run).await;
         assert_eq!((newer.welcome.incarnation, newer.welcome.applied), (phone.incarnation, CommandSeq(3)));
         let _player = play(&flight, server.secure).await;
-        begun_early(&server).await;
+        hello_came(&server, "after_the_handshake").await;
+        assert_eq!(early_sessions(&server).await, 0);
         newer.cseq = CommandSeq(3);
         let cseq = newer.say("bob", "writes still").await;
         newer.applied(cseq).await;

@@ -348,6 +348,7 @@ impl FrameSink for QuicSink {
         // Whoever does not close by then has had time to read; there is nothing else to do about it.
         let _ = timeout(CLOSE, orderly).await;
         self.carrier.close();
+        self.carrier.tell_path();
     }
 }
 
