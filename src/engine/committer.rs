@@ -201,6 +201,9 @@ impl Committer {
                     Work::Confirm { said, session, .. } => {
                         let arrival = decide::look(&mut tx, session.user, &said.device, session.incarnation)?;
                         let arrival = arrival.filter(|arrival| arrival.device == session.device);
+                        // Another run may have come and written since the device was told how it stands.
+                        let alone = !coming.contains_key(&session.device) && self.hub.claim(session.device, session.attempt);
+                        let arrival = arrival.filter(|_| alone && session.end().is_none());
                         coming.extend(arrival.as_ref().map(|arrival| (arrival.device, Some(session.clone()))));
                         Decided::Known(arrival)
                     }
@@ -373,10 +376,10 @@ fn answer(session: &SessionHandle, outcome: Outcome) {
             message: "a command number leaves a gap".into(),
             retry_after_ms: 0,
         })),
-        // Its client sends it again, once it is the one that is there.
-        Outcome::Stale if session.is_provisional() => session.finish(come_again()),
-        // The session is being replaced, or the command belongs to an outbox of the past: nobody waits for it here.
-        Outcome::Stale => {}
+        // Its client says it again in the session that replaced this one.
+        Outcome::Stale if session.is_replaced() => {}
+        // Nothing replaced it, after all or not yet: who waits for the command must hear of that.
+        Outcome::Stale => session.finish(come_again()),
     }
 }
 

@@ -258,6 +258,11 @@ impl Hub {
         state.claims.claim(device, attempt.instance)
     }
 
+    #[cfg(test)]
+    pub(super) fn forget_claims(&self) {
+        lock(&self.state).claims = Claims::default();
+    }
+
     /// Whether a device has a session.
     pub(super) fn is_here(&self, device: DeviceKey) -> bool {
         let state = lock(&self.state);

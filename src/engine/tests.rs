@@ -315,6 +315,27 @@ fn what_another_life_of_the_device_said_counts_no_more_once_this_one_is_there() 
 }
 
 #[test]
+fn a_provisional_session_is_not_entered_where_another_run_has_come_since() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    let phone = enter(&engine, "phone", Incarnation(0));
+    engine.leave(&phone.session);
+    let other = Hello { instance: Nonce([7; 8]), ..hello("phone", phone.arrival.incarnation) };
+    for together in [false, true] {
+        let (early, provisional) = play(&engine, "phone", phone.arrival.incarnation, 1).unwrap();
+        // The other comes before, or in the same batch.
+        let mut answered = engine.push_hello(&user("ann"), &other);
+        if !together {
+            while engine.step_commit(usize::MAX) {}
+        }
+        assert!(matches!(engine.step_confirm(&provisional), Err(End::GoAway(_))), "together: {together}");
+        let there = answered.try_recv().unwrap().ok().unwrap();
+        assert!(there.session.end().is_none() && !early.session.is_replaced());
+        engine.leave(&there.session);
+        engine.hub.forget_claims();
+    }
+}
+
+#[test]
 fn after_a_command_that_contradicts_the_outbox_none_of_the_session_is_carried_out() {
     let engine = Engine::stepped(Arc::new(MemoryStore::new()));
     let phone = enter(&engine, "phone", Incarnation(0));

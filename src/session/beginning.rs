@@ -7,7 +7,7 @@ use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use whimbrel_protocol::codec::MAX_TEXT;
-use whimbrel_protocol::frame::{ClientFrame, Error, Hello, Welcome};
+use whimbrel_protocol::frame::{ClientFrame, Error, Hello, Watch, Welcome};
 use whimbrel_protocol::{ErrorCode, MailboxSeq, VERSION_MAX, VERSION_MIN};
 
 /// The first frame on the stream. What comes in datagrams before it is not for now.
@@ -36,7 +36,7 @@ pub(super) async fn enter(context: &Arc<Context>, hello: &Hello, early: Option<E
         if let Some(entered) = provisional {
             let provisional = Provisional::new(user, hello.clone(), &entered);
             let over = Box::pin(confirm(context.clone(), early, provisional));
-            return Ok((entered, Some(Waiting { over, acked: None })));
+            return Ok((entered, Some(Waiting { over, acked: None, watch: None })));
         }
         if !early.confirmed().await {
             return Err(never_over());
@@ -63,6 +63,8 @@ pub(super) struct Waiting {
     over: Pin<Box<dyn Future<Output = Result<(), End>> + Send>>,
     /// The highest acknowledgement that came meanwhile.
     pub acked: Option<MailboxSeq>,
+    /// The last word on whom to watch, which nobody repeats.
+    pub watch: Option<Watch>,
 }
 
 impl Waiting {

@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 use whimbrel_protocol::codec::{CodecError, Form};
 use whimbrel_protocol::frame::{
-    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame,
+    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Signal,
 };
 use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QUERIES_MAX, QueryId, UserId};
 
@@ -402,9 +402,11 @@ impl Pump {
                 Ok(())
             }
             ClientFrame::Signal(signal) => {
-                // As they may get lost, they do not wait.
-                if self.waiting.is_none() {
-                    self.engine.signal(&self.session, signal);
+                match (&mut self.waiting, signal) {
+                    (None, signal) => self.engine.signal(&self.session, signal),
+                    (Some(waiting), Signal::Watch(watch)) => waiting.watch = Some(watch),
+                    // Who types will say so again.
+                    (Some(_), Signal::Typing(_)) => {}
                 }
                 Ok(())
             }
@@ -421,7 +423,11 @@ impl Pump {
     fn on_entered(&mut self, entered: Result<(), End>) {
         let waiting = self.waiting.take();
         match entered {
-            Ok(()) => waiting.and_then(|waiting| waiting.acked).into_iter().for_each(|seq| self.take_ack(seq)),
+            Ok(()) => {
+                let Some(waiting) = waiting else { return };
+                waiting.acked.into_iter().for_each(|seq| self.take_ack(seq));
+                waiting.watch.into_iter().for_each(|watch| self.engine.signal(&self.session, Signal::Watch(watch)));
+            }
             Err(end) => self.session.finish(end),
         }
     }

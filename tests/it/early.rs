@@ -13,7 +13,7 @@ use whimbrel_client::protocol::frame::{
     ClientFrame, Command, Hello, PresenceState, Send, ServerFrame, ServerSignal, Signal, Target, Watch,
 };
 use whimbrel_client::protocol::{CommandSeq, Incarnation, Nonce, UserId};
-use whimbrel_client::{Client, Transport};
+use whimbrel_client::{Client, Incoming, Transport};
 
 /// Stands between a client and a server, and keeps what the client says before it can have heard anything.
 struct Recorder {
@@ -304,10 +304,16 @@ fn a_client_comes_back_early_with_what_it_has_to_say_and_says_it_once() {
     run(async {
         let mut server = ServerProcess::start();
         let (ann, events) = Client::builder(server.url(), "ann").transport(Transport::Quic).connect().await.unwrap();
+        let (seen, mut seeing) = tokio::sync::mpsc::unbounded_channel();
         let reading = tokio::spawn(async move {
             let mut events = events;
-            while events.next().await.is_some() {}
+            while let Some(incoming) = events.next().await {
+                if let Incoming::Signal(ServerSignal::Presence(presence)) = incoming {
+                    presence.into_iter().for_each(|told| drop(seen.send(told)));
+                }
+            }
         });
+        ann.watch(Watch { users: vec![UserId::new("edi").unwrap()], everyone: false }).await.unwrap();
         let bob = || Target::User(UserId::new("bob").unwrap());
         let mut expected = vec!["before".to_owned()];
         ann.send(bob(), text("before")).await.unwrap().outcome().await.unwrap();
@@ -327,12 +333,16 @@ fn a_client_comes_back_early_with_what_it_has_to_say_and_says_it_once() {
                 within("an outcome", ticket.outcome()).await.unwrap();
             }
             expected.extend(texts);
-            early += early_sessions(&server).await;
+            early = early_sessions(&server).await;
             if early > 0 && round > 1 {
                 break;
             }
         }
         assert!(early > 0, "it never came early");
+        // Whom it watches it said early too, and once.
+        let _edi = Frames::enter(server.http, Form::Postcard, "edi", "phone").await;
+        let came = async { while seeing.recv().await.unwrap().state != PresenceState::Online {} };
+        within("word of Edi", came).await;
         assert_eq!(received(&server, "the end").await, expected);
         ann.close().await;
         reading.await.unwrap();

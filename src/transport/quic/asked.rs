@@ -5,6 +5,7 @@
 //! stands behind that whatever its stream. So answers are paced at what the path carries, and pause while its round trips show a queue.
 
 use super::carrier::{ReceiveHalf, SendHalf};
+use super::session::give_back;
 use quinn::PathStats;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -168,6 +169,7 @@ impl Answers {
             match Pin::new(answer.stream.quic()).poll_write(context, piece) {
                 Poll::Ready(Ok(written)) => {
                     answer.sent += written;
+                    give_back(&mut answer.out, &mut answer.sent);
                     self.share -= written;
                     self.wrote = now;
                 }
@@ -177,9 +179,10 @@ impl Answers {
                     answer.out.clear();
                     answer.sent = 0;
                 }
-                // Looked at again with the next tick.
+                // The client's window is full, or ours. It is looked at again after a while.
                 Poll::Pending => {
                     self.share = 0;
+                    self.tick = now + 3 * TICK;
                     return;
                 }
             }

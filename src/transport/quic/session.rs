@@ -241,6 +241,14 @@ impl Path {
     }
 }
 
+/// Gives back the room of what was sent, once it is much: a buffer that is never empty would grow for ever.
+pub(super) fn give_back(out: &mut Vec<u8>, sent: &mut usize) {
+    if *sent >= READ {
+        out.drain(..*sent);
+        *sent = 0;
+    }
+}
+
 impl QuicSink {
     fn new(carrier: Carrier, send: SendHalf, asked: Asked) -> Self {
         let now = Instant::now();
@@ -254,7 +262,10 @@ impl QuicSink {
             match Pin::new(self.send.quic()).poll_write(context, rest) {
                 Poll::Ready(Ok(written)) => self.sent += written,
                 Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    give_back(&mut self.out, &mut self.sent);
+                    return Poll::Pending;
+                }
             }
         }
         self.sent = 0;

@@ -236,18 +236,20 @@ impl Driver {
         let incarnation = self.outbox.incarnation();
         let no_commands = self.storing || self.closing.is_some() || self.downlink.position().is_none() || incarnation == Incarnation(0);
         let most = if no_commands { 0 } else { OPENING_COMMANDS };
-        let mut said = (incarnation, self.outbox.state().applied);
+        let mut through = [self.outbox.state().applied; 2];
         let mut openings = <[Opening; 2]>::default();
-        for (opening, hello) in openings.iter_mut().zip(hellos) {
+        for ((opening, hello), through) in openings.iter_mut().zip(hellos).zip(&mut through) {
             opening.push(&ClientFrame::Hello(hello), usize::MAX)?;
             for command in self.outbox.pending().take(most) {
                 if !opening.push(&ClientFrame::Command(command.clone()), OPENING_BYTES)? {
                     break;
                 }
-                said.1 = said.1.max(command.cseq);
+                *through = command.cseq;
             }
         }
-        Ok((openings, said))
+        // Of two hellos one may be a byte longer, and leave room for a command less: what both say is said.
+        let [one, other] = through;
+        Ok((openings, (incarnation, one.min(other))))
     }
 
     /// A link is there: the session says hello, unless the opening did.

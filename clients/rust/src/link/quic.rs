@@ -68,7 +68,9 @@ async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening) -> 
     let round_trip = connection.rtt();
     let (source, sink) = stream::link(Carrier::new(connection, Local::Quic(local)), SendHalf::Quic(send), RecvHalf::Quic(recv));
     let (source, sink) = (super::Source::Quic(source), super::Sink::Quic(sink));
-    Ok(Link { source, sink, transport: TransportKind::Quic, peer, opened: Some(round_trip) })
+    // An opening that says nothing has not said hello.
+    let opened = (!opening.bytes.is_empty()).then_some(round_trip);
+    Ok(Link { source, sink, transport: TransportKind::Quic, peer, opened })
 }
 
 fn config(trust: &Trust, endpoint: &QuicEndpoint, round_trip: Option<Duration>) -> Result<quinn::ClientConfig, String> {

@@ -328,7 +328,14 @@ impl Sink {
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         while let Some(rest) = self.waiting.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let written = ready!(Pin::new(self.send.quic()).poll_write(context, rest));
+            let Poll::Ready(written) = Pin::new(self.send.quic()).poll_write(context, rest) else {
+                // A buffer that is never empty would grow for ever.
+                if self.sent >= READ_SIZE {
+                    self.waiting.drain(..self.sent);
+                    self.sent = 0;
+                }
+                return Poll::Pending;
+            };
             self.sent += written.map_err(|why| LinkError::Gone(why.to_string()))?;
         }
         self.waiting.clear();
