@@ -29,6 +29,7 @@ const VERY_LOSSY: f32 = 0.04;
 pub struct Loss {
     sent: u64,
     lost: u64,
+    /// Of the packets lost lately, from 0 to 1.
     share: f32,
     lossy: bool,
 }
@@ -61,12 +62,6 @@ impl Loss {
             VERY_LOSSY.. => COPY_AFTER.len(),
             _ => 2,
         }
-    }
-
-    /// The share of packets lost lately, from 0 to 1.
-    #[must_use]
-    pub fn share(&self) -> f32 {
-        self.share
     }
 }
 
@@ -224,9 +219,9 @@ mod tests {
         // What happened before on this connection was one step.
         assert_eq!(step(&mut loss, 0, 600), 0);
         assert_eq!(step(&mut loss, 200, 1_000), 0, "one in two hundred is nothing");
-        assert_eq!(step(&mut loss, 10, 25), 2, "one in ten is something: {}", loss.share());
+        assert_eq!(step(&mut loss, 10, 25), 2, "one in ten is something: {}", loss.share);
         assert_eq!(step(&mut loss, 10, 400), 3);
-        assert!((0.05..0.15).contains(&loss.share()));
+        assert!((0.05..0.15).contains(&loss.share));
         assert_eq!(step(&mut loss, 0, 90), 2, "not over at once");
         assert_eq!(step(&mut loss, 0, 200), 0);
         step(&mut loss, 10, 100);

@@ -10,7 +10,7 @@ use whimbrel_protocol::codec::MAX_TEXT;
 use whimbrel_protocol::frame::{ClientFrame, Error, Hello, Watch, Welcome};
 use whimbrel_protocol::{ErrorCode, MailboxSeq, VERSION_MAX, VERSION_MIN};
 
-/// The first frame on the stream. What comes in datagrams before it is not for now.
+/// The first frame on the stream. What comes in datagrams before it is ignored.
 pub(super) async fn first<I: FrameSource>(source: &mut I) -> Result<Option<ClientFrame>, LinkError> {
     loop {
         match source.next().await? {

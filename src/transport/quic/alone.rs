@@ -21,6 +21,16 @@ struct Server {
     listener: QuicListener,
 }
 
+/// Both ends of a connection.
+struct Joined {
+    connection: Connection,
+    send: quinn::SendStream,
+    receive: quinn::RecvStream,
+    source: QuicSource,
+    sink: QuicSink,
+    endpoint: Endpoint,
+}
+
 fn server(options: QuicOptions) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let keys = Keys::open_at(dir.path(), &[], time::OffsetDateTime::now_utc()).unwrap();
@@ -33,6 +43,16 @@ impl Server {
         let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let connecting = endpoint.connect_with(self.trusting(alpn), self.listener.local_addr(), "localhost").unwrap();
         Ok((connecting.await?, endpoint))
+    }
+
+    /// A client whose first frame has come.
+    async fn join(&self) -> Joined {
+        let (connection, endpoint) = self.connect(b"whimbrel/1").await.unwrap();
+        let (mut send, receive) = connection.open_bi().await.unwrap();
+        send.write_all(&encoded(0)).await.unwrap();
+        let (mut source, sink) = self.listener.accept().await.unwrap().split();
+        source.next().await.unwrap();
+        Joined { connection, send, receive, source, sink, endpoint }
     }
 
     /// How a client connects that has the hashes. It resumes what it did before with the same.
@@ -238,11 +258,7 @@ async fn flush(sink: &mut QuicSink) {
 #[tokio::test]
 async fn a_query_with_a_stream_of_its_own_is_answered_there_and_holds_nothing_up() {
     let server = server(QuicOptions::default());
-    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
-    let (mut send, mut receive) = connection.open_bi().await.unwrap();
-    send.write_all(&encoded(0)).await.unwrap();
-    let (mut source, mut sink) = server.listener.accept().await.unwrap().split();
-    source.next().await.unwrap();
+    let Joined { connection, send: _send, mut receive, mut source, mut sink, endpoint: _endpoint } = server.join().await;
     let (first, second) = (ask(&connection, 7).await, ask(&connection, 8).await);
     let mut asked = [source.next().await.unwrap().unwrap(), source.next().await.unwrap().unwrap()].map(|received| received.frame);
     asked.sort_by_key(|frame| matches!(frame, ClientFrame::Query(query) if query.id == QueryId(8)));
@@ -276,11 +292,7 @@ async fn a_query_with_a_stream_of_its_own_is_answered_there_and_holds_nothing_up
 #[tokio::test]
 async fn an_answer_that_nobody_wants_any_more_makes_room_for_the_next() {
     let server = server(QuicOptions::default());
-    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
-    let (mut send, _receive) = connection.open_bi().await.unwrap();
-    send.write_all(&encoded(0)).await.unwrap();
-    let (mut source, mut sink) = server.listener.accept().await.unwrap().split();
-    source.next().await.unwrap();
+    let Joined { connection, send: _send, receive: _receive, mut source, mut sink, endpoint: _endpoint } = server.join().await;
     let mut first = ask(&connection, 7).await;
     source.next().await.unwrap();
     first.stop(quinn::VarInt::from_u32(0)).unwrap();
@@ -298,11 +310,7 @@ async fn an_answer_that_nobody_wants_any_more_makes_room_for_the_next() {
 #[tokio::test]
 async fn typing_goes_in_datagrams_and_what_has_no_business_there_is_ignored() {
     let server = server(QuicOptions::default());
-    let (connection, _endpoint) = server.connect(b"whimbrel/1").await.unwrap();
-    let (mut send, _receive) = connection.open_bi().await.unwrap();
-    send.write_all(&encoded(0)).await.unwrap();
-    let (mut source, mut sink) = server.listener.accept().await.unwrap().split();
-    source.next().await.unwrap();
+    let Joined { connection, mut send, receive: _receive, mut source, mut sink, endpoint: _endpoint } = server.join().await;
     let typing = ServerSignal::Typing(TypingFrom { conversation: ConversationId(4), user: UserId::new("ann").unwrap(), active: true });
     let typing = ServerFrame::Signal(typing);
     sink.push(&typing).unwrap();
