@@ -91,11 +91,11 @@ async fn early_sessions(server: &ServerProcess) -> u64 {
     hellos(server, "at_once").await
 }
 
-/// How many hellos came before the end of their handshakes, by when their sessions begin.
+/// How many hellos came before the end of their handshakes, by when their sessions begin: "" for whenever.
 async fn hellos(server: &ServerProcess, begins: &str) -> u64 {
     let page = http_get(server.http, "/metrics", &[]).await;
     let page = String::from_utf8(page.body().to_vec()).unwrap();
-    let name = format!("whimbrel_early_sessions_total{{begins=\"{begins}\"}}");
+    let name = format!("whimbrel_early_sessions_total{{begins=\"{begins}");
     let lines = page.lines().filter(|line| line.starts_with(&name));
     lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
@@ -251,6 +251,17 @@ fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
         let cseq = newer.say("bob", "writes still").await;
         newer.applied(cseq).await;
 
+        // Where that is of the same run, which is why what comes early may begin at once.
+        forget_that_it_was_used(&mut server, &tickets).await;
+        let mut later = Frames::enter_with(server.http, Form::Postcard, phone.hello(2)).await;
+        assert_eq!(later.welcome.applied, CommandSeq(4));
+        let _player = play(&flight, server.secure).await;
+        hello_came(&server, "").await;
+        later.cseq = CommandSeq(4);
+        let cseq = later.say("bob", "is still there").await;
+        later.applied(cseq).await;
+        drop(later);
+
         // And where the device is not there at all: nobody sees Ann come.
         forget_that_it_was_used(&mut server, &tickets).await;
         let mut watcher = Frames::enter(server.http, Form::Postcard, "dora", "phone").await;
@@ -270,7 +281,7 @@ fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
                 edi_came |= told.user.as_str() == "edi" && told.state == PresenceState::Online;
             }
         }
-        assert_eq!(received(&server, "the end").await, ["hello", "said early", "goes on", "writes still"]);
+        assert_eq!(received(&server, "the end").await, ["hello", "said early", "goes on", "writes still", "is still there"]);
     });
 }
 

@@ -1,6 +1,7 @@
 //! Clients that change networks. What a machine with one network can show; the rest is the lab's.
 
 use crate::harness::{ServerProcess, http_get, run, within};
+use std::time::{Duration, Instant};
 use whimbrel_client::protocol::frame::{EventBody, Target};
 use whimbrel_client::{Client, Incoming, Transport, text};
 
@@ -38,11 +39,32 @@ fn a_session_over_quic_goes_on_from_another_socket() {
             // His move is seen with his answer to a probe; nothing else makes him speak.
             let moved = async {
                 while counted(&server, "whimbrel_migrations_total", "quic").await < before + 2 * (u64::from(number) + 1) {
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
             within("both moves", moved).await;
         }
         assert_eq!(counted(&server, "whimbrel_sessions_total", "quic").await, sessions, "they are the same sessions");
+    });
+}
+
+#[test]
+fn a_server_that_comes_back_somewhere_else_is_found_while_it_is_tried_where_it_was() {
+    run(async {
+        let mut server = ServerProcess::start();
+        let (ann, _events) = Client::builder(server.url(), "ann").transport(Transport::Quic).connect().await.unwrap();
+        let bob = || Target::User("bob".parse().unwrap());
+        ann.send(bob(), text("before")).await.unwrap().outcome().await.unwrap();
+        server.kill();
+        let ticket = ann.send(bob(), text("while it is away")).await.unwrap();
+        let old = server.secure;
+        server.secure.set_port(0);
+        server.restart();
+        assert_ne!(server.secure, old);
+        let back = Instant::now();
+        within("an outcome", ticket.outcome()).await.unwrap();
+        // An attempt where it was takes ten seconds.
+        assert!(back.elapsed() < Duration::from_secs(9), "{:?}", back.elapsed());
+        ann.close().await;
     });
 }

@@ -2,11 +2,11 @@
 //! way of a message.
 //!
 //! A stream of its own is not enough for that: an answer as fast as the path takes it fills the queue at its narrowest place, and a message
-//! stands behind that whatever its stream. So answers are paced at what the path carries, and pause while its round trips show a queue.
+//! stands behind that whatever its stream. So no more of the answers goes out than the path carries ([`super::pace`]).
 
 use super::carrier::{ReceiveHalf, SendHalf};
+use super::pace::Room;
 use super::session::give_back;
-use quinn::PathStats;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,14 +21,8 @@ use whimbrel_protocol::frame::{Answer, ClientFrame, Query, ServerFrame};
 const QUERY_MAX: usize = 4 * 1024;
 /// Behind the session's stream, which has 0.
 const PRIORITY: i32 = -1;
-/// How often it is decided how much of the answers goes out.
-const TICK: Duration = Duration::from_millis(10);
-/// At least so much goes out then, in bytes …
-const SHARE_MIN: u64 = 4 * 1024;
-/// … unless round trips take this much longer than the shortest, or twice as long: then there is a queue, and most of it is ours …
-const QUEUE_MAX: Duration = Duration::from_millis(30);
-/// … but no pause is longer than this: round trips may have become longer for another reason.
-const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How often it is looked whether more of the answers may go out.
+const TICK: Duration = Duration::from_millis(5);
 
 /// A stream that a client has opened beside the session's: its query, and where the answer goes.
 pub(super) async fn read_query(send: SendHalf, mut receive: ReceiveHalf) -> Result<(Query, SendHalf), NoQuery> {
@@ -91,16 +85,16 @@ struct Answering {
 pub(super) struct Answers {
     asked: Asked,
     answering: VecDeque<Answering>,
-    /// How much may go out until `tick`.
-    share: usize,
+    /// When more may go out.
     tick: Instant,
-    /// When something went out last.
-    wrote: Instant,
+    /// What went out since the client acknowledged something last, and when that was.
+    out: u64,
+    as_of: Option<std::time::Instant>,
 }
 
 impl Answers {
     pub(super) fn new(asked: Asked, now: Instant) -> Self {
-        Self { asked, answering: VecDeque::new(), share: 0, tick: now, wrote: now }
+        Self { asked, answering: VecDeque::new(), tick: now, out: 0, as_of: None }
     }
 
     /// Bytes that wait.
@@ -111,7 +105,7 @@ impl Answers {
     /// When [`write`](Self::write) has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let waits = self.answering.front().is_some_and(|answer| answer.whole || answer.sent < answer.out.len());
-        waits.then_some(if self.share > 0 { self.wrote } else { self.tick })
+        waits.then_some(self.tick)
     }
 
     /// Takes a part of an answer; `false` if it belongs on the session's stream.
@@ -140,14 +134,15 @@ impl Answers {
         Ok(true)
     }
 
-    /// Hands QUIC as much as the path has room for.
-    pub(super) fn write(&mut self, context: &mut Context<'_>, now: Instant, path: impl FnOnce() -> PathStats) {
+    /// Hands QUIC as much as may be under way.
+    pub(super) fn write(&mut self, context: &mut Context<'_>, now: Instant, room: impl FnOnce() -> Room) {
         if self.due().is_none_or(|due| now < due) {
             return;
         }
-        if now >= self.tick {
-            self.share = share(&path(), now.duration_since(self.wrote));
-            self.tick = now + TICK;
+        self.tick = now + TICK;
+        let room = room();
+        if self.as_of.replace(room.as_of) != Some(room.as_of) {
+            self.out = 0;
         }
         while let Some(answer) = self.answering.front_mut() {
             let rest = answer.out.get(answer.sent..).unwrap_or_default();
@@ -162,7 +157,8 @@ impl Answers {
                 answer.sent = 0;
                 return;
             }
-            let piece = rest.get(..self.share).unwrap_or(rest);
+            let share = usize::try_from(room.bytes.saturating_sub(self.out)).unwrap_or(usize::MAX);
+            let piece = rest.get(..share).unwrap_or(rest);
             if piece.is_empty() {
                 return;
             }
@@ -170,8 +166,7 @@ impl Answers {
                 Poll::Ready(Ok(written)) => {
                     answer.sent += written;
                     give_back(&mut answer.out, &mut answer.sent);
-                    self.share -= written;
-                    self.wrote = now;
+                    self.out += written as u64;
                 }
                 // The client does not want it any more. The connection's end is told by the session's own stream.
                 Poll::Ready(Err(_)) => {
@@ -181,21 +176,10 @@ impl Answers {
                 }
                 // The client's window is full, or ours. It is looked at again after a while.
                 Poll::Pending => {
-                    self.share = 0;
-                    self.tick = now + 3 * TICK;
+                    self.tick = now + 6 * TICK;
                     return;
                 }
             }
         }
     }
-}
-
-/// How much of the answers may go out within a tick, in bytes.
-fn share(path: &PathStats, paused: Duration) -> usize {
-    if path.rtt > path.min_rtt + path.min_rtt.max(QUEUE_MAX) && paused < PAUSE_MAX {
-        return 0;
-    }
-    let round_trips = TICK.as_secs_f64() / path.rtt.as_secs_f64().max(0.000_1);
-    let share = SHARE_MIN.max((path.cwnd as f64 * round_trips) as u64);
-    usize::try_from(share).unwrap_or(usize::MAX)
 }

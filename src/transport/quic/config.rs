@@ -15,7 +15,7 @@ const STREAM_WINDOW: u32 = 2 * MAX_FRAME as u32;
 /// What one connection may: whatever it opens, it costs no more than this.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// What may be under way, unacknowledged, to one client.
-const SEND_WINDOW: u64 = 256 * 1024;
+pub(super) const SEND_WINDOW: u64 = 256 * 1024;
 /// Datagrams that wait for us, or for the network: the oldest are dropped beyond this.
 const DATAGRAM_BUFFER: usize = 4 * 1024;
 /// The session's stream, one for HTTP/3's request, and one for each query that waits; each that is allowed costs a little memory at once.

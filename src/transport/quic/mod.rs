@@ -27,6 +27,7 @@ mod alone;
 mod asked;
 mod carrier;
 mod config;
+mod pace;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::asked::{Answers, Asked, NoQuery, read_query};
 use super::carrier::{Beside, Carrier, End, ReceiveHalf, SendHalf};
+use super::window::Window;
 use crate::transport::{Early, FrameSink, FrameSource, LinkError, Peer, Received};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -23,6 +24,8 @@ const READ: usize = 16 * 1024;
 const KEEP: usize = 512;
 /// How long a close may take to send what is queued and to hear the client's own close.
 const CLOSE: Duration = Duration::from_secs(1);
+/// What was under way when the client moved is missed within this time, or three round trips.
+const SETTLE: Duration = Duration::from_millis(500);
 /// How often the path is asked for its losses, at most.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -221,6 +224,8 @@ pub struct QuicSink {
 struct Path {
     remote: SocketAddr,
     loss: Loss,
+    /// Until when losses may be those of another path, on which the client was before.
+    settled: Instant,
     looked: Instant,
 }
 
@@ -229,11 +234,13 @@ impl Path {
     fn copies(&mut self, now: Instant, carrier: &Carrier) -> usize {
         if now.duration_since(self.looked) >= LOOK {
             self.looked = now;
-            let path = carrier.quic().stats().path;
-            self.loss.on_counts(path.sent_packets, path.lost_packets);
-            let remote = carrier.remote_addr();
+            let (path, remote) = (carrier.quic().stats().path, carrier.remote_addr());
             if remote != self.remote {
                 self.remote = remote;
+                self.settled = now + SETTLE.max(3 * path.rtt);
+            }
+            self.loss.on_counts(path.sent_packets, path.lost_packets);
+            if now < self.settled {
                 self.loss.on_other_path();
             }
         }
@@ -253,7 +260,7 @@ impl QuicSink {
     fn new(carrier: Carrier, send: SendHalf, asked: Asked) -> Self {
         let now = Instant::now();
         let answers = Answers::new(asked, now);
-        let path = Path { remote: carrier.remote_addr(), loss: Loss::default(), looked: now };
+        let path = Path { remote: carrier.remote_addr(), loss: Loss::default(), settled: now, looked: now };
         Self { carrier, send, out: Vec::new(), sent: 0, answers, path, copies: Copies::default(), epoch: now }
     }
 
@@ -341,7 +348,7 @@ impl FrameSink for QuicSink {
         poll_fn(|context| {
             // The session's stream goes first. Nothing waits for the answers: their time comes again.
             let written = self.poll_write_out(context);
-            self.answers.write(context, Instant::now(), || self.carrier.quic().stats().path);
+            self.answers.write(context, Instant::now(), || Window::room_for_answers(self.carrier.quic()));
             written
         })
         .await

@@ -3,6 +3,7 @@
 //! A session sends so little that its window never grows, while each lost packet makes it smaller. On a network that loses by chance it would
 //! be down to two packets within a minute, and then the first message that is not acknowledged holds up all others, and every probe.
 
+use super::pace::{Pace, Room};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 use quinn_proto::RttEstimator;
 use std::any::Any;
@@ -15,47 +16,64 @@ pub(super) struct Windows(Arc<CubicConfig>);
 
 impl ControllerFactory for Windows {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Window(Arc::clone(&self.0).build(now, current_mtu)))
+        Box::new(Window { cubic: Arc::clone(&self.0).build(now, current_mtu), pace: Pace::new(now) })
     }
 }
 
-struct Window(Box<dyn Controller>);
+pub(super) struct Window {
+    cubic: Box<dyn Controller>,
+    pace: Pace,
+}
+
+impl Window {
+    /// How much of the answers may go out over this connection; see [`Pace::room`].
+    pub fn room_for_answers(connection: &quinn::Connection) -> Room {
+        let now = Instant::now();
+        match connection.congestion_state().into_any().downcast::<Self>() {
+            Ok(window) => window.pace.room(now, window.window()),
+            // No connection of ours has another one; if one had, its congestion window would be all that holds.
+            Err(_) => Room { as_of: now, bytes: u64::MAX },
+        }
+    }
+}
 
 impl Controller for Window {
     fn window(&self) -> u64 {
-        self.0.window().max(self.0.initial_window())
+        self.cubic.window().max(self.cubic.initial_window())
     }
 
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        self.0.on_sent(now, bytes, last_packet_number);
+        self.cubic.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.0.on_ack(now, sent, bytes, app_limited, rtt);
+        self.pace.on_ack(now, sent, bytes);
+        self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
-        self.0.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        self.pace.on_end_acks(now, in_flight);
+        self.cubic.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
-        self.0.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        self.cubic.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.0.on_mtu_update(new_mtu);
+        self.cubic.on_mtu_update(new_mtu);
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        self.0.metrics()
+        self.cubic.metrics()
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self(self.0.clone_box()))
+        Box::new(Self { cubic: self.cubic.clone_box(), pace: self.pace.clone() })
     }
 
     fn initial_window(&self) -> u64 {
-        self.0.initial_window()
+        self.cubic.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -121,6 +121,11 @@ impl Backoff {
     pub fn attempt(&self) -> u32 {
         self.failures.saturating_add(1)
     }
+
+    /// Whether an attempt has failed since the last session, or on this network.
+    fn is_repeated(&self) -> bool {
+        self.failures > 1
+    }
 }
 
 impl Driver {
@@ -221,6 +226,7 @@ impl Driver {
             transport: self.config.transport,
             favourite: self.favourite,
             openings,
+            repeated: self.backoff.is_repeated(),
             haste: self.haste.clone(),
             since,
             round_trip: self.round_trip,

@@ -7,6 +7,7 @@ mod flight;
 mod quic;
 mod race;
 mod stream;
+mod tickets;
 mod tls;
 mod websocket;
 mod webtransport;
@@ -66,6 +67,10 @@ impl Opening {
             self.bytes.truncate(before);
         }
         Ok(fits)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 }
 

@@ -3,7 +3,8 @@
 use super::discover::QuicEndpoint;
 use super::flight::FirstFlight;
 use super::stream::{self, Carrier, Local, RecvHalf, SendHalf};
-use super::{Address, Attempt, Link, LinkError, Opening, STEP_TIMEOUT, Trust};
+use super::tickets::Taking;
+use super::{Address, Attempt, Link, LinkError, Opening, STEP_TIMEOUT};
 use crate::TransportKind;
 use quinn::{EndpointConfig, Runtime, TokioRuntime};
 use std::future::Future;
@@ -48,7 +49,7 @@ async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening) -> 
     let flight = FirstFlight::new(socket);
     let runtime = Arc::new(TokioRuntime);
     let local = quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, flight.clone(), runtime).map_err(no_socket)?;
-    let config = config(&attempt.trust, endpoint, attempt.round_trip)?;
+    let config = config(endpoint, attempt, opening)?;
     let connecting = local.connect_with(config, peer, &endpoint.address.host).map_err(|why| why.to_string())?;
     let (connection, stream) = match connecting.into_0rtt() {
         Ok((connection, over)) => {
@@ -69,17 +70,23 @@ async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening) -> 
     let (source, sink) = stream::link(Carrier::new(connection, Local::Quic(local)), SendHalf::Quic(send), RecvHalf::Quic(recv));
     let (source, sink) = (super::Source::Quic(source), super::Sink::Quic(sink));
     // An opening that says nothing has not said hello.
-    let opened = (!opening.bytes.is_empty()).then_some(round_trip);
+    let opened = (!opening.is_empty()).then_some(round_trip);
     Ok(Link { source, sink, transport: TransportKind::Quic, peer, opened })
 }
 
-fn config(trust: &Trust, endpoint: &QuicEndpoint, round_trip: Option<Duration>) -> Result<quinn::ClientConfig, String> {
-    let crypto = trust.resuming(&endpoint.hashes).map_err(|why| format!("TLS cannot be set up: {why}"))?;
+fn config(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening) -> Result<quinn::ClientConfig, String> {
+    let taking = match opening {
+        // To save its server a signature is not worth a ticket.
+        opening if opening.is_empty() => Taking::Nothing,
+        _ if attempt.repeated => Taking::BeyondReserve,
+        _ => Taking::Any,
+    };
+    let crypto = attempt.trust.resuming(&endpoint.hashes, taking).map_err(|why| format!("TLS cannot be set up: {why}"))?;
     let mut transport = stream::transport();
-    if let Some(round_trip) = round_trip {
+    if let Some(round_trip) = attempt.round_trip {
         transport.initial_rtt(round_trip.clamp(ROUND_TRIP_MIN, ROUND_TRIP_MAX));
     }
-    let mut config = quinn::ClientConfig::new(crypto);
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
     Ok(config)
 }

@@ -6,10 +6,13 @@ use crate::{Transport, TransportKind};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long the favourite may take before the other is tried too.
 const HEAD_START: Duration = Duration::from_millis(200);
+
+/// While a server is tried where it was, it is asked this often where it is: it may have come back somewhere else.
+const ASK_AFTER: Duration = Duration::from_secs(2);
 
 /// An attempt to connect.
 #[derive(Clone)]
@@ -20,6 +23,8 @@ pub(crate) struct Attempt {
     pub favourite: TransportKind,
     /// The second is for a second connection, should the first get stuck.
     pub openings: [Opening; 2],
+    /// The one before failed, and nothing has changed since.
+    pub repeated: bool,
     pub haste: Haste,
     /// Since when there is no connection.
     pub since: Instant,
@@ -44,43 +49,47 @@ pub(crate) struct Established {
 /// Finds out where the server is, unless that is known, and opens a link to it. Of the links that are tried only raw QUIC sends anything
 /// before it is the one (see [`Opening`]).
 pub(crate) async fn connect(attempt: Attempt, known: Option<Known>) -> Result<Established, LinkError> {
-    let found = async { discover(&attempt.server, &attempt.trust).await };
-    match known {
-        None => attempt.open(found.await?).await,
-        Some(Known { endpoints, doubtful: false }) => attempt.open(endpoints).await,
-        Some(Known { endpoints, .. }) => {
-            // To ask takes longer than to come back: both at once. What is found out to be so goes on; elsewhere nothing is said early,
-            // for it may be the same server, and the `Hello` the same.
-            let reserved = Attempt { openings: Default::default(), ..attempt.clone() };
-            let elsewhere = async {
-                let found = found.await?;
-                if found == endpoints { Ok(None) } else { reserved.open(found).await.map(Some) }
-            };
-            either(pin!(attempt.open(endpoints.clone())), pin!(elsewhere)).await
-        }
-    }
+    let Some(Known { endpoints, doubtful }) = known else {
+        return attempt.open(discover(&attempt.server, &attempt.trust).await?).await;
+    };
+    // To ask takes longer than to come back: both at once. Elsewhere nothing is said early, for it may be the same server, and the `Hello`
+    // the same.
+    let reserved = Attempt { openings: Default::default(), ..attempt.clone() };
+    let elsewhere = || async {
+        let found = discover(&attempt.server, &attempt.trust).await?;
+        if found == endpoints { Ok(None) } else { reserved.open(found).await.map(Some) }
+    };
+    let ask_after = if doubtful { Duration::ZERO } else { ASK_AFTER };
+    either(pin!(attempt.open(endpoints.clone())), elsewhere, ask_after).await
 }
 
-/// The first that succeeds; `other` may have nothing to add.
-async fn either<T>(
+/// The first that succeeds; `other` begins after a while. It may have nothing to add, or fail: then it is tried again, as long as the first
+/// is under way.
+async fn either<T, F: Future<Output = Result<Option<T>, LinkError>>>(
     mut first: Pin<&mut impl Future<Output = Result<T, LinkError>>>,
-    mut other: Pin<&mut impl Future<Output = Result<Option<T>, LinkError>>>,
+    mut other: impl FnMut() -> F,
+    mut after: Duration,
 ) -> Result<T, LinkError> {
-    tokio::select! {
-        biased;
-        result = &mut first => match result {
-            Ok(link) => Ok(link),
-            Err(why) => match other.await {
-                Ok(Some(link)) => Ok(link),
-                Ok(None) => Err(why),
-                Err(other) => Err(both(why, other)),
+    loop {
+        if let Ok(result) = timeout(after, first.as_mut()).await {
+            return result;
+        }
+        after = ASK_AFTER;
+        let mut other = pin!(other());
+        tokio::select! {
+            biased;
+            result = &mut first => return match result {
+                Ok(link) => Ok(link),
+                Err(why) => match other.await {
+                    Ok(Some(link)) => Ok(link),
+                    Ok(None) => Err(why),
+                    Err(other) => Err(both(why, other)),
+                },
             },
-        },
-        result = &mut other => match result {
-            Ok(Some(link)) => Ok(link),
-            Ok(None) => first.await,
-            Err(why) => first.await.map_err(|first| both(first, why)),
-        },
+            result = &mut other => if let Ok(Some(link)) = result {
+                return Ok(link);
+            },
+        }
     }
 }
 
@@ -92,7 +101,8 @@ impl Attempt {
     /// One that says nothing, and is in no hurry.
     pub fn bare(server: Address, trust: Trust, transport: Transport) -> Self {
         let (openings, haste) = (Default::default(), Haste::default());
-        Self { server, trust, transport, favourite: TransportKind::Quic, openings, haste, since: Instant::now(), round_trip: None }
+        let (favourite, since) = (TransportKind::Quic, Instant::now());
+        Self { server, trust, transport, favourite, openings, repeated: false, haste, since, round_trip: None }
     }
 
     async fn open(&self, endpoints: Endpoints) -> Result<Established, LinkError> {
@@ -201,13 +211,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn where_a_server_was_is_tried_beside_asking_where_it_is() {
-        assert_eq!(either(pin!(after(10, Ok(1))), pin!(maybe(5, Ok(None)))).await, Ok(1));
-        assert_eq!(either(pin!(after(10, Ok(1))), pin!(maybe(20, Ok(Some(2))))).await, Ok(1));
-        assert_eq!(either(pin!(after(900, Ok(1))), pin!(maybe(20, Ok(Some(2))))).await, Ok(2));
-        assert_eq!(either(pin!(after(900, Ok(1))), pin!(maybe(20, Err(down("two").unwrap_err())))).await, Ok(1));
-        assert_eq!(either(pin!(after(5, down("one"))), pin!(maybe(20, Ok(Some(2))))).await, Ok(2));
-        assert_eq!(either(pin!(after(5, down("one"))), pin!(maybe(20, Ok(None)))).await, down("one"));
-        let neither = either(pin!(after(50, down("one"))), pin!(maybe(20, Err(down("two").unwrap_err())))).await;
+        let now = Duration::ZERO;
+        assert_eq!(either(pin!(after(10, Ok(1))), || maybe(5, Ok(None)), now).await, Ok(1));
+        assert_eq!(either(pin!(after(10, Ok(1))), || maybe(20, Ok(Some(2))), now).await, Ok(1));
+        assert_eq!(either(pin!(after(900, Ok(1))), || maybe(20, Ok(Some(2))), now).await, Ok(2));
+        assert_eq!(either(pin!(after(900, Ok(1))), || maybe(20, Err(down("two").unwrap_err())), now).await, Ok(1));
+        assert_eq!(either(pin!(after(5, down("one"))), || maybe(20, Ok(Some(2))), now).await, Ok(2));
+        assert_eq!(either(pin!(after(5, down("one"))), || maybe(20, Ok(None)), now).await, down("one"));
+        let neither = either(pin!(after(20, down("one"))), || maybe(50, Err(down("two").unwrap_err())), now).await;
         assert_eq!(neither, down("one; two"));
+        // It was asked a moment ago.
+        assert_eq!(either(pin!(after(50, down("one"))), || maybe(20, Ok(None)), now).await, down("one"));
+        // Who is not in doubt asks later.
+        assert_eq!(either(pin!(after(900, Ok(1))), || maybe(20, Ok(Some(2))), ASK_AFTER).await, Ok(1));
+        assert_eq!(either(pin!(after(900, down("one"))), || maybe(20, Ok(Some(2))), ASK_AFTER).await, down("one"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_a_server_is_is_asked_again_as_long_as_it_is_not_where_it_was() {
+        for first in [Duration::ZERO, ASK_AFTER] {
+            let begun = Instant::now();
+            let mut answers = [Err(down("gone").unwrap_err()), Ok(None), Ok(Some(2))].into_iter();
+            let asked = || maybe(20, answers.next().unwrap());
+            assert_eq!(either(pin!(after(9_000, down("one"))), asked, first).await, Ok(2));
+            assert_eq!(begun.elapsed(), first + 2 * ASK_AFTER + Duration::from_millis(60));
+        }
     }
 }

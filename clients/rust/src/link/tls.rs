@@ -1,9 +1,10 @@
 //! Whom to believe: only what was configured.
 
 use super::Address;
+use super::tickets::{Taking, Tickets};
 use quinn::crypto::rustls::QuicClientConfig;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -48,12 +49,15 @@ pub enum TrustError {
 #[derive(Clone)]
 pub(crate) struct Trust {
     anchors: Anchors,
-    /// How QUIC was set up last, and with which announced hashes. It has the tickets that servers gave: they are what a connection is
-    /// resumed with, and good for this setup only. rustls keeps a few of the newest; they cannot be written to a disk.
     kept: Arc<Mutex<Option<Kept>>>,
 }
 
-type Kept = (Vec<[u8; 32]>, Arc<QuicClientConfig>);
+/// How QUIC was set up last, and with which announced hashes: the tickets are good for this setup only.
+struct Kept {
+    announced: Vec<[u8; 32]>,
+    config: ClientConfig,
+    tickets: Tickets,
+}
 
 #[derive(Debug, Clone)]
 struct Anchors {
@@ -111,17 +115,22 @@ impl Trust {
         Ok(config)
     }
 
-    /// The same for QUIC alone, kept from one connection to the next: who comes back may say its first words at once (0-RTT).
-    pub fn resuming(&self, announced: &[[u8; 32]]) -> Result<Arc<QuicClientConfig>, String> {
+    /// The same for QUIC alone, with tickets that are kept from one connection to the next: who comes back may say its first words at once
+    /// (0-RTT).
+    pub(super) fn resuming(&self, announced: &[[u8; 32]], taking: Taking) -> Result<QuicClientConfig, String> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, config)) = kept.as_ref().filter(|(hashes, _)| hashes == announced) {
-            return Ok(config.clone());
-        }
-        let mut tls = self.quic(announced, ALPN.as_bytes()).map_err(|why| why.to_string())?;
-        tls.enable_early_data = true;
-        let config = Arc::new(QuicClientConfig::try_from(tls).map_err(|why| why.to_string())?);
-        *kept = Some((announced.to_vec(), config.clone()));
-        Ok(config)
+        let same = kept.take().filter(|kept| kept.announced == announced);
+        let kept = match same {
+            Some(same) => kept.insert(same),
+            None => {
+                let mut config = self.quic(announced, ALPN.as_bytes()).map_err(|why| why.to_string())?;
+                config.enable_early_data = true;
+                kept.insert(Kept { announced: announced.to_vec(), config, tickets: Tickets::default() })
+            }
+        };
+        let mut config = kept.config.clone();
+        config.resumption = Resumption::store(Arc::new(kept.tickets.taking(taking)));
+        QuicClientConfig::try_from(config).map_err(|why| why.to_string())
     }
 
     fn config(&self, verifier: Verifier, versions: &[&'static rustls::SupportedProtocolVersion]) -> Result<ClientConfig, rustls::Error> {

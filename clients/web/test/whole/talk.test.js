@@ -62,7 +62,7 @@ test("two pages over WebTransport, a third over WebSocket because UDP is refused
     await carol.uses("websocket");
     await carol.say("From behind the wall");
     await carol.sent("From behind the wall", "sent", "delivered");
-    const again = await new Person(await browser.newContext(), server.url, "alice", "carol").open();
+    const again = await new Person(await browser.newContext(), server.url, "alice", "carol", OVER_QUIC).open();
     await again.sees("From behind the wall");
     await again.say("I hear you");
     await carol.sees("I hear you");
