@@ -93,15 +93,6 @@ impl Carrier {
         }
     }
 
-    /// Counts what is known of the path: its round trip, and what share of our packets was lost on this connection so far.
-    pub(super) fn tell_path(&self) {
-        let (path, labels) = (self.quic().stats().path, [("transport", self.kind().name())]);
-        metrics::histogram!("whimbrel_path_round_trip_seconds", &labels).record(path.rtt.as_secs_f64());
-        if path.sent_packets > 0 {
-            metrics::histogram!("whimbrel_path_loss_ratio", &labels).record(path.lost_packets as f64 / path.sent_packets as f64);
-        }
-    }
-
     /// Ends the connection in an orderly way.
     pub(super) fn close(&self) {
         match self {

@@ -28,6 +28,7 @@ mod asked;
 mod carrier;
 mod config;
 mod pace;
+mod path;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::asked::{Answers, Asked, NoQuery, read_query};
 use super::carrier::{Beside, Carrier, End, ReceiveHalf, SendHalf};
+use super::path::Path;
 use super::window::Window;
 use crate::transport::{Early, FrameSink, FrameSource, LinkError, Peer, Received};
 use futures_util::StreamExt;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use whimbrel_protocol::codec::{self, CodecError, Form};
 use whimbrel_protocol::frame::{ClientFrame, Query, ServerFrame, ServerSignal, Signal};
-use whimbrel_protocol::{Copies, Loss, TransportKind};
+use whimbrel_protocol::{Copies, TransportKind};
 
 /// The most that is read at once, beyond a frame that is being put together.
 const READ: usize = 16 * 1024;
@@ -24,10 +25,6 @@ const READ: usize = 16 * 1024;
 const KEEP: usize = 512;
 /// How long a close may take to send what is queued and to hear the client's own close.
 const CLOSE: Duration = Duration::from_secs(1);
-/// What was under way when the client moved is missed within this time, or three round trips.
-const SETTLE: Duration = Duration::from_millis(500);
-/// How often the path is asked for its losses, at most.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A session whose client has opened its stream.
 #[derive(Debug)]
@@ -219,35 +216,6 @@ pub struct QuicSink {
     epoch: Instant,
 }
 
-/// What is known of the way to the client.
-#[derive(Debug)]
-struct Path {
-    remote: SocketAddr,
-    loss: Loss,
-    /// Until when losses may be those of another path, on which the client was before.
-    settled: Instant,
-    looked: Instant,
-}
-
-impl Path {
-    /// How many copies its losses ask for, as of a moment ago.
-    fn copies(&mut self, now: Instant, carrier: &Carrier) -> usize {
-        if now.duration_since(self.looked) >= LOOK {
-            self.looked = now;
-            let (path, remote) = (carrier.quic().stats().path, carrier.remote_addr());
-            if remote != self.remote {
-                self.remote = remote;
-                self.settled = now + SETTLE.max(3 * path.rtt);
-            }
-            self.loss.on_counts(path.sent_packets, path.lost_packets);
-            if now < self.settled {
-                self.loss.on_other_path();
-            }
-        }
-        self.loss.copies()
-    }
-}
-
 /// Gives back the room of what was sent, once it is much: a buffer that is never empty would grow for ever.
 pub(super) fn give_back(out: &mut Vec<u8>, sent: &mut usize) {
     if *sent >= READ {
@@ -260,7 +228,7 @@ impl QuicSink {
     fn new(carrier: Carrier, send: SendHalf, asked: Asked) -> Self {
         let now = Instant::now();
         let answers = Answers::new(asked, now);
-        let path = Path { remote: carrier.remote_addr(), loss: Loss::default(), settled: now, looked: now };
+        let path = Path::new(&carrier, now);
         Self { carrier, send, out: Vec::new(), sent: 0, answers, path, copies: Copies::default(), epoch: now }
     }
 
@@ -366,7 +334,7 @@ impl FrameSink for QuicSink {
         // Whoever does not close by then has had time to read; there is nothing else to do about it.
         let _ = timeout(CLOSE, orderly).await;
         self.carrier.close();
-        self.carrier.tell_path();
+        self.path.end(&self.carrier);
     }
 }
 
