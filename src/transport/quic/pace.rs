@@ -107,7 +107,11 @@ impl Pace {
     /// An acknowledgement was read to its end; so much is under way now.
     pub fn on_end_acks(&mut self, now: Instant, in_flight: u64) {
         (self.in_flight, self.as_of) = (in_flight, now);
-        self.round.most = self.round.most.max(in_flight + std::mem::take(&mut self.batch));
+        let most = in_flight + std::mem::take(&mut self.batch);
+        self.round.most = self.round.most.max(most);
+        if most >= self.window / 2 {
+            self.used = now;
+        }
         // For half a round trip: some acknowledgements are late by themselves.
         if self.round.answered.is_some_and(|answered| now >= answered + self.round.shortest / 2) {
             self.end_round(now);
@@ -124,7 +128,6 @@ impl Pace {
         if self.round.most < self.window / 2 {
             return;
         }
-        self.used = now;
         let (took, shortest) = (self.round.shortest.as_secs_f64().max(1e-6), self.shortest.as_secs_f64().max(1e-6));
         let queue = QUEUE.as_secs_f64();
         let by = if took <= shortest + queue / 2.0 {
@@ -278,6 +281,21 @@ mod tests {
         path.go_on(1_000 * MS);
         // It grows by half of itself while nothing is seen yet, as at any beginning.
         assert!(path.waited < 70 * MS, "{:?}", path.waited);
+    }
+
+    #[test]
+    fn a_path_longer_than_what_is_kept_is_used_too() {
+        let mut path = Path::new(1e6, 1_500 * MS);
+        path.go_on(60_000 * MS);
+        path.go_on(30_000 * MS);
+        assert!(path.use_of(30_000 * MS) > 0.8, "{}", path.use_of(30_000 * MS));
+        // Also one that was short when it began.
+        let mut path = Path::new(1e6, 40 * MS);
+        path.go_on(5_000 * MS);
+        path.round_trip = 1_500 * MS;
+        path.go_on(90_000 * MS);
+        path.go_on(30_000 * MS);
+        assert!(path.use_of(30_000 * MS) > 0.8, "{}", path.use_of(30_000 * MS));
     }
 
     #[test]
