@@ -24,6 +24,9 @@ const CLEAN: f32 = 0.01;
 /// … and from this share on three. (Packets that only acknowledge are never missed, so a path that loses a tenth looks like less.)
 const VERY_LOSSY: f32 = 0.04;
 
+/// What was under way when the path became another one is missed within this time, or three round trips.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// How many of the packets that we send are lost, lately.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Loss {
@@ -32,11 +35,15 @@ pub struct Loss {
     /// Of the packets lost lately, from 0 to 1.
     share: f32,
     lossy: bool,
+    /// When the counts came last, and until when losses may be those of the path before.
+    counted: Duration,
+    settled: Duration,
 }
 
 impl Loss {
-    /// So many packets were sent on this path until now, and so many of them were lost: counts that rise.
-    pub fn on_counts(&mut self, sent: u64, lost: u64) {
+    /// So many packets were sent on this connection until now, and so many of them were lost: counts that rise. Returns `false` if they may
+    /// be of the path before.
+    pub fn on_counts(&mut self, now: Duration, sent: u64, lost: u64) -> bool {
         let (new, new_lost) = (sent.saturating_sub(self.sent), lost.saturating_sub(self.lost));
         (self.sent, self.lost) = (sent, lost);
         // A loss may be noticed when nothing new was sent.
@@ -46,12 +53,20 @@ impl Loss {
             self.share += (share - self.share) * (new as f32 / PACKETS).min(1.0);
         }
         self.lossy = self.share >= if self.lossy { CLEAN } else { LOSSY };
+        // What was lost since counts before that may have been lost there.
+        let is_ours = core::mem::replace(&mut self.counted, now) >= self.settled;
+        if !is_ours {
+            self.share = 0.0;
+            self.lossy = false;
+        }
+        is_ours
     }
 
-    /// The path is another one, of which nothing is known; the counts go on.
-    pub fn on_other_path(&mut self) {
+    /// The path is another one, of which nothing is known; the counts go on. What was under way is missed a few round trips later.
+    pub fn on_other_path(&mut self, now: Duration, round_trip: Duration) {
         self.share = 0.0;
         self.lossy = false;
+        self.settled = now + SETTLE.max(3 * round_trip);
     }
 
     /// How many copies of each frame the path asks for.
@@ -205,14 +220,15 @@ mod tests {
     #[test]
     fn a_lossy_path_is_known_after_some_packets_and_forgotten_after_more() {
         let mut loss = Loss::default();
-        let (mut sent, mut lost) = (1_000, 50);
-        loss.on_counts(0, 0);
-        loss.on_other_path();
+        let (mut now, mut sent, mut lost) = (at(1), 1_000, 50);
+        loss.on_counts(now, 0, 0);
+        loss.on_other_path(now, 40 * MS);
         let mut step = |loss: &mut Loss, every: u64, packets: u64| {
             for packet in 1..=packets {
+                now += 100 * MS;
                 sent += 1;
                 lost += u64::from(every > 0 && packet % every == 0);
-                loss.on_counts(sent, lost);
+                loss.on_counts(now, sent, lost);
             }
             loss.copies()
         };
@@ -224,13 +240,29 @@ mod tests {
         assert!((0.05..0.15).contains(&loss.share));
         assert_eq!(step(&mut loss, 0, 90), 2, "not over at once");
         assert_eq!(step(&mut loss, 0, 200), 0);
-        step(&mut loss, 10, 100);
-        loss.on_other_path();
-        assert_eq!(loss.copies(), 0);
         // A loss that shows when nothing was sent since.
         let mut loss = Loss::default();
-        loss.on_counts(10, 0);
-        loss.on_counts(10, 2);
+        loss.on_counts(at(0), 10, 0);
+        loss.on_counts(at(50), 10, 2);
         assert_eq!(loss.copies(), 2);
+    }
+
+    #[test]
+    fn what_was_lost_on_the_path_before_does_not_count_for_this_one_however_late_it_is_seen() {
+        for (round_trip, settled) in [(40, 500), (400, 1_200)] {
+            for pause in [0, settled - 1, settled + 1, 60_000] {
+                let mut loss = Loss::default();
+                loss.on_counts(at(1), 100, 50);
+                assert_eq!(loss.copies(), 3);
+                loss.on_other_path(at(1_000), round_trip * MS);
+                assert_eq!(loss.copies(), 0);
+                assert!(!loss.on_counts(at(1_000 + pause), 120, 70));
+                assert_eq!(loss.copies(), 0, "after {pause} ms");
+                // These may be of either, if they begin before it has settled.
+                assert_eq!(loss.on_counts(at(1_000 + settled + pause), 140, 90), pause >= settled);
+                assert!(loss.on_counts(at(1_000 + 2 * settled + pause), 160, 110));
+                assert!(loss.copies() > 0);
+            }
+        }
     }
 }

@@ -5,8 +5,8 @@
 //! stands behind that whatever its stream. So no more of the answers goes out than the path carries ([`super::pace`]).
 
 use super::carrier::{ReceiveHalf, SendHalf};
-use super::pace::Room;
 use super::session::give_back;
+use super::window::Window;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,8 @@ const QUERY_MAX: usize = 4 * 1024;
 const PRIORITY: i32 = -1;
 /// How often it is looked whether more of the answers may go out.
 const TICK: Duration = Duration::from_millis(5);
+/// The same where the client seems to be out of reach.
+const TICK_MAX: Duration = Duration::from_millis(100);
 
 /// A stream that a client has opened beside the session's: its query, and where the answer goes.
 pub(super) async fn read_query(send: SendHalf, mut receive: ReceiveHalf) -> Result<(Query, SendHalf), NoQuery> {
@@ -90,11 +92,14 @@ pub(super) struct Answers {
     /// What went out since the client acknowledged something last, and when that was.
     out: u64,
     as_of: Option<std::time::Instant>,
+    /// What QUIC was handed, and has not sent yet, and all that it had sent by then.
+    unsent: u64,
+    sent: u64,
 }
 
 impl Answers {
     pub(super) fn new(asked: Asked, now: Instant) -> Self {
-        Self { asked, answering: VecDeque::new(), tick: now, out: 0, as_of: None }
+        Self { asked, answering: VecDeque::new(), tick: now, out: 0, as_of: None, unsent: 0, sent: 0 }
     }
 
     /// Bytes that wait.
@@ -135,14 +140,15 @@ impl Answers {
     }
 
     /// Hands QUIC as much as may be under way.
-    pub(super) fn write(&mut self, context: &mut Context<'_>, now: Instant, room: impl FnOnce() -> Room) {
+    pub(super) fn write(&mut self, context: &mut Context<'_>, now: Instant, connection: &quinn::Connection) {
         if self.due().is_none_or(|due| now < due) {
             return;
         }
         self.tick = now + TICK;
-        let room = room();
+        let (room, sent) = (Window::room_for_answers(connection), connection.stats().udp_tx.bytes);
+        self.unsent = self.unsent.saturating_sub(sent - std::mem::replace(&mut self.sent, sent));
         if self.as_of.replace(room.as_of) != Some(room.as_of) {
-            self.out = 0;
+            self.out = self.unsent;
         }
         while let Some(answer) = self.answering.front_mut() {
             let rest = answer.out.get(answer.sent..).unwrap_or_default();
@@ -160,6 +166,9 @@ impl Answers {
             let share = usize::try_from(room.bytes.saturating_sub(self.out)).unwrap_or(usize::MAX);
             let piece = rest.get(..share).unwrap_or(rest);
             if piece.is_empty() {
+                // The longer nothing was acknowledged, the less likely it is to be soon.
+                let silence = now.into_std().saturating_duration_since(room.as_of);
+                self.tick = now + (silence / 16).clamp(TICK, TICK_MAX);
                 return;
             }
             match Pin::new(answer.stream.quic()).poll_write(context, piece) {
@@ -167,6 +176,7 @@ impl Answers {
                     answer.sent += written;
                     give_back(&mut answer.out, &mut answer.sent);
                     self.out += written as u64;
+                    self.unsent += written as u64;
                 }
                 // The client does not want it any more. The connection's end is told by the session's own stream.
                 Poll::Ready(Err(_)) => {

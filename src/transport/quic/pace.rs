@@ -14,12 +14,16 @@ const WINDOW_MIN: u64 = 2 * 1_200;
 const WINDOW_FIRST: u64 = 4 * 1_200;
 /// As much as may wait unacknowledged at all.
 const WINDOW_MAX: u64 = super::config::SEND_WINDOW;
-/// The most by which the window grows at once, as a share of itself: so much of a round trip may be waited at the beginning.
+/// So long at most, or for a quarter of a round trip, an acknowledgement waits for more packets, if there are less than ten: in Chromium.
+const HELD: Duration = Duration::from_millis(25);
+const HELD_BYTES: u64 = 10 * 1_200;
+/// The most by which the window grows at once, as a share of itself.
 const STEP_MAX: f64 = 0.5;
 /// What was learned of a path is forgotten when the window was not used for so long: it may have become a narrow one.
 const KEEP: Duration = Duration::from_secs(1);
-/// Round trips that stay long for so many rounds, whatever little is sent, are so for another reason: the path has become another one.
-const ROUNDS_OTHER: u32 = 8;
+/// Round trips that stay long for so many rounds, whatever little is sent, are so for another reason: the path has become another one, others
+/// fill its queue, or the client takes its time with acknowledgements.
+const ROUNDS_OTHER: u32 = 3;
 
 /// What may go out as of an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +38,10 @@ pub(super) struct Room {
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
     window: u64,
-    /// By what share of itself it grows where there is next to no queue: as much as makes half the queue that is allowed, and twice as much each
-    /// time that there is still none, up to a half.
+    /// No queue was seen yet: it grows with each acknowledgement, by half a round trip's worth in a round trip.
+    beginning: bool,
+    /// Later, by what share of itself it grows where there is next to no queue: as much as makes half the queue that is allowed, and twice as
+    /// much each time that there is still none, up to a half.
     step: f64,
     /// When it was used last.
     used: Instant,
@@ -47,8 +53,9 @@ pub(super) struct Pace {
     /// Under way after the last acknowledgement, and when that came.
     in_flight: u64,
     as_of: Instant,
-    /// Bytes of the acknowledgement that is being read.
+    /// Of the acknowledgement that is being read: bytes, and the shortest round trip.
     batch: u64,
+    took: Duration,
 }
 
 /// What was seen of a window since it is what it is.
@@ -72,6 +79,7 @@ impl Pace {
     pub fn new(now: Instant) -> Self {
         Self {
             window: WINDOW_FIRST,
+            beginning: true,
             step: STEP_MAX,
             used: now,
             shortest: Duration::MAX,
@@ -80,6 +88,7 @@ impl Pace {
             in_flight: 0,
             as_of: now,
             batch: 0,
+            took: Duration::MAX,
         }
     }
 
@@ -97,6 +106,7 @@ impl Pace {
     pub fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
         let took = now.saturating_duration_since(sent);
         self.shortest = self.shortest.min(took);
+        self.took = self.took.min(took);
         self.batch += bytes;
         if sent >= self.round.begun {
             self.round.answered.get_or_insert(now);
@@ -107,27 +117,41 @@ impl Pace {
     /// An acknowledgement was read to its end; so much is under way now.
     pub fn on_end_acks(&mut self, now: Instant, in_flight: u64) {
         (self.in_flight, self.as_of) = (in_flight, now);
-        let most = in_flight + std::mem::take(&mut self.batch);
+        let (batch, took) = (std::mem::take(&mut self.batch), std::mem::replace(&mut self.took, Duration::MAX));
+        let most = in_flight + batch;
         self.round.most = self.round.most.max(most);
-        if most >= self.window / 2 {
+        // What was not used shows nothing.
+        let is_used = most >= self.window / 2;
+        if is_used {
             self.used = now;
+        } else if self.is_stale(now) {
+            (self.window, self.beginning) = (WINDOW_FIRST, true);
         }
-        // For half a round trip: some acknowledgements are late by themselves.
-        if self.round.answered.is_some_and(|answered| now >= answered + self.round.shortest / 2) {
-            self.end_round(now);
+        if self.beginning {
+            // Browsers keep acknowledgements of a few packets back for a while.
+            let held = if self.window < HELD_BYTES { HELD.min(self.shortest / 4) } else { Duration::ZERO };
+            if is_used && took <= self.shortest + held + QUEUE / 2 {
+                self.window = (self.window + batch / 2).min(WINDOW_MAX);
+            } else if is_used {
+                self.beginning = false;
+                self.round = Round::new(now);
+            }
+        } else if self.round.answered.is_some_and(|answered| now >= answered + self.round.shortest / 2) {
+            // It was half a round trip: some acknowledgements are late by themselves.
+            if self.round.most >= self.window / 2 {
+                self.end_round();
+            }
             // What is sent at once still finds the queue as it was.
             self.round = Round::new(now + self.shortest / 4);
         }
     }
 
-    fn end_round(&mut self, now: Instant) {
-        if self.is_stale(now) {
-            (self.window, self.step) = (WINDOW_FIRST, STEP_MAX);
-        }
-        // What was not used shows nothing.
-        if self.round.most < self.window / 2 {
-            return;
-        }
+    /// Packets were lost, and are under way no more.
+    pub fn on_lost(&mut self, bytes: u64) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+    }
+
+    fn end_round(&mut self) {
         let (took, shortest) = (self.round.shortest.as_secs_f64().max(1e-6), self.shortest.as_secs_f64().max(1e-6));
         let queue = QUEUE.as_secs_f64();
         let by = if took <= shortest + queue / 2.0 {
@@ -140,9 +164,11 @@ impl Pace {
         };
         let window = (self.window as f64 * by) as u64;
         self.long = if window < WINDOW_MIN { self.long + 1 } else { 0 };
-        self.window = window.clamp(WINDOW_MIN, WINDOW_MAX);
+        // Where something else is narrower, more would never be used.
+        let most = WINDOW_MAX.min(self.round.most * 9 / 5);
+        self.window = window.min(most).max(WINDOW_MIN);
         if self.long == ROUNDS_OTHER {
-            (self.shortest, self.long, self.step) = (self.round.shortest, 0, STEP_MAX);
+            (self.shortest, self.long, self.beginning) = (self.round.shortest, 0, true);
         }
     }
 }
@@ -165,6 +191,10 @@ mod tests {
         round_trip: Duration,
         /// Each acknowledgement takes up to this much longer.
         jitter: Duration,
+        /// Acknowledgements of less than ten packets wait so long for more.
+        held: Duration,
+        /// The congestion window.
+        most: u64,
         random: u64,
         /// When the narrow place is through with what it has.
         free: Instant,
@@ -181,15 +211,29 @@ mod tests {
         fn new(rate: f64, round_trip: Duration) -> Self {
             let now = Instant::now();
             let (pace, acks) = (Pace::new(now), VecDeque::new());
-            let (jitter, waited) = (Duration::ZERO, Duration::ZERO);
-            Self { now, pace, rate, round_trip, jitter, random: 1, free: now, acks, handed: (now, 0), carried: 0, waited }
+            let (jitter, held, waited) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+            Self {
+                now,
+                pace,
+                rate,
+                round_trip,
+                jitter,
+                held,
+                most: u64::MAX,
+                random: 1,
+                free: now,
+                acks,
+                handed: (now, 0),
+                carried: 0,
+                waited,
+            }
         }
 
         fn go_on(&mut self, time: Duration) {
             let end = self.now + time;
             (self.carried, self.waited) = (0, Duration::ZERO);
             while self.now < end {
-                let room = self.pace.room(self.now, u64::MAX);
+                let room = self.pace.room(self.now, self.most);
                 if room.as_of != self.handed.0 {
                     self.handed = (room.as_of, 0);
                 }
@@ -204,13 +248,22 @@ mod tests {
                     self.acks.push_back((back, self.now));
                 }
                 let tick = self.now + 5 * MS;
-                while let Some((back, sent)) = self.acks.pop_front_if(|(back, _)| *back <= tick) {
-                    self.pace.on_ack(back, sent, PACKET);
+                while self.acks.front().is_some_and(|(first, _)| *first + self.held <= tick || !self.held.is_zero() && self.tenth() <= tick)
+                {
+                    let back = if self.held.is_zero() { self.acks[0].0 } else { self.tenth().min(self.acks[0].0 + self.held) };
+                    while let Some((_, sent)) = self.acks.pop_front_if(|(came, _)| *came <= back) {
+                        self.pace.on_ack(back, sent, PACKET);
+                        self.carried += PACKET;
+                    }
                     self.pace.on_end_acks(back, self.acks.len() as u64 * PACKET);
-                    self.carried += PACKET;
                 }
                 self.now = tick;
             }
+        }
+
+        /// When the tenth packet that is not acknowledged has come.
+        fn tenth(&self) -> Instant {
+            self.acks.get(9).map_or(self.now + Duration::from_secs(3_600), |(came, _)| *came)
         }
 
         /// How long a packet may wait: the queue that is meant to be, what is sent at once, and a few packets more.
@@ -243,7 +296,7 @@ mod tests {
         for round_trip in [5, 40, 200] {
             let mut path = Path::new(2e6, round_trip * MS);
             path.go_on(5_000 * MS);
-            assert!(path.waited < round_trip * MS + 30 * MS, "{round_trip}: {:?}", path.waited);
+            assert!(path.waited < round_trip * MS / 2 + 30 * MS, "{round_trip}: {:?}", path.waited);
         }
     }
 
@@ -254,7 +307,7 @@ mod tests {
         path.go_on(5_000 * MS);
         path.go_on(20_000 * MS);
         let used = path.use_of(20_000 * MS);
-        assert!(used > 0.4, "{used}");
+        assert!(used > 0.4 && path.waited < 60 * MS, "{used}, {:?}", path.waited);
     }
 
     #[test]
@@ -296,6 +349,46 @@ mod tests {
         path.go_on(90_000 * MS);
         path.go_on(30_000 * MS);
         assert!(path.use_of(30_000 * MS) > 0.8, "{}", path.use_of(30_000 * MS));
+    }
+
+    #[test]
+    fn a_page_of_history_comes_soon_on_a_long_path() {
+        let mut path = Path::new(50e6, 100 * MS);
+        path.go_on(900 * MS);
+        assert!(path.carried > 100_000, "{}", path.carried);
+    }
+
+    #[test]
+    fn a_client_that_keeps_acknowledgements_back_is_served_all_the_same() {
+        let mut path = Path::new(50e6, 100 * MS);
+        path.pace.shortest = 100 * MS;
+        // As Chromium does after a while: every ten packets, or after 25 ms.
+        path.held = 25 * MS;
+        path.go_on(2_000 * MS);
+        assert!(path.carried > 100_000, "{}", path.carried);
+    }
+
+    #[test]
+    fn where_the_congestion_window_is_smaller_it_is_used() {
+        let mut path = Path::new(50e6, 100 * MS);
+        path.most = 20_000;
+        path.go_on(5_000 * MS);
+        path.go_on(10_000 * MS);
+        // So much a round trip, and what the looking every few milliseconds costs.
+        let possible = 20_000.0 * 8.0 / 0.1 / 50e6;
+        assert!(path.use_of(10_000 * MS) > 0.8 * possible, "{}", path.use_of(10_000 * MS) / possible);
+    }
+
+    #[test]
+    fn what_was_lost_makes_room() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(begun);
+        let now = begun + 40 * MS;
+        pace.on_ack(now, begun, 1_200);
+        pace.on_end_acks(now, 2_400);
+        let full = pace.room(now, u64::MAX).bytes;
+        pace.on_lost(2_400);
+        assert_eq!(pace.room(now, u64::MAX).bytes, full + 2_400);
     }
 
     #[test]

@@ -6,8 +6,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::Loss;
 
-/// What was under way when the client moved is missed within this time, or three round trips.
-const SETTLE: Duration = Duration::from_millis(500);
 /// How often the path is asked for its losses, at most.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -16,8 +14,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Path {
     remote: SocketAddr,
     loss: Loss,
-    /// Until when losses may be those of the path before.
-    settled: Instant,
+    /// The zero of its time.
+    epoch: Instant,
     looked: Instant,
     /// The connection's counts when the path began …
     begun: Counts,
@@ -37,7 +35,7 @@ impl Path {
     pub fn new(carrier: &Carrier, now: Instant) -> Self {
         let (remote, round_trip) = (carrier.remote_addr(), carrier.quic().rtt());
         let (begun, last) = (Counts::default(), Counts::default());
-        Self { remote, loss: Loss::default(), settled: now, looked: now, begun, last, round_trip }
+        Self { remote, loss: Loss::default(), epoch: now, looked: now, begun, last, round_trip }
     }
 
     /// How many copies its losses ask for, as of a moment ago.
@@ -54,13 +52,11 @@ impl Path {
         if remote != self.remote {
             self.count(carrier);
             self.remote = remote;
-            self.settled = now + SETTLE.max(3 * stats.rtt);
+            self.loss.on_other_path(now - self.epoch, stats.rtt);
         }
         self.last = Counts { sent: stats.sent_packets, lost: stats.lost_packets };
         self.round_trip = stats.rtt;
-        self.loss.on_counts(stats.sent_packets, stats.lost_packets);
-        if now < self.settled {
-            self.loss.on_other_path();
+        if !self.loss.on_counts(now - self.epoch, stats.sent_packets, stats.lost_packets) {
             self.begun = self.last;
         }
     }

@@ -3,7 +3,6 @@
 use super::asked::{Answers, Asked, NoQuery, read_query};
 use super::carrier::{Beside, Carrier, End, ReceiveHalf, SendHalf};
 use super::path::Path;
-use super::window::Window;
 use crate::transport::{Early, FrameSink, FrameSource, LinkError, Peer, Received};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -316,7 +315,7 @@ impl FrameSink for QuicSink {
         poll_fn(|context| {
             // The session's stream goes first. Nothing waits for the answers: their time comes again.
             let written = self.poll_write_out(context);
-            self.answers.write(context, Instant::now(), || Window::room_for_answers(self.carrier.quic()));
+            self.answers.write(context, Instant::now(), self.carrier.quic());
             written
         })
         .await

@@ -57,6 +57,7 @@ impl Controller for Window {
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
+        self.pace.on_lost(lost_bytes);
         self.cubic.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
     }
 

@@ -99,6 +99,8 @@ pub(super) enum Retry {
 pub(super) struct Backoff {
     /// Attempts since the last stable session.
     failures: u32,
+    /// An attempt has failed since the last session, or on this network.
+    failed: bool,
     pub why: Option<String>,
 }
 
@@ -116,15 +118,11 @@ impl Backoff {
     /// What failed did so on another network.
     pub fn reset(&mut self) {
         self.failures = 0;
+        self.failed = false;
     }
 
     pub fn attempt(&self) -> u32 {
         self.failures.saturating_add(1)
-    }
-
-    /// Whether an attempt has failed since the last session, or on this network.
-    fn is_repeated(&self) -> bool {
-        self.failures > 1
     }
 }
 
@@ -146,6 +144,7 @@ impl Driver {
                 Ok(())
             }
             Progress::Connected(Err(why)) => {
+                self.backoff.failed = true;
                 // What was known of the server may be out of date: ask it again.
                 if let Some(known) = &mut self.known {
                     known.doubtful = true;
@@ -226,7 +225,7 @@ impl Driver {
             transport: self.config.transport,
             favourite: self.favourite,
             openings,
-            repeated: self.backoff.is_repeated(),
+            repeated: self.backoff.failed,
             haste: self.haste.clone(),
             since,
             round_trip: self.round_trip,
@@ -298,6 +297,7 @@ impl Driver {
         if let Phase::Session(session) = phase {
             if session.greeted.is_some() {
                 self.offline_since = None;
+                self.backoff.failed = false;
                 self.round_trip = Some(session.round_trip());
             }
             match session.greeted {

@@ -32,9 +32,9 @@ const ROUND_TRIP_MAX: Duration = Duration::from_millis(333);
 pub(crate) async fn connect(endpoint: &QuicEndpoint, attempt: &Attempt) -> Result<Link, LinkError> {
     let failed = |why: String| LinkError::Unreachable(format!("QUIC at {}: {why}", endpoint.address.authority()));
     let [first, second] = &attempt.openings;
-    let opened = match timeout(STUCK, open(endpoint, attempt, first)).await {
+    let opened = match timeout(STUCK, open(endpoint, attempt, first, attempt.repeated)).await {
         Ok(result) => Ok(result),
-        Err(_) => timeout(STEP_TIMEOUT - STUCK, open(endpoint, attempt, second)).await,
+        Err(_) => timeout(STEP_TIMEOUT - STUCK, open(endpoint, attempt, second, true)).await,
     };
     match opened {
         Ok(result) => result.map_err(failed),
@@ -42,14 +42,20 @@ pub(crate) async fn connect(endpoint: &QuicEndpoint, attempt: &Attempt) -> Resul
     }
 }
 
-async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening) -> Result<Link, String> {
+async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening, repeated: bool) -> Result<Link, String> {
     let peer = resolve(&endpoint.address).await?;
     let no_socket = |why: std::io::Error| format!("cannot open a UDP socket: {why}");
     let socket = std::net::UdpSocket::bind(any_address(peer)).and_then(|socket| TokioRuntime.wrap_udp_socket(socket)).map_err(no_socket)?;
     let flight = FirstFlight::new(socket);
     let runtime = Arc::new(TokioRuntime);
     let local = quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, flight.clone(), runtime).map_err(no_socket)?;
-    let config = config(endpoint, attempt, opening)?;
+    let taking = match repeated {
+        // To save its server a signature is not worth a ticket.
+        _ if opening.is_empty() => Taking::Nothing,
+        true => Taking::BeyondReserve,
+        false => Taking::Any,
+    };
+    let config = config(endpoint, attempt, taking)?;
     let connecting = local.connect_with(config, peer, &endpoint.address.host).map_err(|why| why.to_string())?;
     let (connection, stream) = match connecting.into_0rtt() {
         Ok((connection, over)) => {
@@ -74,13 +80,7 @@ async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening) -> 
     Ok(Link { source, sink, transport: TransportKind::Quic, peer, opened })
 }
 
-fn config(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening) -> Result<quinn::ClientConfig, String> {
-    let taking = match opening {
-        // To save its server a signature is not worth a ticket.
-        opening if opening.is_empty() => Taking::Nothing,
-        _ if attempt.repeated => Taking::BeyondReserve,
-        _ => Taking::Any,
-    };
+fn config(endpoint: &QuicEndpoint, attempt: &Attempt, taking: Taking) -> Result<quinn::ClientConfig, String> {
     let crypto = attempt.trust.resuming(&endpoint.hashes, taking).map_err(|why| format!("TLS cannot be set up: {why}"))?;
     let mut transport = stream::transport();
     if let Some(round_trip) = attempt.round_trip {

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 /// How long the favourite may take before the other is tried too.
 const HEAD_START: Duration = Duration::from_millis(200);
 
-/// While a server is tried where it was, it is asked this often where it is: it may have come back somewhere else.
+/// While a server is tried where it was, it is asked after this time where it is, and then after twice as long each time: it may have come
+/// back somewhere else.
 const ASK_AFTER: Duration = Duration::from_secs(2);
 
 /// An attempt to connect.
@@ -70,24 +71,31 @@ async fn either<T, F: Future<Output = Result<Option<T>, LinkError>>>(
     mut other: impl FnMut() -> F,
     mut after: Duration,
 ) -> Result<T, LinkError> {
+    let mut refused = None;
+    // Why it is not elsewhere, as far as that is known.
+    let failed = |why, refused| Err(if let Some(refused) = refused { both(why, refused) } else { why });
     loop {
         if let Ok(result) = timeout(after, first.as_mut()).await {
-            return result;
+            return result.or_else(|why| failed(why, refused));
         }
-        after = ASK_AFTER;
+        after = (2 * after).max(ASK_AFTER);
         let mut other = pin!(other());
         tokio::select! {
             biased;
             result = &mut first => return match result {
                 Ok(link) => Ok(link),
-                Err(why) => match other.await {
-                    Ok(Some(link)) => Ok(link),
-                    Ok(None) => Err(why),
-                    Err(other) => Err(both(why, other)),
+                // It has had time to answer; the next attempt begins with asking.
+                Err(why) => match timeout(ASK_AFTER, other).await {
+                    Ok(Ok(Some(link))) => Ok(link),
+                    Ok(Ok(None)) => Err(why),
+                    Ok(Err(refused)) => Err(both(why, refused)),
+                    Err(_) => failed(why, refused),
                 },
             },
-            result = &mut other => if let Ok(Some(link)) = result {
-                return Ok(link);
+            result = &mut other => match result {
+                Ok(Some(link)) => return Ok(link),
+                Ok(None) => refused = None,
+                Err(why) => refused = Some(why),
             },
         }
     }
@@ -220,6 +228,11 @@ mod tests {
         assert_eq!(either(pin!(after(5, down("one"))), || maybe(20, Ok(None)), now).await, down("one"));
         let neither = either(pin!(after(20, down("one"))), || maybe(50, Err(down("two").unwrap_err())), now).await;
         assert_eq!(neither, down("one; two"));
+        let neither = either(pin!(after(50, down("one"))), || maybe(20, Err(down("two").unwrap_err())), now).await;
+        assert_eq!(neither, down("one; two"));
+        let begun = Instant::now();
+        assert_eq!(either(pin!(after(20, down("one"))), || maybe(60_000, Ok(None)), now).await, down("one"));
+        assert_eq!(begun.elapsed(), Duration::from_millis(20) + ASK_AFTER, "who does not answer is not waited for");
         // It was asked a moment ago.
         assert_eq!(either(pin!(after(50, down("one"))), || maybe(20, Ok(None)), now).await, down("one"));
         // Who is not in doubt asks later.
@@ -233,8 +246,9 @@ mod tests {
             let begun = Instant::now();
             let mut answers = [Err(down("gone").unwrap_err()), Ok(None), Ok(Some(2))].into_iter();
             let asked = || maybe(20, answers.next().unwrap());
-            assert_eq!(either(pin!(after(9_000, down("one"))), asked, first).await, Ok(2));
-            assert_eq!(begun.elapsed(), first + 2 * ASK_AFTER + Duration::from_millis(60));
+            assert_eq!(either(pin!(after(20_000, down("one"))), asked, first).await, Ok(2));
+            let waits = if first.is_zero() { [0, 1, 2] } else { [1, 2, 4] };
+            assert_eq!(begun.elapsed(), waits.iter().sum::<u32>() * ASK_AFTER + Duration::from_millis(60));
         }
     }
 }

@@ -31,8 +31,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const READ_SIZE: usize = 16 * 1024;
 /// Datagrams that wait for us, or for the network: the oldest are dropped beyond this.
 const DATAGRAM_BUFFER: usize = 16 * 1024;
-/// What was under way when we moved is missed within this time, or three round trips.
-const SETTLE: Duration = Duration::from_millis(500);
 /// How often the path is asked for its losses, at most.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -136,7 +134,7 @@ pub(super) fn link(carrier: Carrier, send: SendHalf, recv: RecvHalf) -> (Source,
     let source =
         Source { recv, read: Vec::new(), hints: VecDeque::new(), asked, answers: FuturesUnordered::new(), carrier: Arc::clone(&carrier) };
     let now = Instant::now();
-    let path = Path { loss: Loss::default(), settled: now, looked: now };
+    let path = Path { loss: Loss::default(), looked: now };
     let sink = Sink { send, waiting: Vec::new(), sent: 0, asking, path, copies: Copies::default(), epoch: now, carrier };
     (source, sink)
 }
@@ -242,8 +240,6 @@ pub(crate) struct Sink {
 /// What is known of the way to the server.
 struct Path {
     loss: Loss,
-    /// Until when losses may be those of another path, on which we were before.
-    settled: Instant,
     looked: Instant,
 }
 
@@ -264,7 +260,7 @@ impl Sink {
 
     /// Goes on from another socket.
     pub fn rebind(&mut self) -> bool {
-        self.path.settled = Instant::now() + SETTLE.max(3 * self.carrier.connection.rtt());
+        self.path.loss.on_other_path(self.epoch.elapsed(), self.carrier.connection.rtt());
         self.carrier.rebind()
     }
 
@@ -293,10 +289,7 @@ impl Sink {
         if now.duration_since(self.path.looked) >= LOOK {
             self.path.looked = now;
             let counts = self.carrier.connection.stats().path;
-            self.path.loss.on_counts(counts.sent_packets, counts.lost_packets);
-            if now < self.path.settled {
-                self.path.loss.on_other_path();
-            }
+            self.path.loss.on_counts(now - self.epoch, counts.sent_packets, counts.lost_packets);
         }
         self.path.loss.copies()
     }
