@@ -32,22 +32,43 @@ after(async () => {
 async function open(user, port) {
   const context = await browser.newContext();
   const page = await context.newPage();
-  // WebTransport has no rival in the beginning: on a machine that is busy the other might win.
-  /** @type {{ port: number | undefined, rival: boolean }} */
-  const way = { port, rival: false };
-  await page.route("**/.well-known/whimbrel", async (route) => {
-    const response = await route.fetch();
-    const known = await response.json();
-    if (way.port) known.webtransport.url = `https://127.0.0.1:${way.port}/wt`;
-    if (!way.rival) known.websocket.url = "ws://127.0.0.1:1/ws";
-    await route.fulfill({ response, json: known });
-  });
+  await page.addInitScript(paths, port ?? null);
   await page.goto(pages.url);
   await openClient(page, { user, url: server.url });
   await until(page, CONNECTED);
   assert.equal(await page.evaluate("client.connection.transport"), "webtransport");
-  way.rival = true;
-  return { page, way };
+  await page.evaluate("path.rival = true");
+  return { page };
+}
+
+/**
+ * In the page: `path` says which port WebTransport goes to instead of the server's, and whether it has a rival. It has none in the beginning:
+ * on a machine that is busy the other might win. What the server says of itself stays as it is, for the client remembers it.
+ * @param {number | null} port
+ */
+function paths(port) {
+  const path = { port, rival: false };
+  const [Quic, Tcp] = [globalThis.WebTransport, globalThis.WebSocket];
+  const through = (/** @type {string | URL} */ to) => {
+    const url = new URL(to);
+    if (path.port) url.host = `127.0.0.1:${path.port}`;
+    return url.href;
+  };
+  Object.assign(globalThis, {
+    path,
+    WebTransport: class extends Quic {
+      /** @param {string | URL} url @param {WebTransportOptions} [options] */
+      constructor(url, options) {
+        super(through(url), options);
+      }
+    },
+    WebSocket: class extends Tcp {
+      /** @param {string | URL} url @param {string | string[]} [protocols] */
+      constructor(url, protocols) {
+        super(path.rival ? url : "ws://127.0.0.1:1/ws", protocols);
+      }
+    },
+  });
 }
 
 const CONNECTED = 'client.connection.state === "connected"';
@@ -74,9 +95,9 @@ const texts = (page, other) =>
 test("a session that is dead when the browser says that there is a network again has a successor a second later", async (t) => {
   const old = await relay(server.secure);
   t.after(() => old.stop());
-  const { page, way } = await open("alice", old.port);
+  const { page } = await open("alice", old.port);
   old.path.dark = true;
-  [way.port, way.rival] = [undefined, false];
+  await page.evaluate("Object.assign(path, { port: null, rival: false })");
   const begun = performance.now();
   // By itself a message that is not answered takes longer to be a reason.
   await page.evaluate('dispatchEvent(new Event("online")), void client.send({ user: "bob" }, "here I am")');
