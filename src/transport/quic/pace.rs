@@ -118,6 +118,10 @@ impl Pace {
     pub fn on_end_acks(&mut self, now: Instant, in_flight: u64) {
         (self.in_flight, self.as_of) = (in_flight, now);
         let (batch, took) = (std::mem::take(&mut self.batch), std::mem::replace(&mut self.took, Duration::MAX));
+        if batch == 0 {
+            // It was of the path before, and says nothing of this one.
+            return;
+        }
         let most = in_flight + batch;
         self.round.most = self.round.most.max(most);
         // What was not used shows nothing.
@@ -377,6 +381,15 @@ mod tests {
         // So much a round trip, and what the looking every few milliseconds costs.
         let possible = 20_000.0 * 8.0 / 0.1 / 50e6;
         assert!(path.use_of(10_000 * MS) > 0.8 * possible, "{}", path.use_of(10_000 * MS) / possible);
+    }
+
+    #[test]
+    fn what_is_acknowledged_of_the_path_before_says_nothing() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(begun);
+        pace.on_end_acks(begun, 100_000);
+        pace.on_lost(100_000);
+        assert_eq!(pace.room(begun, u64::MAX), Room { as_of: begun, bytes: WINDOW_FIRST });
     }
 
     #[test]
