@@ -393,6 +393,31 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_acknowledged_or_lost_in_whatever_order_the_window_stays_within_its_bounds() {
+        let mut random = 1_u64;
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random >> 33
+        };
+        // Up to so many bits, few as often as many.
+        let mut any = |bits: u64| next() >> (31 - next() % bits);
+        for _ in 0..200 {
+            let mut now = Instant::now();
+            let mut pace = Pace::new(now);
+            for _ in 0..500 {
+                now += Duration::from_micros(any(24));
+                match any(3) {
+                    0 => pace.on_ack(now, now.checked_sub(Duration::from_micros(any(24))).unwrap_or(now), any(15)),
+                    1 => pace.on_lost(any(31)),
+                    _ => pace.on_end_acks(now, any(31)),
+                }
+                assert!((WINDOW_MIN..=WINDOW_MAX).contains(&pace.window), "{pace:?}");
+                assert!(pace.room(now, u64::MAX).bytes <= WINDOW_MAX);
+            }
+        }
+    }
+
+    #[test]
     fn what_was_lost_makes_room() {
         let begun = Instant::now();
         let mut pace = Pace::new(begun);
