@@ -5,23 +5,53 @@ use super::quic::{any_address, resolve};
 use super::stream::{self, Carrier, Local, RecvHalf, SendHalf};
 use super::{Address, Link, LinkError, STEP_TIMEOUT, Trust};
 use crate::TransportKind;
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use tokio::time::timeout;
 use wtransport::config::{DnsLookupFuture, DnsResolver};
+use wtransport::error::{ConnectingError, ConnectionError};
 use wtransport::{ClientConfig, Endpoint};
 
-/// Opens a session and its stream.
+/// The errors of HTTP/3 (RFC 9114, 8.1).
+const H3_ERRORS: RangeInclusive<u64> = 0x100..=0x110;
+
+/// Why there is no session.
+enum Failure {
+    /// One of both ends found that the other does not keep to HTTP/3.
+    Garbled(String),
+    Other(String),
+}
+
+impl<T: Display> From<T> for Failure {
+    fn from(why: T) -> Self {
+        Self::Other(why.to_string())
+    }
+}
+
+/// Opens a session and its stream. The WebTransport library, on either end, loses what it has read of a frame of HTTP/3 when something else
+/// comes before the rest, and takes the rest for a frame (its reading is not cancel-safe, as of 0.7.2). That is a matter of how the first
+/// packets were cut, so it is tried twice.
 pub(crate) async fn connect(endpoint: &WebTransportEndpoint, trust: &Trust) -> Result<Link, LinkError> {
     let failed = |why: String| LinkError::Unreachable(format!("WebTransport at {}: {why}", endpoint.url));
-    match timeout(STEP_TIMEOUT, open(endpoint, trust)).await {
-        Ok(result) => result.map_err(failed),
+    let opened = async {
+        match open(endpoint, trust).await {
+            Err(Failure::Garbled(why)) => {
+                tracing::debug!(why, "tried once more");
+                open(endpoint, trust).await
+            }
+            opened => opened,
+        }
+    };
+    match timeout(STEP_TIMEOUT, opened).await {
+        Ok(result) => result.map_err(|(Failure::Garbled(why) | Failure::Other(why))| failed(why)),
         Err(_) => Err(failed("the server does not answer in time (is UDP let through?)".into())),
     }
 }
 
-async fn open(endpoint: &WebTransportEndpoint, trust: &Trust) -> Result<Link, String> {
-    let address = Address::parse(&endpoint.url).map_err(|why| why.to_string())?;
+async fn open(endpoint: &WebTransportEndpoint, trust: &Trust) -> Result<Link, Failure> {
+    let address = Address::parse(&endpoint.url)?;
     let peer = resolve(&address).await?;
     let tls = trust.quic(&endpoint.hashes, wtransport::proto::WEBTRANSPORT_ALPN).map_err(|why| format!("TLS cannot be set up: {why}"))?;
     let config = ClientConfig::builder()
@@ -30,13 +60,22 @@ async fn open(endpoint: &WebTransportEndpoint, trust: &Trust) -> Result<Link, St
         .dns_resolver(Resolved(peer))
         .build();
     let local = Endpoint::client(config).map_err(|why| format!("cannot open a UDP socket: {why}"))?;
-    let connection = local.connect(&endpoint.url).await.map_err(|why| why.to_string())?;
-    let opening = connection.open_bi().await.map_err(|why| why.to_string())?;
-    let (send, recv) = opening.await.map_err(|why| why.to_string())?;
+    let connection = local.connect(&endpoint.url).await.map_err(connecting)?;
+    let opening = connection.open_bi().await?;
+    let (send, recv) = opening.await?;
     let carrier = Carrier::new(connection.quic_connection().clone(), Local::WebTransport { session: connection, _endpoint: local });
     let (source, sink) = stream::link(carrier, SendHalf::WebTransport(send), RecvHalf::WebTransport(recv));
     let (source, sink) = (super::Source::Quic(source), super::Sink::Quic(sink));
     Ok(Link { source, sink, transport: TransportKind::WebTransport, peer, opened: None })
+}
+
+fn connecting(why: ConnectingError) -> Failure {
+    let garbled = match &why {
+        ConnectingError::ConnectionError(ConnectionError::LocalH3Error(_)) => true,
+        ConnectingError::ConnectionError(ConnectionError::ApplicationClosed(close)) => H3_ERRORS.contains(&close.code().into_inner()),
+        _ => false,
+    };
+    if garbled { Failure::Garbled(why.to_string()) } else { why.into() }
 }
 
 /// Answers with what was resolved before.

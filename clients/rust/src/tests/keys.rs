@@ -66,6 +66,21 @@ impl Keys {
         TlsAcceptor::from(Arc::new(config))
     }
 
+    /// QUIC that is offered as HTTP/3, and nothing behind it.
+    pub fn bare_endpoint(&self) -> quinn::Endpoint {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], key)
+            .unwrap();
+        tls.alpn_protocols = vec![wtransport::proto::WEBTRANSPORT_ALPN.to_vec()];
+        let config = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+        quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(config)), "127.0.0.1:0".parse().unwrap()).unwrap()
+    }
+
     pub fn quic_endpoint(&self) -> Endpoint<endpoint_side::Server> {
         let certificate = Certificate::from_der(self.certificate.to_vec()).unwrap();
         let key = PrivateKey::from_der_pkcs8(self.key.clone());

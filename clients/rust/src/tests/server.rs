@@ -22,7 +22,7 @@ use whimbrel_protocol::frame::{
     Sent, ServerFrame, Snapshot, Started, StoredMessage, Target, Welcome,
 };
 use whimbrel_protocol::*;
-use wtransport::endpoint::endpoint_side;
+use wtransport::endpoint::{SessionRequest, endpoint_side};
 use wtransport::{Connection, RecvStream, SendStream};
 
 /// Longer than anything takes on a busy machine: who waits this long waits in vain.
@@ -32,6 +32,7 @@ pub struct Server {
     /// The URL of its HTTP face.
     pub url: String,
     peers: mpsc::Receiver<Peer>,
+    arrived: mpsc::Sender<Peer>,
     known: Arc<Mutex<Known>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -75,6 +76,7 @@ impl Server {
         let (http, ws) = if faces.tls.is_some() { ("https", "wss") } else { ("http", "ws") };
         let known = format!(r#"{{"webtransport":{webtransport},"websocket":{{"url":"{ws}://{address}/ws"}},"versions":[1]}}"#);
         let acceptor = faces.tls.map(|keys| keys.acceptor());
+        let also = arrived.clone();
         tasks.push(tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let (arrived, known, acceptor) = (arrived.clone(), known.clone(), acceptor.clone());
@@ -93,11 +95,16 @@ impl Server {
                 });
             }
         }));
-        Self { url: format!("{http}://{address}"), peers, known: Arc::default(), tasks }
+        Self { url: format!("{http}://{address}"), peers, arrived: also, known: Arc::default(), tasks }
     }
 
     pub fn client(&self, user: &str) -> Builder {
         Client::builder(&self.url, user).device("test")
+    }
+
+    /// Where other faces of this server bring who comes over them.
+    pub fn arrived(&self) -> mpsc::Sender<Peer> {
+        self.arrived.clone()
     }
 
     /// The next connection.
@@ -122,17 +129,19 @@ impl Server {
 async fn accept_quic(endpoint: wtransport::Endpoint<endpoint_side::Server>, arrived: mpsc::Sender<Peer>) {
     loop {
         let Ok(request) = endpoint.accept().await.await else { continue };
-        let arrived = arrived.clone();
-        tokio::spawn(async move {
-            let Ok(connection) = request.accept().await else { return };
-            let Ok((send, recv)) = connection.accept_bi().await else { return };
-            // Queries are to be asked on the first stream, where tests see them: this server takes no other.
-            let others = connection.clone();
-            let refusing = Task(tokio::spawn(async move { while others.accept_bi().await.is_ok() {} }));
-            let io = Io::Quic { send, recv, read: Vec::new(), _connection: connection, _refusing: refusing };
-            let _ = arrived.send(Peer { io, form: Form::Postcard, known: Arc::default() }).await;
-        });
+        tokio::spawn(serve_quic(request, arrived.clone()));
     }
+}
+
+/// Lets in who asks for a session.
+pub async fn serve_quic(request: SessionRequest, arrived: mpsc::Sender<Peer>) {
+    let Ok(connection) = request.accept().await else { return };
+    let Ok((send, recv)) = connection.accept_bi().await else { return };
+    // Queries are to be asked on the first stream, where tests see them: this server takes no other.
+    let others = connection.clone();
+    let refusing = Task(tokio::spawn(async move { while others.accept_bi().await.is_ok() {} }));
+    let io = Io::Quic { send, recv, read: Vec::new(), _connection: connection, _refusing: refusing };
+    let _ = arrived.send(Peer { io, form: Form::Postcard, known: Arc::default() }).await;
 }
 
 async fn welcome_in(stream: BoxedStream, known: &str) -> Option<Peer> {

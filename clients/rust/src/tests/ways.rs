@@ -4,7 +4,10 @@ use super::keys::Authority;
 use super::server::*;
 use crate::*;
 use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use whimbrel_protocol::ConversationSeq;
+use wtransport::endpoint::IncomingSessionFuture;
 
 /// Connects, sends a message, and says what carried it.
 async fn carried_by(server: &mut Server, client: Builder) -> Result<TransportKind, ConnectError> {
@@ -45,6 +48,37 @@ async fn webtransport_by_a_hash_that_came_over_loopback() {
         assert_eq!(carried_by(&mut server, client).await, Ok(TransportKind::WebTransport));
     }
     assert!(server.peer_now().is_none(), "the race sends one Hello only");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_garbled_at_its_beginning_is_begun_once_more() {
+    for (garbled, tries) in [(1, 2), (u32::MAX, 2)] {
+        let keys = Authority::new().keys(10);
+        let (quic, count) = (keys.bare_endpoint(), Arc::new(AtomicU32::new(0)));
+        let said = format!(r#"{{"url":"https://{}/wt","certificateHashes":["{}"]}}"#, quic.local_addr().unwrap(), keys.hash_base64());
+        let mut server = Server::with(Faces { said_of_quic: Some(said), ..Faces::default() }).await;
+        let (counted, arrived) = (Arc::clone(&count), server.arrived());
+        tokio::spawn(async move {
+            while let Some(incoming) = quic.accept().await {
+                if counted.fetch_add(1, Ordering::Relaxed) < garbled {
+                    // As a library does that lost a part of what came.
+                    let connection = incoming.await.unwrap();
+                    connection.close(quinn::VarInt::from_u32(0x105), b"");
+                    connection.closed().await;
+                } else {
+                    let request = IncomingSessionFuture::with_quic_incoming(incoming).await.unwrap();
+                    tokio::spawn(serve_quic(request, arrived.clone()));
+                }
+            }
+        });
+        let client = server.client("alice").transport(Transport::WebTransport);
+        let carried = carried_by(&mut server, client).await;
+        match garbled {
+            1 => assert_eq!(carried, Ok(TransportKind::WebTransport)),
+            _ => assert!(matches!(&carried, Err(ConnectError::Unreachable(why)) if why.contains("261")), "{carried:?}"),
+        }
+        assert_eq!(count.load(Ordering::Relaxed), tries);
+    }
 }
 
 #[tokio::test]
