@@ -2,7 +2,8 @@
 
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,15 +16,15 @@ const PRESENCE_GRACE_MAX: u64 = 86_400;
 /// Where things lie: the flags of every command that looks after a server's files, so that it finds them where the server does.
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]
 pub struct Places {
-    /// Folder of the embedded store.
+    /// Folder of the embedded store; made on first start. Unless said `data`.
     #[arg(long, env = "WHIMBREL_DATA", value_name = "DIR", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
-    /// Folder of keys and certificates; made on first start.
+    /// Folder of keys and certificates; made on first start. Unless said `certs`.
     #[arg(long, env = "WHIMBREL_CERTS", value_name = "DIR", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certs: Option<PathBuf>,
-    /// Where messages are kept: `sqlite:PATH`.
+    /// Where messages are kept: `sqlite:PATH`. Unless said the file `whimbrel.db` in the folder of the store.
     #[arg(long, env = "WHIMBREL_STORE", value_name = "URL", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
@@ -36,19 +37,19 @@ pub struct Places {
 /// Flags of `whimbrel serve`, each also in the environment and in the file.
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]
 pub struct Flags {
-    /// Address for plain TCP: pages, HTTP API, WebSocket.
-    #[arg(long, env = "WHIMBREL_HTTP", value_name = "ADDR")]
+    /// Address for plain TCP: pages, HTTP API, WebSocket. Unless said 127.0.0.1:8080.
+    #[arg(long, env = "WHIMBREL_HTTP", value_name = "ADDR", value_parser = address)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<SocketAddr>,
-    /// Address for TLS (TCP) and for QUIC (UDP, the same number).
-    #[arg(long, env = "WHIMBREL_SECURE", value_name = "ADDR")]
+    /// Address for TLS (TCP) and for QUIC (UDP, the same number). Unless said 127.0.0.1:8443.
+    #[arg(long, env = "WHIMBREL_SECURE", value_name = "ADDR", value_parser = address)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secure: Option<SocketAddr>,
     /// Where things lie.
     #[command(flatten)]
     #[serde(flatten)]
     pub places: Places,
-    /// Who may come in: `open` (clients say who they are; loopback only).
+    /// Who may come in. There is only `open` so far: clients say who they are, from loopback only.
     #[arg(long, env = "WHIMBREL_AUTH", value_name = "MODE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthMode>,
@@ -56,15 +57,16 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
     pub open_anywhere: bool,
-    /// Seconds for which a user without a connection still counts as online.
+    /// Seconds for which a user without a connection still counts as online. Unless said 15.
     #[arg(long, env = "WHIMBREL_PRESENCE_GRACE", value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presence_grace: Option<u64>,
-    /// Entries kept in each mailbox; a device that was away longer gets a snapshot. Conversations keep their messages.
+    /// Entries kept in each mailbox, at least 1; a device that was away longer gets a snapshot. Conversations keep their messages. Unless
+    /// said 100000.
     #[arg(long, env = "WHIMBREL_MAILBOX_ENTRIES", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mailbox_entries: Option<u64>,
-    /// Days for which entries are kept in each mailbox.
+    /// Days for which entries are kept in each mailbox, at least 1. Unless said 365.
     #[arg(long, env = "WHIMBREL_MAILBOX_DAYS", value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mailbox_days: Option<u64>,
@@ -88,8 +90,10 @@ pub enum AuthMode {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct Config {
     /// Address for plain TCP.
+    #[serde(deserialize_with = "address_of_file")]
     pub http: SocketAddr,
     /// Address for TLS and QUIC.
+    #[serde(deserialize_with = "address_of_file")]
     pub secure: SocketAddr,
     /// Folder of the embedded store.
     pub data: PathBuf,
@@ -130,7 +134,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A key is unknown, or a value is not what the key takes.
-    #[error("configuration: {0}")]
+    #[error("configuration: {}", told(.0))]
     Invalid(#[from] Box<figment::Error>),
     /// The file that was named is not there.
     #[error("the configuration file {0} is not there")]
@@ -146,9 +150,42 @@ pub enum ConfigError {
     /// Users would hardly ever go offline.
     #[error("presence_grace (--presence-grace) is {0} seconds, and may be at most {PRESENCE_GRACE_MAX}, a day")]
     GraceTooLong(u64),
+    /// Plain and TLS at one port.
+    #[error("plain TCP (--http) and TLS (--secure) cannot both be at {0}: give one of them another port")]
+    OneAddress(SocketAddr),
+    /// Nothing would be kept in mailboxes.
+    #[error("{key} is 0, and must be at least 1: a device that was away for a moment would miss what came meanwhile")]
+    NothingKept {
+        /// Which key.
+        key: &'static str,
+    },
     /// `PORT` is not a port.
     #[error("PORT is {0:?}, which is not a port number")]
     BadPort(String),
+}
+
+/// Reads where to listen.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let number = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    number.as_deref().unwrap_or(text).parse().map_err(|_| {
+        "give an IP address and a port, such as 127.0.0.1:8080 (this machine only), 0.0.0.0:8080 (every network) or [::1]:8080".into()
+    })
+}
+
+fn address_of_file<'de, D: Deserializer<'de>>(value: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(value)?;
+    address(&text).map_err(|why| D::Error::custom(format!("{text:?}: {why}")))
+}
+
+/// What is wrong in a file, and where.
+fn told(error: &figment::Error) -> String {
+    let file = error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref()).map(|source| format!("{source}: "));
+    let (file, key) = (file.unwrap_or_default(), error.path.join("."));
+    match &error.kind {
+        figment::error::Kind::UnknownField(field, known) => format!("{file}there is no key {field:?}: choose from {}", known.join(", ")),
+        kind if key.is_empty() => format!("{file}{}", kind.to_string().trim_end()),
+        kind => format!("{file}{key}: {kind}"),
+    }
 }
 
 impl Config {
@@ -190,6 +227,13 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         if self.presence_grace > PRESENCE_GRACE_MAX {
             return Err(ConfigError::GraceTooLong(self.presence_grace));
+        }
+        if self.http == self.secure && self.http.port() != 0 {
+            return Err(ConfigError::OneAddress(self.http));
+        }
+        let kept = [("mailbox_entries (--mailbox-entries)", self.mailbox_entries), ("mailbox_days (--mailbox-days)", self.mailbox_days)];
+        if let Some((key, _)) = kept.into_iter().find(|(_, kept)| *kept == 0) {
+            return Err(ConfigError::NothingKept { key });
         }
         let beyond = [self.http, self.secure].into_iter().find(|address| !address.ip().is_loopback());
         match beyond {
@@ -236,7 +280,47 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         let error = with_file("htpp = '127.0.0.1:2'", Flags::default()).unwrap_err().to_string();
-        assert!(error.contains("htpp"), "{error}");
+        assert!(error.contains("w.toml: there is no key \"htpp\": choose from http, secure,"), "{error}");
+        let error = with_file("presence_grace = 'x'", Flags::default()).unwrap_err().to_string();
+        assert!(error.ends_with("w.toml: presence_grace: invalid type: found string \"x\", expected u64"), "{error}");
+        let error = with_file("nonsense", Flags::default()).unwrap_err().to_string();
+        assert!(error.contains("w.toml: TOML parse error at line 1"), "{error}");
+    }
+
+    #[test]
+    fn where_to_listen_is_said_in_numbers_or_as_this_machine() {
+        assert_eq!(address("localhost:80"), Ok("127.0.0.1:80".parse().unwrap()));
+        assert_eq!(with_file("http = 'localhost:80'", Flags::default()).unwrap().http, "127.0.0.1:80".parse().unwrap());
+        for bad in [":8080", "8080", "example.org:80", "localhost:", "127.0.0.1"] {
+            assert!(address(bad).unwrap_err().contains("0.0.0.0:8080"), "{bad}");
+            let error = with_file(&format!("http = '{bad}'"), Flags::default()).unwrap_err().to_string();
+            assert!(error.contains("http: ") && error.contains("0.0.0.0:8080"), "{error}");
+        }
+        assert!(matches!(with_file("http = '127.0.0.1:8443'", Flags::default()), Err(ConfigError::OneAddress(_))));
+        assert!(with_file("http = '127.0.0.1:0'\nsecure = '127.0.0.1:0'", Flags::default()).is_ok());
+    }
+
+    #[test]
+    fn help_says_what_holds_unless_something_is_said() {
+        let config = Config::default();
+        let mut help = <Flags as clap::Args>::augment_args(clap::Command::new("serve"));
+        let help = help.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        for default in [config.http.to_string(), config.secure.to_string()] {
+            assert!(help.contains(&format!("Unless said {default} [env")), "{default}: {help}");
+        }
+        for default in [config.presence_grace, config.mailbox_entries, config.mailbox_days] {
+            assert!(help.contains(&format!("Unless said {default} [env")), "{default}: {help}");
+        }
+        for default in [config.data, config.certs] {
+            assert!(help.contains(&format!("Unless said `{}`", default.display())), "{default:?}: {help}");
+        }
+    }
+
+    #[test]
+    fn a_mailbox_keeps_something() {
+        for file in ["mailbox_days = 0", "mailbox_entries = 0"] {
+            assert!(matches!(with_file(file, Flags::default()), Err(ConfigError::NothingKept { .. })), "{file}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::tls::{Keys, TlsError};
 use crate::transport::Pages;
 use crate::transport::quic::{BindError, QuicListener, QuicOptions};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -39,8 +40,10 @@ pub enum ServerError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// An address cannot be bound.
-    #[error("cannot listen on {address}: {why}. Is another Whimbrel running? Choose another address with {flag}.")]
+    #[error("cannot listen on {protocol} {address}: {why}: {}", advice(why, flag))]
     Bind {
+        /// TCP or UDP.
+        protocol: &'static str,
         /// The address.
         address: SocketAddr,
         /// The flag that sets it.
@@ -83,19 +86,21 @@ impl Server {
     /// # Errors
     /// If a part cannot start; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
+        // First: a server that cannot listen leaves no folders behind.
+        let plain = bind(config.http, "--http")?;
+        let (tls, udp) = bind_secure(config.secure)?;
+
         let path = config.store_path()?;
         let store = blocking(move || open_store(&path)).await??;
         let names = certificate_names(&config);
         let certs = config.certs.clone();
         let keys = blocking(move || Keys::open(&certs, &names)).await??;
 
-        let plain = bind(config.http, "--http")?;
         let pages = match config.auth {
             AuthMode::Open if !config.open_anywhere => Pages::Loopback,
             AuthMode::Open => Pages::Any,
         };
-        let (tls, listener) = bind_secure(config.secure, &keys, pages)?;
-        let listener = Arc::new(listener);
+        let listener = Arc::new(QuicListener::on(udp, &keys, QuicOptions { pages, ..QuicOptions::default() })?);
         let at = |listener: &TcpListener| listener.local_addr().map_err(|why| ServerError::System { what: "cannot read an address", why });
         let (http, secure, quic) = (at(&plain)?, at(&tls)?, listener.local_addr());
 
@@ -172,7 +177,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn open_store(path: &std::path::Path) -> Result<Arc<dyn Store>, StoreError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        let why = |why| StoreError::Unavailable(format!("cannot make the folder {}: {why}", folder.display()));
+        let advice = "choose another place with --data, or make it one where this user may write";
+        let folder_is_file = if folder.is_file() { " (it is a file)" } else { "" };
+        let why = |why| StoreError::Unavailable(format!("cannot make the folder {}{folder_is_file}: {why}: {advice}", folder.display()));
         private_folder(folder).map_err(why)?;
     }
     Ok(Arc::new(SqliteStore::open(path, SqliteOptions::default())?))
@@ -198,21 +205,32 @@ fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServerEr
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     };
-    bind().map_err(|why| ServerError::Bind { address, flag, why })
+    bind().map_err(|why| ServerError::Bind { protocol: "TCP", address, flag, why })
 }
 
 /// TCP and UDP with one number. Where the system picks it, the other may be taken: then another pair is tried.
-fn bind_secure(address: SocketAddr, keys: &Keys, pages: Pages) -> Result<(TcpListener, QuicListener), ServerError> {
+fn bind_secure(address: SocketAddr) -> Result<(TcpListener, UdpSocket), ServerError> {
+    let flag = "--secure";
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        let tcp = bind(address, "--secure")?;
-        let port = tcp.local_addr().map_err(|why| ServerError::Bind { address, flag: "--secure", why })?.port();
-        match QuicListener::bind(SocketAddr::new(address.ip(), port), keys, QuicOptions { pages, ..QuicOptions::default() }) {
-            Ok(quic) => return Ok((tcp, quic)),
-            Err(why) if tries == 0 => return Err(why.into()),
+        let tcp = bind(address, flag)?;
+        let port = tcp.local_addr().map_err(|why| ServerError::Bind { protocol: "TCP", address, flag, why })?.port();
+        match UdpSocket::bind(SocketAddr::new(address.ip(), port)) {
+            Ok(udp) => return Ok((tcp, udp)),
+            Err(why) if tries == 0 => return Err(ServerError::Bind { protocol: "UDP", address, flag, why }),
             Err(_) => {}
         }
+    }
+}
+
+/// What to do about an address that cannot be had.
+fn advice(why: &std::io::Error, flag: &str) -> String {
+    match why.kind() {
+        ErrorKind::AddrInUse => format!("something else listens there, perhaps another Whimbrel: choose another address with {flag}"),
+        ErrorKind::AddrNotAvailable => format!("this machine has no such address: choose one that it has, or 0.0.0.0 for all, with {flag}"),
+        ErrorKind::PermissionDenied => format!("this user may not have that port: choose one above 1023 with {flag}"),
+        _ => format!("choose another address with {flag}"),
     }
 }
 

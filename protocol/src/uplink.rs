@@ -35,7 +35,9 @@ pub enum Agreement {
 pub enum Disagreement {
     /// The server has applied commands that this outbox never numbered: the outbox was restored from a backup, or cloned. Nothing is
     /// lost; what the other life of the outbox sent comes as ordinary messages.
-    #[error("the server applied commands up to {server}, this outbox has numbered {numbered}: it was restored or cloned")]
+    #[error(
+        "the server has carried out command {server} of this device, which has given out numbers up to {numbered}: its files were restored from a backup, or copied"
+    )]
     OutboxIsOlder {
         /// Highest applied command by the server's word.
         server: CommandSeq,
@@ -43,14 +45,16 @@ pub enum Disagreement {
         numbered: CommandSeq,
     },
     /// The server applied another command under a number of ours: two outboxes have written under the same numbers.
-    #[error("command {cseq} is another one for the server: two outboxes claim to be this device")]
+    #[error("command {cseq} is another one for the server: two copies of this device's files are in use")]
     AnotherCommand {
         /// The number both used.
         cseq: CommandSeq,
     },
     /// The server no longer knows of commands that it had applied: its store was restored from a backup. Commands after `server` up
     /// to and including `ours` may be lost there.
-    #[error("the server applied commands up to {server} but had said {ours}: its store was restored, what lies between may be lost")]
+    #[error(
+        "the server had confirmed commands up to {ours} and knows of {server} now: its data was restored from a backup, what lies between may be lost there"
+    )]
     ServerIsOlder {
         /// Highest applied command by the server's word now.
         server: CommandSeq,
@@ -59,13 +63,21 @@ pub enum Disagreement {
     },
     /// The server gave another outbox although none was asked for. If its number is higher, this outbox was restored or cloned and
     /// nothing is lost; otherwise the server was restored or has forgotten the device, and commands known to be applied may be lost there.
-    #[error("the server gave outbox {server}, this one is {ours}: one of the two was restored, cloned or forgotten")]
+    #[error("{}", of_another_outbox(*server > *ours))]
     AnotherOutbox {
         /// The outbox by the server's word.
         server: Incarnation,
         /// The outbox as it is stored here.
         ours: Incarnation,
     },
+}
+
+fn of_another_outbox(server_is_ahead: bool) -> &'static str {
+    if server_is_ahead {
+        "the server knows a later outbox of this device: its files were restored from a backup, or copied"
+    } else {
+        "the server does not know this device any more: its data was deleted, or restored from a backup"
+    }
 }
 
 /// The outbox of a device.

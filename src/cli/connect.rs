@@ -103,7 +103,7 @@ impl Connect {
     }
 
     /// Waits for a client's first connection. Without a deadline the first attempt counts: the address may be wrong. With one it is tried
-    /// again until then.
+    /// again until then, unless it is plain that the command line has to be changed.
     pub async fn connected(client: &Client, deadline: Option<Instant>) -> Result<(), ConnectError> {
         let mut connection = client.connection();
         let mut last = None;
@@ -113,6 +113,7 @@ impl Connect {
                 Connection::Connected { .. } => return Ok(()),
                 Connection::Ended { error: Some(error) } => return Err(error.into()),
                 Connection::Ended { error: None } => return Err(ConnectError::Unreachable("the client has ended".into())),
+                Connection::Offline { why, mismatch: true, .. } => return Err(ConnectError::Mismatch(why)),
                 Connection::Offline { why, .. } if deadline.is_none() => return Err(ConnectError::Unreachable(why)),
                 Connection::Offline { why, .. } => last = Some(why),
                 Connection::Connecting { why, .. } => last = why.or(last),
@@ -249,7 +250,7 @@ pub(super) fn reason(client: &Client, why: &EndReason) -> String {
 pub(super) fn failed(error: &ConnectError) -> ExitCode {
     eprintln!("whimbrel: {error}");
     match error {
-        ConnectError::Start(_) => ExitCode::from(exit::USAGE),
+        ConnectError::Start(_) | ConnectError::Mismatch(_) => ExitCode::from(exit::USAGE),
         ConnectError::Ended(why) => code(why),
         _ => ExitCode::from(exit::NO_CONNECTION),
     }

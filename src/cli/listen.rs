@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
-use whimbrel_client::protocol::frame::{Event, EventBody, Origin, ServerSignal};
+use whimbrel_client::protocol::frame::{Event, EventBody, Origin, ResetReason, ServerSignal};
 use whimbrel_client::{Events, Incoming, Outcome, TransportKind};
 
 /// How it ends, for its help.
@@ -18,7 +18,8 @@ network are waited for, however long they take. The first one is waited for unti
 Exit codes:
   0  done: --count messages were printed, or without --count the time was up, or it was interrupted
   1  the server refused, or another client took the device over
-  2  the command line is wrong, or something on this machine (the state folder, standard output) cannot be used
+  2  the command line is wrong or does not fit the server (its certificate, no TLS), or something on this machine (the state folder,
+     standard output) cannot be used
   3  there was no connection
   4  the time was up before --count messages came";
 
@@ -81,7 +82,11 @@ async fn print(events: &mut Events, arguments: &Listen) -> std::io::Result<bool>
             }
             Incoming::Outcome(outcome) => (outcome_line(&outcome), false),
             Incoming::Reset { reason } => {
-                eprintln!("whimbrel: the mailbox could not be continued ({reason:?}); what is kept comes from its beginning");
+                let why = match reason {
+                    ResetReason::Trimmed => "this device was away for longer than entries are kept",
+                    ResetReason::OtherLog => "the server's data was deleted, or restored from a backup",
+                };
+                eprintln!("whimbrel: the mailbox could not be continued: {why}; what is kept comes from its beginning");
                 (json!({ "kind": "reset", "reason": reason }), false)
             }
             Incoming::Snapshot { conversations } => (json!({ "kind": "snapshot", "conversations": conversations }), false),

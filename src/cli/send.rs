@@ -34,7 +34,8 @@ first connection is waited for until --timeout; without that, the first attempt 
 Exit codes:
   0  done: every message is durable
   1  the server refused a message or the session, a line could not be sent, or another client took the device over
-  2  the command line is wrong, or something on this machine (the state folder, standard output) cannot be used
+  2  the command line is wrong or does not fit the server (its certificate, no TLS), or something on this machine (the state folder,
+     standard output) cannot be used
   3  there was no connection: nothing was taken in
   4  the time was up: what was taken in is kept, and sent by the next run";
 

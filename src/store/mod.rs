@@ -32,7 +32,7 @@ pub const NONCES_MAX: usize = 256;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached or its disk is full; nothing was changed. Trying again later may work.
-    #[error("the store is not available: {0}")]
+    #[error("{0}")]
     Unavailable(String),
     /// It is not known whether the transaction was committed. Caches were dropped: what is read next is what is really there.
     #[error("it is not known whether a transaction was committed: {0}")]

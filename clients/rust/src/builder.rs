@@ -159,7 +159,7 @@ impl Builder {
     /// # Errors
     /// If what was described cannot be, or the state cannot be opened.
     pub async fn start(self) -> Result<(Client, Events), StartError> {
-        let server = Address::parse(&self.url).map_err(|why| StartError::Url(why.to_string()))?;
+        let server = Address::of_server(&self.url).map_err(|why| StartError::Url(why.to_string()))?;
         let opening = self.opening()?;
         let user = opening.user.clone();
         let pins = self.pins.iter().map(|pin| parse_pin(pin)).collect::<Result<Vec<_>, _>>()?;
@@ -236,6 +236,7 @@ impl Builder {
         let settled = connection.wait_for(|state| !matches!(state, Connection::Connecting { .. })).await.map(|state| state.clone());
         let failure = match settled {
             Ok(Connection::Connected { .. } | Connection::Connecting { .. }) => None,
+            Ok(Connection::Offline { why, mismatch: true, .. }) => Some(ConnectError::Mismatch(why)),
             Ok(Connection::Offline { why, .. }) => Some(ConnectError::Unreachable(why)),
             Ok(Connection::Ended { error: Some(error) }) => Some(ConnectError::Ended(error)),
             Ok(Connection::Ended { error: None }) | Err(_) => Some(ConnectError::Unreachable("the client has ended".into())),

@@ -25,6 +25,9 @@ pub enum Connection {
         retry_in: Duration,
         /// Why.
         why: String,
+        /// Who answers does not fit what was configured: another certificate than the CA or the pin allow, or no TLS. The next attempt will
+        /// fail alike until the URL, the CA or the pin is changed, or the server, or until a network that answers in its place lets through.
+        mismatch: bool,
     },
     /// It is over; nothing will be tried any more.
     Ended {

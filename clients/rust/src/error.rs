@@ -69,6 +69,9 @@ pub enum ConnectError {
     /// The first attempt failed.
     #[error("cannot connect: {0}")]
     Unreachable(String),
+    /// Who answered does not fit the URL, the CA or the pin: waiting does not mend it.
+    #[error("cannot connect: {0}")]
+    Mismatch(String),
     /// The server said no, or the state gave out.
     #[error(transparent)]
     Ended(#[from] EndReason),

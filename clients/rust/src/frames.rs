@@ -48,7 +48,7 @@ impl Dialer {
     /// # Errors
     /// If the URL or the CA cannot be used, or the server does not answer.
     pub async fn new(url: &str, transport: Transport, ca: Option<&Path>) -> Result<Self, FramesError> {
-        let address = Address::parse(url).map_err(|why| StartError::Url(why.to_string()))?;
+        let address = Address::of_server(url).map_err(|why| StartError::Url(why.to_string()))?;
         let trust = Trust::load(ca, Vec::new()).map_err(StartError::from)?;
         let endpoints = link::discover(&address, &trust).await?;
         Ok(Self { address, trust, transport, endpoints })

@@ -46,7 +46,7 @@ export function makeNotices(state, leave) {
   state.addEventListener("notice", (event) => {
     const { kind, message } = /** @type {CustomEvent} */ (event).detail;
     if (kind === "version") add(texts.newVersion, { action: [texts.reload, () => location.reload()] });
-    else add(kind === "reset" ? texts.reset : texts.conflict(message), {});
+    else add(kind === "conflict" ? texts.conflict(message) : kind === "otherLog" ? texts.otherLog : texts.reset, {});
   });
   connection();
   return element;

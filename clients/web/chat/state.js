@@ -116,10 +116,10 @@ export class State extends EventTarget {
     client.addEventListener("message", (event) => {
       this.typing.delete(/** @type {CustomEvent} */ (event).detail.from);
     });
-    client.addEventListener("reset", () => {
+    client.addEventListener("reset", (event) => {
       this.readAll().catch(() => {});
       this.tell("messages");
-      this.tell("notice", { kind: "reset" });
+      this.tell("notice", { kind: /** @type {CustomEvent} */ (event).detail.reason === "otherLog" ? "otherLog" : "reset" });
     });
     client.addEventListener("conflict", (event) => {
       this.tell("notice", { kind: "conflict", message: /** @type {CustomEvent} */ (event).detail.message });

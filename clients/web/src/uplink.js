@@ -33,13 +33,15 @@ export const emptyOutbox = () => ({ incarnation: 0n, applied: 0n, appliedNonce: 
 export function explain({ reason, server, ours }) {
   switch (reason) {
     case "outboxIsOlder":
-      return `the server applied commands up to ${server}, this outbox has numbered ${ours}: it was restored or cloned`;
+      return `the server has carried out command ${server} of this device, which has given out numbers up to ${ours}: its data was restored from a backup, or copied`;
     case "anotherCommand":
-      return `command ${server} is another one for the server: two outboxes claim to be this device`;
+      return `command ${server} is another one for the server: two copies of this device's data are in use`;
     case "serverIsOlder":
-      return `the server applied commands up to ${server} but had said ${ours}: its store was restored, what lies between may be lost`;
+      return `the server had confirmed commands up to ${ours} and knows of ${server} now: its data was restored from a backup, what lies between may be lost there`;
     case "anotherOutbox":
-      return `the server gave outbox ${server}, this one is ${ours}: one of the two was restored, cloned or forgotten`;
+      return server > ours
+        ? "the server knows a later outbox of this device: its data was restored from a backup, or copied"
+        : "the server does not know this device any more: its data was deleted, or restored from a backup";
   }
 }
 

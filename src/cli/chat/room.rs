@@ -126,8 +126,8 @@ pub struct Room {
     pub scroll: Scroll,
     /// The first message that was new when one came to look.
     pub divider: Option<ConversationSeq>,
-    /// When something last happened here.
-    pub latest: Time,
+    /// When one opened it, if nothing was said in it then.
+    pub begun: Option<Time>,
     /// How far the server was told that one has read.
     pub told: ConversationSeq,
     typing: Vec<(UserId, Instant)>,
@@ -147,6 +147,17 @@ impl Room {
     /// Where messages go: by name, where there is one, because that outlives a server that begins anew.
     pub fn target(&self) -> Option<Target> {
         self.peer.clone().map(Target::User).or(self.id.map(Target::Conversation))
+    }
+
+    /// When something was last said in it; before that, when it was begun.
+    pub fn latest(&self) -> Option<Time> {
+        let written = self.pending.iter().filter_map(|pending| pending.time).max();
+        self.messages.back().map(|message| message.time).max(written).or(self.begun)
+    }
+
+    /// Whether there is anything to it but a name.
+    pub fn is_something(&self) -> bool {
+        self.id.is_some() || self.latest().is_some() || !self.pending.is_empty() || !self.composer.is_empty()
     }
 
     /// Raises what is known of how far somebody is.
@@ -213,7 +224,6 @@ impl Room {
         if seq.0 <= 1 {
             self.older = Older::End;
         }
-        self.latest = self.latest.max(time);
         self.typing.retain(|(user, _)| *user != from);
         self.messages.insert(at, Message { seq, time, from, text: text::clean(&content.text) });
         true
@@ -341,7 +351,7 @@ mod tests {
         }
         assert_eq!(room.messages.iter().map(|message| message.seq.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(room.older, Older::End);
-        assert_eq!(room.latest, Time(4000));
+        assert_eq!(room.latest(), Some(Time(4000)));
     }
 
     #[test]

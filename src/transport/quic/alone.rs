@@ -34,7 +34,7 @@ struct Joined {
 fn server(options: QuicOptions) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let keys = Keys::open_at(dir.path(), &[], time::OffsetDateTime::now_utc()).unwrap();
-    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), &keys, options).unwrap();
+    let listener = QuicListener::on(std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), &keys, options).unwrap();
     Server { _dir: dir, keys, listener }
 }
 
@@ -190,7 +190,7 @@ async fn restart(server: Server, between: impl FnOnce(&std::path::Path)) -> Serv
     };
     timeout(Duration::from_secs(30), closed).await.expect("the file stays open");
     between(dir.path());
-    let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), &keys, QuicOptions::default()).unwrap();
+    let listener = QuicListener::on(std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), &keys, QuicOptions::default()).unwrap();
     Server { _dir: dir, keys, listener }
 }
 

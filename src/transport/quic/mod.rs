@@ -99,13 +99,8 @@ impl Default for QuicOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The socket.
-    #[error("cannot listen on UDP {addr}: {source}")]
-    Socket {
-        /// Where.
-        addr: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error("cannot use the UDP socket: {0}")]
+    Socket(std::io::Error),
     /// The keys.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -146,13 +141,12 @@ pub struct QuicListener {
 }
 
 impl QuicListener {
-    /// Binds the UDP socket and begins to accept. Port 0 picks one. Must run inside a Tokio runtime.
+    /// Begins to accept on a socket. Must run inside a Tokio runtime.
     ///
     /// # Errors
-    /// If the address cannot be bound.
-    pub fn bind(addr: SocketAddr, keys: &Keys, options: QuicOptions) -> Result<Self, BindError> {
-        let socket_error = |source| BindError::Socket { addr, source };
-        let socket = std::net::UdpSocket::bind(addr).map_err(socket_error)?;
+    /// If the socket or the keys cannot be used.
+    pub fn on(socket: std::net::UdpSocket, keys: &Keys, options: QuicOptions) -> Result<Self, BindError> {
+        let socket_error = BindError::Socket;
         let endpoint = quinn::Endpoint::new(
             config::endpoint(&keys.reset_secret()?),
             Some(config::server(keys.quic_config(&[ALPN_H3, ALPN_WHIMBREL]), &options)?),

@@ -29,7 +29,7 @@ impl Server {
     fn start_at(made: OffsetDateTime, options: QuicOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let keys = Keys::open_at(dir.path(), &[], made).unwrap();
-        let listener = QuicListener::bind("127.0.0.1:0".parse().unwrap(), &keys, options).unwrap();
+        let listener = QuicListener::on(std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), &keys, options).unwrap();
         Self { _dir: dir, keys, listener }
     }
 
@@ -332,7 +332,7 @@ fn clients_of_the_run_before_learn_at_once_that_it_is_over() {
     let Server { _dir, keys, listener } = server;
     drop((listener, session));
     here.block_on(async {
-        let _again = QuicListener::bind(addr, &keys, QuicOptions::default()).unwrap();
+        let _again = QuicListener::on(std::net::UdpSocket::bind(addr).unwrap(), &keys, QuicOptions::default()).unwrap();
         send.write_all(&[0; 100]).await.unwrap();
         let error = timeout(Duration::from_secs(5), connection.closed()).await.expect("the client waits for its idle timeout");
         assert!(error.to_string().contains("reset"), "{error}");

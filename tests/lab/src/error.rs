@@ -8,6 +8,17 @@ pub enum LabError {
     /// This machine does not let this process have networks of its own.
     #[error("{0}: the lab needs Linux, /dev/net/tun and the right to administer networks: run it as root, or with `unshare -Ur`")]
     NotPermitted(String),
+    /// The device for made-up networks is not there, or not for this user.
+    #[error(
+        "the TUN device {name} cannot be made through /dev/net/tun: {why}: load the module (`modprobe tun`), let this user open the device, \
+         and give a container both (`--device /dev/net/tun --cap-add NET_ADMIN`)"
+    )]
+    NoTun {
+        /// The interface.
+        name: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
     /// A command failed.
     #[error("{command} failed: {why}")]
     Command {

@@ -90,6 +90,8 @@ impl Stop {
 pub(super) enum Retry {
     Now,
     Backoff,
+    /// As after any failure; it will fail again until something is changed.
+    Mismatch,
     After(Duration),
 }
 
@@ -110,7 +112,7 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         match retry {
             Retry::Now => Duration::ZERO,
-            Retry::Backoff => limit.mul_f64(rand::random::<f64>()),
+            Retry::Backoff | Retry::Mismatch => limit.mul_f64(rand::random::<f64>()),
             Retry::After(time) => time.min(RETRY_AFTER_MAX),
         }
     }
@@ -149,7 +151,8 @@ impl Driver {
                 if let Some(known) = &mut self.known {
                     known.doubtful = true;
                 }
-                self.lost(why.to_string(), Retry::Backoff);
+                let retry = if matches!(why, LinkError::Mismatch(_)) { Retry::Mismatch } else { Retry::Backoff };
+                self.lost(why.to_string(), retry);
                 Ok(())
             }
             Progress::Frame(Ok(Some(frame))) => self.in_session(frame).await,
@@ -318,7 +321,7 @@ impl Driver {
         self.phase = Phase::Waiting(now + wait);
         // What is mended at once is no news.
         if retry != Retry::Now {
-            self.connection.send_replace(Connection::Offline { retry_in: wait, why });
+            self.connection.send_replace(Connection::Offline { retry_in: wait, why, mismatch: retry == Retry::Mismatch });
         }
     }
 

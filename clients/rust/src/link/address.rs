@@ -59,6 +59,16 @@ impl Address {
         self.host.eq_ignore_ascii_case("localhost") || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
+    /// The server's own URL, which names no page of it.
+    pub fn of_server(url: &str) -> Result<Self, BadUrl> {
+        let address = Self::parse(url)?;
+        if address.path == "/" {
+            return Ok(address);
+        }
+        let reason = format!("it goes on after the port ({}), and Whimbrel is not found below a path", address.path);
+        Err(BadUrl { url: url.into(), reason })
+    }
+
     /// Host and port, as they stand in a URL and in a `Host` header.
     pub fn authority(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
@@ -91,6 +101,9 @@ mod tests {
         assert_eq!(address.url("wss", "ws"), "ws://[::1]:8080/ws?x=1");
         assert_eq!(Address::parse("http://localhost").unwrap().port, 80);
         assert!(Address::parse("http://127.0.0.1:8080").unwrap().is_loopback());
+        assert!(Address::of_server("https://chat.example.org/").is_ok());
+        let refused = Address::of_server("https://chat.example.org/chat").unwrap_err().to_string();
+        assert!(refused.contains("(/chat)"), "{refused}");
         for bad in ["", "chat.example.org", "ftp://x", "https://", "http://x:0", "http://x:99999", "https:/x"] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }

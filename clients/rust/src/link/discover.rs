@@ -80,10 +80,10 @@ struct WebSocket {
 pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<(BoxedStream, SocketAddr), LinkError> {
     let step = async {
         let place = (address.host.as_str(), address.port);
-        let tcp = TcpStream::connect(place).await.map_err(|why| format!("{} does not answer: {why}", address.authority()))?;
+        let tcp = TcpStream::connect(place).await.map_err(|why| unreachable_at(address, &format!("it does not answer: {why}")))?;
         // Frames are small and each is awaited by somebody.
-        tcp.set_nodelay(true).map_err(|why| why.to_string())?;
-        let peer = tcp.peer_addr().map_err(|why| why.to_string())?;
+        tcp.set_nodelay(true).map_err(|why| unreachable_at(address, &why.to_string()))?;
+        let peer = tcp.peer_addr().map_err(|why| unreachable_at(address, &why.to_string()))?;
         if address.secure {
             let stream: BoxedStream = Box::pin(tls::handshake(trust, address, tcp).await?);
             return Ok((stream, peer));
@@ -92,8 +92,8 @@ pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<(BoxedStrea
         Ok((stream, peer))
     };
     match timeout(STEP_TIMEOUT, step).await {
-        Ok(result) => result.map_err(LinkError::Unreachable),
-        Err(_) => Err(LinkError::Unreachable(format!("{} does not answer within {} s", address.authority(), STEP_TIMEOUT.as_secs()))),
+        Ok(result) => result,
+        Err(_) => Err(unreachable_at(address, &format!("it does not answer within {} s", STEP_TIMEOUT.as_secs()))),
     }
 }
 
@@ -149,7 +149,7 @@ async fn fetch(address: &Address, stream: BoxedStream) -> Result<Option<Vec<u8>>
             .header("accept", "application/json")
             .body(Empty::<hyper::body::Bytes>::new())
             .map_err(|why| failed(&why))?;
-        let response = sender.send_request(request).await.map_err(|why| failed(&why))?;
+        let response = sender.send_request(request).await.map_err(|why| if why.is_parse() { not_http(address) } else { failed(&why) })?;
         match response.status().as_u16() {
             200 => {}
             404 => return Ok(None),
@@ -165,6 +165,11 @@ async fn fetch(address: &Address, stream: BoxedStream) -> Result<Option<Vec<u8>>
         // The connection may end before the exchange has read what it brought.
         _ = &mut connection => exchange.await,
     }
+}
+
+fn not_http(address: &Address) -> LinkError {
+    let advice = if address.secure { "is that the port of a Whimbrel server?" } else { "if it speaks TLS, use https://" };
+    LinkError::Mismatch(format!("{}: what answers there does not speak HTTP: {advice}", address.authority()))
 }
 
 fn unreachable_at(address: &Address, reason: &str) -> LinkError {

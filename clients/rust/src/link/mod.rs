@@ -35,11 +35,14 @@ pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that may wait in a sink before no more is pushed.
 pub(crate) const QUEUED_MAX: usize = 64 * 1024;
 
-/// Why a link could not be established, or gave out. For people; what to do is the same each time: try again later.
+/// Why a link could not be established, or gave out. For people; it is tried again later each time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LinkError {
     #[error("{0}")]
     Unreachable(String),
+    /// Who answers is not who was configured, or is not spoken to like this: the URL, the CA or the pin has to be changed, or the server.
+    #[error("{0}")]
+    Mismatch(String),
     #[error("the connection is gone: {0}")]
     Gone(String),
     #[error("the server sent something that is not the protocol: {0}")]

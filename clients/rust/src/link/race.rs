@@ -102,7 +102,11 @@ async fn either<T, F: Future<Output = Result<Option<T>, LinkError>>>(
 }
 
 fn both(one: LinkError, other: LinkError) -> LinkError {
-    LinkError::Unreachable(format!("{one}; {other}"))
+    let why = format!("{one}; {other}");
+    match (one, other) {
+        (LinkError::Mismatch(_), _) | (_, LinkError::Mismatch(_)) => LinkError::Mismatch(why),
+        _ => LinkError::Unreachable(why),
+    }
 }
 
 impl Attempt {

@@ -1,7 +1,7 @@
 //! Whom to believe: only what was configured.
 
-use super::Address;
 use super::tickets::{Taking, Tickets};
+use super::{Address, LinkError};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -161,16 +161,50 @@ impl fmt::Debug for Trust {
 }
 
 /// Opens TLS over a TCP connection.
-pub(crate) async fn handshake(trust: &Trust, address: &Address, tcp: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+pub(crate) async fn handshake(trust: &Trust, address: &Address, tcp: TcpStream) -> Result<TlsStream<TcpStream>, LinkError> {
+    let mismatch = |why: String| LinkError::Mismatch(format!("TLS with {}: {why}", address.authority()));
     if !trust.is_configured() {
-        return Err(format!(
-            "https://{} cannot be verified: give the CA of the server (a PEM file or its certs directory), or pin its certificate's hash",
-            address.authority()
+        return Err(mismatch(
+            "nothing to verify its certificate with: give the CA that signed it, or the hash of the certificate to pin".into(),
         ));
     }
-    let name = ServerName::try_from(address.host.clone()).map_err(|why| format!("{:?} is not a name for TLS: {why}", address.host))?;
-    let config = trust.tcp().map_err(|why| format!("TLS cannot be set up: {why}"))?;
-    TlsConnector::from(config).connect(name, tcp).await.map_err(|why| format!("TLS with {} failed: {why}", address.authority()))
+    let name =
+        ServerName::try_from(address.host.clone()).map_err(|why| mismatch(format!("{:?} is not a name for TLS: {why}", address.host)))?;
+    let config = trust.tcp().map_err(|why| mismatch(format!("it cannot be set up: {why}")))?;
+    TlsConnector::from(config).connect(name, tcp).await.map_err(|why| match advice(&why) {
+        Some(advice) => mismatch(advice.into()),
+        None => LinkError::Unreachable(format!("TLS with {} failed: {why}", address.authority())),
+    })
+}
+
+/// What to do about a handshake that will fail the next time too.
+fn advice(why: &std::io::Error) -> Option<&'static str> {
+    use rustls::{CertificateError as Certificate, Error};
+    Some(match why.get_ref()?.downcast_ref::<Error>()? {
+        Error::InvalidCertificate(certificate) => match certificate {
+            Certificate::ApplicationVerificationFailure => {
+                "its certificate is not the pinned one: the server has another by now (in its folder `whimbrel certs show` tells the hash; or \
+                 give its CA instead, which outlives certificates), or somebody else answers in its place"
+            }
+            // The latter where two CAs have the same name.
+            Certificate::UnknownIssuer | Certificate::BadSignature => {
+                "its certificate is not signed by the CA that was given, nor pinned: give the CA of this server (`certs/ca.pem` in its \
+                 folder), or somebody else answers in its place"
+            }
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                "its certificate is for other names: use the name or address it was made for, or have the server's certificate made for this one"
+            }
+            Certificate::Expired | Certificate::ExpiredContext { .. } => {
+                "its certificate has expired: the server needs a new one (`whimbrel certs renew`), unless this machine's clock is wrong"
+            }
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+                "its certificate is not valid yet: is this machine's clock right, and the server's?"
+            }
+            _ => return None,
+        },
+        Error::InvalidMessage(_) => "what answers there does not speak TLS: with http:// it might be reached, or TLS is at another port",
+        _ => return None,
+    })
 }
 
 /// Believes a certificate by its hash, or because a configured CA signed it.

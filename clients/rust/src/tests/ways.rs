@@ -6,6 +6,7 @@ use crate::*;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use whimbrel_protocol::ConversationSeq;
 use wtransport::endpoint::IncomingSessionFuture;
 
@@ -112,8 +113,21 @@ async fn a_ca_is_good_for_tls_and_quic() {
     let stranger = certs.path().join("stranger.pem");
     std::fs::write(&stranger, Authority::new().pem()).unwrap();
     let client = server.client("alice").ca(stranger);
-    let Err(ConnectError::Unreachable(why)) = carried_by(&mut server, client).await else { panic!() };
-    assert!(why.contains("TLS"), "{why}");
+    let Err(ConnectError::Mismatch(why)) = carried_by(&mut server, client).await else { panic!() };
+    assert!(why.contains("not signed by the CA that was given"), "{why}");
+    // Plain text where TLS is spoken, and TLS where it is not.
+    let plain = server.url.replace("https:", "http:");
+    let why = Client::builder(plain, "alice").connect().await.map(drop).unwrap_err();
+    assert!(matches!(&why, ConnectError::Mismatch(why) if why.contains("use https://")), "{why}");
+    let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", http.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut tcp, _) = http.accept().await.unwrap();
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        tcp.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    let why = Client::builder(url, "alice").ca(certs.path()).connect().await.map(drop).unwrap_err();
+    assert!(matches!(&why, ConnectError::Mismatch(why) if why.contains("does not speak TLS")), "{why}");
 }
 
 #[tokio::test]
@@ -127,7 +141,16 @@ async fn a_pin_is_good_for_the_certificate_it_names() {
         assert!(carried_by(&mut server, client).await.is_ok());
     }
     let client = server.client("alice").pin(authority.keys(10).hash_base64());
-    assert!(matches!(carried_by(&mut server, client).await, Err(ConnectError::Unreachable(_))));
+    let Err(ConnectError::Mismatch(why)) = carried_by(&mut server, client).await else { panic!() };
+    assert!(why.contains("not the pinned one"), "{why}");
+    // Whoever is not asked to give up at once goes on trying: the network may let through again, or the server change.
+    let (client, _events) = server.client("alice").pin(authority.keys(10).hash_base64()).start().await.unwrap();
+    let mut connection = client.connection();
+    for attempt in 1..3 {
+        connection.wait_for(|state| matches!(state, Connection::Offline { mismatch: true, .. })).await.unwrap();
+        connection.wait_for(|state| matches!(state, Connection::Connecting { attempt: next, .. } if *next > attempt)).await.unwrap();
+    }
+    client.close().await;
     let nothing = server.client("alice").connect().await.map(drop);
     assert!(matches!(nothing, Err(ConnectError::Start(StartError::NothingToTrust { .. }))), "{nothing:?}");
 }

@@ -169,7 +169,9 @@ impl App {
     pub(super) fn on_reset(&mut self, reason: ResetReason) {
         let what = match reason {
             ResetReason::Trimmed => "This device was away for long: what came meanwhile is loaded anew",
-            ResetReason::OtherLog => "The server's store is another one: conversations are loaded anew, some may be gone",
+            ResetReason::OtherLog => {
+                "The server's data is not what it was (deleted, or restored from a backup): conversations are loaded anew"
+            }
         };
         self.tell(what.into(), Weight::Grave);
         if reason == ResetReason::OtherLog {
@@ -179,6 +181,7 @@ impl App {
                 room.members.clear();
                 room.told = ConversationSeq(0);
                 room.id = None;
+                room.begun = None;
             }
             // Without a name and without a number there is no conversation.
             if self.room().is_some_and(|room| room.peer.is_none()) {

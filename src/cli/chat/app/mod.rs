@@ -425,7 +425,6 @@ impl App {
         let (local, time) = (self.locals, self.now.time);
         let Some(room) = self.room_mut() else { return };
         let Some(to) = room.target() else { return };
-        room.latest = room.latest.max(time);
         let shown = text::clean(&text);
         room.pending.push(Pending { local, nonce: None, time: Some(time), text: text.clone(), shown, fate: Fate::Sending });
         self.actions.push(Action::Send { local, to, text });

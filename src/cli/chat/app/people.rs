@@ -42,9 +42,14 @@ pub struct Find {
 impl App {
     /// The list: conversations, the latest first; then others who are online.
     pub fn entries(&self) -> Vec<Entry> {
-        let mut rooms: Vec<usize> = (0..self.rooms.len()).filter(|index| self.rooms[*index].target().is_some()).collect();
-        rooms.sort_by_key(|index| (Reverse(self.rooms[*index].latest), *index));
-        let strangers = self.online.iter().filter(|user| **user != self.me && !self.by_user.contains_key(*user));
+        let listed = |index: usize| {
+            let room = &self.rooms[index];
+            room.target().is_some() && (self.open == Some(index) || room.is_something())
+        };
+        let mut rooms: Vec<usize> = (0..self.rooms.len()).filter(|index| listed(*index)).collect();
+        rooms.sort_by_key(|index| (Reverse(self.rooms[*index].latest()), *index));
+        let is_listed = |user: &UserId| self.by_user.get(user).is_some_and(|index| listed(*index));
+        let strangers = self.online.iter().filter(|user| **user != self.me && !is_listed(user));
         let strangers = strangers.take(STRANGERS_MAX).cloned().map(Entry::Stranger);
         rooms.into_iter().map(Entry::Room).chain(strangers).collect()
     }
@@ -121,8 +126,8 @@ impl App {
         let now = self.now.time;
         let room = &mut self.rooms[index];
         if room.messages.is_empty() && room.id.is_none() {
-            // It was just begun: that is the latest thing that happened.
-            room.latest = room.latest.max(now);
+            // That is the latest thing that happened.
+            room.begun = Some(now);
         }
         self.open_room(index);
     }

@@ -130,7 +130,7 @@ fn the_latest_conversation_is_first_and_strangers_who_are_here_come_last() {
     test.later(1000);
     test.says(1, 2, "bob", "hi again");
     assert_eq!(test.titles(), ["bob", "carol", "zoe"]);
-    test.give(Input::Connection(Connection::Offline { retry_in: Duration::from_secs(3), why: "gone".into() }));
+    test.give(Input::Connection(Connection::Offline { retry_in: Duration::from_secs(3), why: "gone".into(), mismatch: false }));
     assert_eq!(test.titles(), ["bob", "carol"], "nobody says who is here");
 }
 
@@ -238,7 +238,7 @@ fn what_an_earlier_run_left_is_shown_and_counted() {
     let mut test = Test { app, now, entry: 0 };
     assert_eq!(test.app.waiting(), 1);
     assert_eq!(test.app.room().unwrap().divider, Some(ConversationSeq(3)), "what was read before is read");
-    test.give(Input::Connection(Connection::Offline { retry_in: Duration::from_millis(2500), why: "no route".into() }));
+    test.give(Input::Connection(Connection::Offline { retry_in: Duration::from_millis(2500), why: "no route".into(), mismatch: false }));
     assert_eq!(test.app.connection_words(false), "Offline: 1 message waits · again in 3 s");
     assert_eq!(test.app.connection_words(true), "Offline: 1 message waits");
     assert_eq!(test.app.wake(), Some(now.at + Duration::from_millis(400)), "the mark of reading is due first");
@@ -397,8 +397,29 @@ fn many_new_messages_are_shown_from_the_first() {
 }
 
 #[test]
+fn a_conversation_that_is_opened_before_it_is_loaded_keeps_its_time() {
+    let mut test = Test::new(100, 30);
+    test.says(1, 1, "carol", "hi");
+    test.later(60_000);
+    test.app.open_user(&user("bob"));
+    assert_eq!(test.titles(), ["bob", "carol"], "it was just begun");
+    let old = Time(BEGUN - 86_400_000);
+    let state = ConversationState {
+        conversation: ConversationId(2),
+        kind: ConversationKind::Direct,
+        members: vec![MemberState { user: user("alice"), ..member("x") }, member("bob")],
+        head: ConversationSeq(1),
+        messages: vec![StoredMessage { seq: ConversationSeq(1), time: old, from: user("bob"), content: whimbrel_client::text("hi") }],
+    };
+    test.give(Input::Done(Done::Loaded(Ok(Stored { conversations: vec![state], ..Stored::default() }))));
+    assert_eq!(test.app.room().unwrap().latest(), Some(old));
+    assert_eq!(test.titles(), ["carol", "bob"]);
+}
+
+#[test]
 fn resets_and_disagreements_are_told_until_they_are_put_away() {
     let mut test = Test::new(100, 30);
+    test.says(2, 1, "carol", "older");
     test.says(1, 1, "bob", "old");
     test.app.open_user(&user("bob"));
     test.type_in("draft");
@@ -409,11 +430,14 @@ fn resets_and_disagreements_are_told_until_they_are_put_away() {
     test.later(60_000);
     assert!(test.app.status().0.contains("restored or cloned"));
     test.key(KeyCode::Esc);
-    assert!(test.app.status().0.contains("store is another one"));
+    assert!(test.app.status().0.contains("restored from a backup"));
     test.key(KeyCode::Esc);
     assert_eq!(test.app.pane(), Pane::Thread);
     let room = test.app.room().unwrap();
     assert_eq!((room.messages.len(), room.id, room.composer.text()), (0, None, "draft"));
+    assert_eq!(test.titles(), ["bob"], "of carol there is nothing but a name that the server may not know");
+    test.online("carol");
+    assert_eq!(test.titles(), ["bob", "carol"]);
     assert!(test.app.take_actions().contains(&Action::Load));
 }
 

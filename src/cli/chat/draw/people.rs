@@ -54,7 +54,7 @@ fn draw_entry(app: &App, theme: &Theme, entry: &Entry, selected: bool, area: Rec
         put(buffer, row(0, 1, 0), "○", theme.dim);
     }
     let when = room.filter(|room| !room.messages.is_empty() || !room.pending.is_empty());
-    let when = when.map(|room| app.zone().brief(room.latest, app.now().time)).unwrap_or_default();
+    let when = when.and_then(Room::latest).map(|latest| app.zone().brief(latest, app.now().time)).unwrap_or_default();
     let badge = if unread > 0 { format!(" {} ", badge(unread)) } else { String::new() };
     let right_text = if area.height == 1 && unread > 0 { &badge } else { &when };
     let right = columns(right_text);

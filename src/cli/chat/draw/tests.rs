@@ -115,7 +115,7 @@ fn forty_columns_hold_one_at_a_time() {
 #[test]
 fn offline_says_what_waits_and_why() {
     let mut test = talk(100, 20);
-    test.give(Input::Connection(Connection::Offline { retry_in: Duration::from_secs(4), why: "no route".into() }));
+    test.give(Input::Connection(Connection::Offline { retry_in: Duration::from_secs(4), why: "no route".into(), mismatch: false }));
     test.type_in("later");
     test.key(KeyCode::Enter);
     let shown = screen(&test, 100, 20);

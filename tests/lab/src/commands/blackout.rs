@@ -22,7 +22,7 @@ pub(super) struct Blackout {
     #[arg(long, value_name = "S,…", value_delimiter = ',', default_values_t = [2, 6, 15])]
     lengths: Vec<u64>,
     /// Blackouts of each.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     /// Milliseconds between two messages, each way.
     #[arg(long, value_name = "MS", default_value_t = 100)]

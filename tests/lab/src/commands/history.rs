@@ -23,7 +23,7 @@ pub(super) struct History {
     #[arg(long, value_name = "MB", default_value_t = 5)]
     megabytes: usize,
     /// Runs of each.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     /// Milliseconds between two live messages, each way.
     #[arg(long, value_name = "MS", default_value_t = 100)]

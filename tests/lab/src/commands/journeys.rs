@@ -20,7 +20,7 @@ pub(super) struct Journeys {
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     journey: Vec<String>,
     /// Runs of each, with seeds that follow each other.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     /// Milliseconds between two messages, each way.
     #[arg(long, value_name = "MS", default_value_t = 20)]

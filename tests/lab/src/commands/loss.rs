@@ -22,7 +22,7 @@ pub(super) struct Loss {
     #[arg(long, value_name = "S", default_value_t = 60)]
     seconds: u64,
     /// Runs of each.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     #[command(flatten)]
     common: Common,

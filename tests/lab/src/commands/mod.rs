@@ -141,7 +141,7 @@ impl Common {
     /// The server's program.
     fn binary(&self) -> Result<PathBuf, String> {
         if let Some(path) = &self.server {
-            return path.canonicalize().map_err(|why| format!("{}: {why}", path.display()));
+            return path.canonicalize().map_err(|why| format!("--server {}: {why}", path.display()));
         }
         if let Some(cargo) = std::env::var_os("CARGO") {
             eprintln!("whimbrel-lab: building the server");
@@ -170,6 +170,9 @@ impl Common {
 
     /// Makes all trips, tells how far it is, and returns the runs in the order of the trips.
     fn travel(&self, trips: &[Trip<'_>]) -> Result<Vec<Run>, String> {
+        if trips.is_empty() {
+            return Err("there is nothing to do: no run, no journey or no transport is left of what was asked for".into());
+        }
         let (begun, count) = (Instant::now(), AtomicUsize::new(0));
         let mut runs: Vec<Option<Run>> = trips.iter().map(|_| None).collect();
         let mut failure = None;
@@ -187,7 +190,9 @@ impl Common {
                 }
             }
         });
-        eprintln!("whimbrel-lab: {} trips in {}", count.into_inner(), time(begun.elapsed().as_secs_f64() * 1_000.0));
+        let count = count.into_inner();
+        let trips = if count == 1 { "trip" } else { "trips" };
+        eprintln!("whimbrel-lab: {count} {trips} in {}", time(begun.elapsed().as_secs_f64() * 1_000.0));
         failure.map_or_else(|| Ok(runs.into_iter().flatten().collect()), Err)
     }
 

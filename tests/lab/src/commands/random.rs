@@ -20,7 +20,7 @@ pub(super) struct Random {
     #[arg(long, value_name = "T,…", value_delimiter = ',')]
     transport: Vec<Transport>,
     /// Journeys: with seeds that follow each other, from --seed on.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
     /// Milliseconds between two messages, each way.
     #[arg(long, value_name = "MS", default_value_t = 20)]

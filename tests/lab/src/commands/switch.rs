@@ -18,7 +18,7 @@ pub(super) struct Switch {
     #[arg(long, value_name = "T,…", value_delimiter = ',')]
     transport: Vec<Transport>,
     /// Switches of each.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     /// Milliseconds between two messages, each way.
     #[arg(long, value_name = "MS", default_value_t = 20)]

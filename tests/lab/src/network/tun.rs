@@ -27,9 +27,7 @@ pub(super) fn open(space: &Namespace, name: &str) -> Result<File, LabError> {
         rustix::io::ioctl_fionbio(&file, true)?;
         Ok::<_, io::Error>(file)
     });
-    opened
-        .and_then(|opened| opened)
-        .map_err(|why| LabError::NotPermitted(format!("the TUN device {name} cannot be made through /dev/net/tun: {why}")))
+    opened.and_then(|opened| opened).map_err(|why| LabError::NoTun { name: name.into(), why })
 }
 
 #[expect(unsafe_code, reason = "there is no safe wrapper")]
