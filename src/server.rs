@@ -24,6 +24,9 @@ use whimbrel_protocol::frame::{Endpoint, Hello};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections have to close after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long QUIC connections have to be forgotten whose sessions have left before: until then they answer what is still under way, but who
+/// is to come back should find the next server.
+const CLOSED: Duration = Duration::from_millis(100);
 /// How often a pair of free ports with one number is looked for, where the system picks.
 const PORT_TRIES: usize = 50;
 
@@ -161,7 +164,7 @@ impl Server {
         if tokio::time::timeout(CLOSE_TIMEOUT, requests).await.is_err() {
             tracing::warn!("some requests did not finish in time");
         }
-        self.listener.shutdown(CLOSE_TIMEOUT).await;
+        self.listener.shutdown(CLOSED).await;
         self.tasks.shutdown().await;
         let engine = self.engine;
         if tokio::task::spawn_blocking(move || engine.stop()).await.is_err() {

@@ -19,6 +19,10 @@ const SIGNALS_MAX: usize = 64;
 const WATCHED_MAX: usize = 256;
 /// The most changes of presence told in one signal.
 const CHANGES_MAX: usize = 256;
+/// A server that is started anew is not there sooner than this.
+const AWAY_MS: u32 = 500;
+/// Clients are not asked to stay away longer than this: it is what they obey at most.
+const SLOTS_MS: u32 = 300_000;
 /// How many such signals at most say who is here when a session begins to watch everyone. More are what the query `online` is for.
 const PRESENT_SIGNALS_MAX: usize = SIGNALS_MAX / 2;
 
@@ -299,7 +303,7 @@ impl Hub {
             state.changed.insert(session.user_id.clone(), PresenceState::Online);
         }
         if state.draining {
-            session.finish(going_away(0));
+            session.finish(going_away(rand::random_range(AWAY_MS..2 * AWAY_MS)));
         }
     }
 
@@ -440,14 +444,24 @@ impl Hub {
         lock(&self.state).online.len()
     }
 
-    /// Asks every session to leave, spread over `spread_ms`, and every later one at once.
-    pub(super) fn drain(&self, spread_ms: u32) {
+    /// Asks every session to leave, and every later one at once. Each is told when to come back: in a slot of its own, so that `a_second`
+    /// come in a second, whatever their number.
+    pub(super) fn drain(&self, a_second: u32) {
         let mut state = lock(&self.state);
         state.draining = true;
-        for session in state.users.values().flat_map(|here| &here.sessions) {
-            session.finish(going_away(rand::random_range(0..=spread_ms)));
+        for (session, at) in state.users.values().flat_map(|here| &here.sessions).zip(slots(a_second)) {
+            session.finish(going_away(at));
         }
     }
+}
+
+/// When sessions are to come back that a restart ended, in milliseconds from then on: one after the other, each at any time of its slot, and
+/// from the beginning again once clients would not wait for the next.
+fn slots(a_second: u32) -> impl Iterator<Item = u32> {
+    let slot = 1_000.0 / f64::from(a_second.max(1));
+    let last = f64::from(SLOTS_MS - AWAY_MS);
+    // Neither negative nor above `SLOTS_MS`.
+    (0..).map(move |number: u32| AWAY_MS + ((slot * (f64::from(number) + rand::random::<f64>())) % last) as u32)
 }
 
 fn going_away(retry_after_ms: u32) -> End {

@@ -48,3 +48,31 @@ fn strangers_are_not_loaded_and_who_is_not_there_is_said() {
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(bench(&["--pairs", "0"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_session_moves_between_transports_a_thousand_times_under_load_and_loses_nothing() {
+    let output = bench(&["moves", "--count", "1000", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((report["moves"].as_u64(), report["faults"].as_u64()), (Some(1000), Some(0)), "{report}");
+    // A message each 2 ms, and each move takes 20 at least: how many there are depends on the machine, but there is always one on its way.
+    for messages in report["messages"].as_array().unwrap() {
+        assert!(messages.as_u64().unwrap() > 1000, "{report}");
+    }
+    println!("{report}");
+}
+
+#[test]
+fn everybody_comes_back_after_a_restart_in_a_slot_of_their_own() {
+    for transport in ["quic", "websocket"] {
+        let output = bench(&["storm", "--clients", "200", "--transport", transport, "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["clients"], 200);
+        // Half a second and 200 slots, of 1 or 2 ms each on this machine or of less on one with more cores.
+        let last = report["last_slot_s"].as_f64().unwrap();
+        assert!(last >= 0.5, "{report}");
+        assert!(report["storm"]["p50_ms"].as_f64().unwrap() > 0.0, "they talk again: {report}");
+        println!("{report}");
+    }
+}

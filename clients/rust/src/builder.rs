@@ -1,7 +1,7 @@
 //! What a client is to be, and how it begins.
 
 use crate::client::Handles;
-use crate::driver::{Config, Driver, Queues, favourite, favourite_key};
+use crate::driver::{Config, Driver, Networks, Queues, networks_key};
 use crate::error::BadName;
 use crate::inbox::Inbox;
 use crate::link::{Address, Trust, parse_pin};
@@ -168,7 +168,7 @@ impl Builder {
             return Err(StartError::NothingToTrust { url: self.url });
         }
         let (keeper, device) = opening.open(self.state).await?;
-        let key = favourite_key(&server);
+        let key = networks_key(&server);
         let loaded = keeper.read(move |store| Ok((store.load()?, store.note(&key)?))).await;
         let (loaded, note) = match loaded {
             Ok(loaded) => loaded,
@@ -178,6 +178,7 @@ impl Builder {
                 return Err(why.into());
             }
         };
+        let networks = Networks::load(&server, note.as_deref());
         let config = Config {
             server,
             trust,
@@ -195,7 +196,7 @@ impl Builder {
         let (state, connection) = watch::channel(Connection::Connecting { attempt: 1, why: None });
         let (looking, active) = watch::channel(false);
         let queues = Queues { inbox: Arc::clone(&inbox), requests: request_queue, sends: send_queue, active, connection: state };
-        let driver = Driver::new(config, loaded, favourite(note.as_deref()), keeper.clone(), queues);
+        let driver = Driver::new(config, loaded, networks, keeper.clone(), queues);
         tokio::spawn(driver.run());
         Ok((Client::new(user, device, Handles { requests, sends, active: looking, connection, keeper }), Events::new(inbox)))
     }

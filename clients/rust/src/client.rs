@@ -5,7 +5,8 @@ use crate::driver::{Request, SendRequest, ToSend};
 use crate::reading::Reading;
 use crate::state::Keeper;
 use crate::{
-    Connection, LocalConversation, LocalMessage, OUTBOX_MAX, OutcomeError, QueryError, SendError, StateError, TransportKind, Waiting,
+    Connection, LocalConversation, LocalMessage, OUTBOX_MAX, OutcomeError, QueryError, SendError, StateError, Transport, TransportKind,
+    Waiting,
 };
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -211,6 +212,15 @@ impl Client {
     pub fn network_changed(&self) {
         // If the queue is full the driver is busy with requests, and its own probes find a dead connection.
         let _ = self.inner.handles.requests.try_send(Request::NetworkChanged);
+    }
+
+    /// Says which transport to use from now on. A session over another one goes on until the new connection is there, and then over that,
+    /// with nothing lost or told twice; as long as it is not, it is tried again, less and less often.
+    ///
+    /// # Errors
+    /// If the client has ended.
+    pub async fn set_transport(&self, transport: Transport) -> Result<(), QueryError> {
+        self.request(Request::Transport(transport)).await
     }
 
     /// Ends the client: stores and acknowledges what is done, says goodbye to the server, and lets go of the state folder. Returns when

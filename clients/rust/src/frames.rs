@@ -5,9 +5,10 @@
 
 use crate::link::{self, Address, Endpoints, LinkError, Received, Trust};
 use crate::{StartError, Transport};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use whimbrel_protocol::codec::CodecError;
-use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
+use whimbrel_protocol::frame::{ClientFrame, Hello, ServerFrame};
 
 /// Why there is no link, or no longer one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +40,7 @@ pub struct Dialer {
     trust: Trust,
     transport: Transport,
     endpoints: Endpoints,
+    shared: Option<quinn::Endpoint>,
 }
 
 impl Dialer {
@@ -51,7 +53,7 @@ impl Dialer {
         let address = Address::of_server(url).map_err(|why| StartError::Url(why.to_string()))?;
         let trust = Trust::load(ca, Vec::new()).map_err(StartError::from)?;
         let endpoints = link::discover(&address, &trust).await?;
-        Ok(Self { address, trust, transport, endpoints })
+        Ok(Self { address, trust, transport, endpoints, shared: None })
     }
 
     /// Whether the URL names this machine by its loopback name or address.
@@ -66,10 +68,54 @@ impl Dialer {
     /// If the server cannot be reached over this transport.
     pub async fn dial(&self) -> Result<(Source, Sink), FramesError> {
         // Each is a stranger to the server: none resumes what another began.
-        let attempt = link::Attempt::bare(self.address.clone(), self.trust.afresh(), self.transport);
+        let bare = link::Attempt::bare(self.address.clone(), self.trust.afresh(), self.transport);
+        let attempt = link::Attempt { shared: self.shared.clone(), ..bare };
         let known = link::Known { endpoints: self.endpoints.clone(), doubtful: false };
         let established = link::connect(attempt, Some(known)).await?;
         Ok((Source(established.link.source), Sink(established.link.sink)))
+    }
+
+    /// The same with one UDP socket for all links over raw QUIC: thousands of sockets take gigabytes. Must run inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// If there is no socket to be had.
+    pub fn with_one_socket(self) -> Result<Self, FramesError> {
+        let any = if self.address.is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        let endpoint =
+            quinn::Endpoint::client((any, 0).into()).map_err(|why| FramesError::Link(format!("cannot open a UDP socket: {why}")))?;
+        Ok(Self { shared: Some(endpoint), ..self })
+    }
+
+    /// Somebody who comes back: what was got from the server on one link is used for the next.
+    #[must_use]
+    pub fn returning(&self) -> Returning {
+        Returning(Self { trust: self.trust.afresh(), ..self.clone() })
+    }
+}
+
+/// Opens links as one client does that comes back.
+#[derive(Debug, Clone)]
+pub struct Returning(Dialer);
+
+impl Returning {
+    /// Opens a link and says `hello` on it, in the first packets if the transport can do that and the server was here before.
+    ///
+    /// # Errors
+    /// If the server cannot be reached over this transport, or the hello is longer than a frame may be.
+    pub async fn dial(&self, hello: Hello) -> Result<(Source, Sink), FramesError> {
+        let Dialer { address, trust, transport, endpoints, shared } = self.0.clone();
+        let hello = ClientFrame::Hello(hello);
+        let mut opening = link::Opening::default();
+        opening.push(&hello, usize::MAX)?;
+        let openings = [opening, link::Opening::default()];
+        let attempt = link::Attempt { openings, shared, ..link::Attempt::bare(address, trust, transport) };
+        let link = link::connect(attempt, Some(link::Known { endpoints, doubtful: false })).await?.link;
+        let (source, mut sink) = (Source(link.source), Sink(link.sink));
+        if link.opened.is_none() {
+            sink.push(&hello)?;
+            sink.flush().await?;
+        }
+        Ok((source, sink))
     }
 }
 

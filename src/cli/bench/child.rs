@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,11 +39,28 @@ pub(super) struct ServerChild {
     child: Child,
     /// Where it serves plain TCP.
     pub url: String,
+    /// The address of that, and of TLS and QUIC.
+    addresses: [String; 2],
 }
 
 impl ServerChild {
     /// Starts one that keeps its data in `folder/name`, on one CPU if told. Blocks until it is ready.
     pub fn start(folder: &Path, name: &str, cpu: Option<usize>) -> Result<Self, BenchError> {
+        Self::start_at(folder, name, cpu, ["127.0.0.1:0".into(), "127.0.0.1:0".into()])
+    }
+
+    /// Ends it as a service manager does, and starts it again where it was. Blocks until it is ready. Returns when it was asked to end, too.
+    pub fn restart(mut self, folder: &Path, name: &str, cpu: Option<usize>) -> Result<(Self, Instant), BenchError> {
+        let asked = Instant::now();
+        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status();
+        let ended = sent.and_then(|_| self.child.wait()).map_err(|why| BenchError::Failed(format!("cannot end the server: {why}")))?;
+        if !ended.success() {
+            return Err(BenchError::Failed(format!("the server did not end in order: {ended}")));
+        }
+        Ok((Self::start_at(folder, name, cpu, self.addresses.clone())?, asked))
+    }
+
+    fn start_at(folder: &Path, name: &str, cpu: Option<usize>, at: [String; 2]) -> Result<Self, BenchError> {
         let failed = |what: &str| BenchError::Failed(format!("cannot start a server: {what}"));
         let program = std::env::current_exe().map_err(|why| failed(&why.to_string()))?;
         let mut command = match cpu {
@@ -61,24 +78,26 @@ impl ServerChild {
                 command.env_remove(key);
             }
         }
-        command.args(["serve", "--http", "127.0.0.1:0", "--secure", "127.0.0.1:0"]);
+        let [http, secure] = &at;
+        command.args(["serve", "--http", http, "--secure", secure]);
         command.arg("--data").arg(folder.join(name)).arg("--certs").arg(folder.join("certs"));
         command.env("WHIMBREL_LOG", "error").current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().map_err(|why| failed(&why.to_string()))?;
         let output = child.stdout.take();
-        let mut server = Self { child, url: String::new() };
+        let mut server = Self { child, url: String::new(), addresses: at };
         let (sender, ready) = mpsc::channel();
         // A thread, since reading has no time-out. It ends with the server.
         std::thread::spawn(move || {
             for line in output.into_iter().flat_map(|output| BufReader::new(output).lines()).map_while(Result::ok) {
-                if let Some(address) = ready_address(&line) {
+                if let Some(addresses) = ready_addresses(&line) {
                     // Nobody listens any more only if the time is over.
-                    let _ = sender.send(address);
+                    let _ = sender.send(addresses);
                 }
             }
         });
-        let address = ready.recv_timeout(START_TIMEOUT).map_err(|_| failed("it did not say that it is ready"))?;
-        server.url = format!("http://{address}");
+        server.addresses = ready.recv_timeout(START_TIMEOUT).map_err(|_| failed("it did not say that it is ready"))?;
+        let [http, _] = &server.addresses;
+        server.url = format!("http://{http}");
         Ok(server)
     }
 
@@ -88,9 +107,11 @@ impl ServerChild {
     }
 }
 
-/// The address of the ready line.
-fn ready_address(line: &str) -> Option<String> {
-    line.strip_prefix("whimbrel ready ")?.split(' ').find_map(|pair| pair.strip_prefix("http=")).map(str::to_owned)
+/// The addresses of the ready line.
+fn ready_addresses(line: &str) -> Option<[String; 2]> {
+    let pairs = line.strip_prefix("whimbrel ready ")?;
+    let of = |name| pairs.split(' ').find_map(|pair| pair.strip_prefix(name)).map(str::to_owned);
+    Some([of("http=")?, of("secure=")?])
 }
 
 impl Drop for ServerChild {
@@ -109,8 +130,8 @@ mod tests {
     #[test]
     fn the_ready_line_is_read() {
         let line = "whimbrel ready http=127.0.0.1:8080 secure=127.0.0.1:8443 quic=127.0.0.1:8443";
-        assert_eq!(ready_address(line).unwrap(), "127.0.0.1:8080");
-        assert_eq!(ready_address("  open     http://127.0.0.1:8080/"), None);
+        assert_eq!(ready_addresses(line).unwrap(), ["127.0.0.1:8080", "127.0.0.1:8443"]);
+        assert_eq!(ready_addresses("  open     http://127.0.0.1:8080/"), None);
     }
 
     #[test]

@@ -5,14 +5,20 @@ mod histogram;
 mod idle;
 mod load;
 mod machine;
+mod moves;
 mod peer;
+mod phone;
 mod report;
+mod storm;
 
 use super::exit;
 use child::{Folder, ServerChild};
 use clap::Args;
 use load::{Framing, Measured};
 use report::{LoadReport, Machine, Report, TransportReport};
+use serde::Serialize;
+use std::fmt::Display;
+use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +35,10 @@ const TRANSPORTS: [(Transport, &str, Framing); 3] = [
 
 /// How fast the server is on this machine, and how much it takes.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Bench {
+    #[command(subcommand)]
+    what: Option<What>,
     /// A server on this machine; without it the bench starts one of its own, with an empty store, and stops it.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -46,11 +55,20 @@ pub(super) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
     /// JSON instead of tables.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     /// Load a server that is not on this machine: its users will notice.
     #[arg(long)]
     yes_load_this_server: bool,
+}
+
+/// Other things to measure, each on a server that the bench starts, with an empty store, and stops.
+#[derive(Debug, Clone, clap::Subcommand)]
+enum What {
+    /// A session that moves between WebSocket and QUIC again and again while two people talk.
+    Moves(moves::Moves),
+    /// Thousands of clients who come back after a restart, while some of them talk.
+    Storm(storm::Storm),
 }
 
 /// Why there is no report.
@@ -91,8 +109,16 @@ fn names(tag: &str, role: &str, number: usize) -> Result<UserId, BenchError> {
 
 /// Runs the load and prints the report.
 pub(super) async fn run(bench: Bench) -> ExitCode {
-    match run_or_stop(&bench).await {
-        Ok(report) if bench.json => match serde_json::to_string_pretty(&report) {
+    match &bench.what {
+        None => print(run_or_stop(bench.report()).await, bench.json),
+        Some(What::Moves(moves)) => print(run_or_stop(moves.run()).await, bench.json),
+        Some(What::Storm(storm)) => print(run_or_stop(storm.run()).await, bench.json),
+    }
+}
+
+fn print(report: Result<impl Serialize + Display, BenchError>, json: bool) -> ExitCode {
+    match report {
+        Ok(report) if json => match serde_json::to_string_pretty(&report) {
             Ok(json) => super::say(&(json + "\n"), 0),
             Err(why) => {
                 eprintln!("whimbrel: the report cannot be written: {why}");
@@ -108,12 +134,12 @@ pub(super) async fn run(bench: Bench) -> ExitCode {
 }
 
 /// A signal ends the run by dropping it: that also ends the server that it had started.
-async fn run_or_stop(bench: &Bench) -> Result<Report, BenchError> {
+async fn run_or_stop<T>(run: impl Future<Output = Result<T, BenchError>>) -> Result<T, BenchError> {
     let system = |why: std::io::Error| BenchError::Failed(format!("cannot listen for signals: {why}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     tokio::select! {
-        report = bench.report() => report,
+        report = run => report,
         _ = terminate.recv() => Err(BenchError::Interrupted),
         _ = interrupt.recv() => Err(BenchError::Interrupted),
     }
@@ -186,8 +212,7 @@ impl Bench {
             load_before,
             notes,
         };
-        let command = std::iter::once("whimbrel".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
-        Ok(Report { command, machine, pairs, seconds: self.seconds, transports })
+        Ok(Report { command: command_line(), machine, pairs, seconds: self.seconds, transports })
     }
 
     /// The servers, how they and the load are pinned, and where they keep messages.
@@ -253,6 +278,11 @@ impl Bench {
         let report = LoadReport::new(rate, &measured, used(before.0, after.0), used(before.1, after.1));
         Ok((pairs, report, measured))
     }
+}
+
+/// What was asked for.
+fn command_line() -> String {
+    std::iter::once("whimbrel".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ")
 }
 
 /// Says on standard error what is being done: a run takes a minute.

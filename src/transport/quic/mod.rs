@@ -59,6 +59,8 @@ const ALPN_WHIMBREL: &[u8] = ALPN.as_bytes();
 const READY: usize = 64;
 /// How long a refusal may take to reach the client.
 const REFUSAL: Duration = Duration::from_secs(1);
+/// How long the last packets have to get out when the server ends.
+const LAST_PACKETS: Duration = Duration::from_millis(100);
 
 /// What may be set of the endpoint. The defaults are for phones and a chat.
 #[derive(Debug, Clone)]
@@ -197,8 +199,8 @@ impl QuicListener {
             tracing::info!(left = self.endpoint.open_connections(), "closing QUIC connections that did not close by themselves");
         }
         self.endpoint.close(quinn::VarInt::from_u32(0), b"");
-        // So that the last packets get out; those who are gone do not answer anyway.
-        let _ = timeout(REFUSAL, self.endpoint.wait_idle()).await;
+        // So that the last packets get out. Connections that are closed are remembered for longer, in case of an answer: not here.
+        let _ = timeout(LAST_PACKETS, self.endpoint.wait_idle()).await;
     }
 }
 

@@ -6,23 +6,24 @@
 
 mod deliver;
 mod directory;
-mod favourite;
 mod liveness;
+mod networks;
 mod outbox;
 mod phase;
 mod queries;
 mod roaming;
 mod scout;
 mod session;
+mod upgrade;
 
-pub(crate) use favourite::{favourite, favourite_key};
+pub(crate) use networks::{Networks, networks_key};
 pub(crate) use queries::Reply;
 
 use crate::client::Sent;
 use crate::inbox::{Done, Inbox, Item};
 use crate::link::{Address, Haste, Known, Trust};
 use crate::state::{Keeper, Loaded};
-use crate::{Connection, EndReason, Liveness, OutcomeError, QueryError, SendError, StateError, Transport, TransportKind};
+use crate::{Connection, EndReason, Liveness, OutcomeError, QueryError, SendError, StateError, Transport};
 use directory::Directory;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+use upgrade::Upgrade;
 use whimbrel_protocol::frame::{CommandBody, Event, HistoryPage, Origin, Position, QueryBody, Signal, Watch};
 use whimbrel_protocol::{DeviceId, Downlink, DownlinkState, MailboxSeq, Nonce, UserId};
 
@@ -71,6 +73,7 @@ pub(crate) enum Request {
     Signal(Signal),
     Watch(Watch),
     NetworkChanged,
+    Transport(Transport),
     Close(oneshot::Sender<()>),
 }
 
@@ -168,8 +171,8 @@ pub(crate) struct Driver {
     offline_since: Option<Instant>,
     /// How long the network took in the last session.
     round_trip: Option<Duration>,
-    favourite: TransportKind,
-    favourite_since: Instant,
+    networks: Networks,
+    upgrade: Upgrade,
     /// The zero of the time that the machines are told.
     epoch: Instant,
     closing: Option<Instant>,
@@ -177,7 +180,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub fn new(config: Config, loaded: Loaded, favourite: TransportKind, keeper: Keeper, queues: Queues) -> Self {
+    pub fn new(config: Config, loaded: Loaded, networks: Networks, keeper: Keeper, queues: Queues) -> Self {
         let Queues { inbox, requests, sends, active, connection } = queues;
         let now = Instant::now();
         if let Some(reason) = loaded.reset {
@@ -219,8 +222,8 @@ impl Driver {
             haste: Haste::default(),
             offline_since: None,
             round_trip: None,
-            favourite,
-            favourite_since: now,
+            networks,
+            upgrade: Upgrade::new(now),
             epoch: now,
             closing: None,
             closers: Vec::new(),
@@ -293,6 +296,7 @@ impl Driver {
                 self.watch = Some(watch);
             }
             Request::NetworkChanged => self.on_network_changed(),
+            Request::Transport(transport) => self.on_transport(transport),
             Request::Close(closed) => {
                 self.closers.push(closed);
                 self.close();

@@ -1,10 +1,9 @@
 //! Waiting, connecting, in session: and how long to wait before the next attempt.
 
 use super::Driver;
-use super::favourite::FAVOURITE_FOR;
 use super::session::{NETWORK_CHANGED, Session};
 use crate::link::{self, Attempt, Established, Known, Link, LinkError, Opening, Received};
-use crate::{Connection, EndReason, TransportKind};
+use crate::{Connection, EndReason, Transport};
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
@@ -109,7 +108,9 @@ pub(super) struct Backoff {
 impl Backoff {
     pub fn wait(&mut self, retry: Retry) -> Duration {
         let limit = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
-        self.failures = self.failures.saturating_add(1);
+        if retry != Retry::Now {
+            self.failures = self.failures.saturating_add(1);
+        }
         match retry {
             Retry::Now => Duration::ZERO,
             Retry::Backoff | Retry::Mismatch => limit.mul_f64(rand::random::<f64>()),
@@ -204,9 +205,7 @@ impl Driver {
     }
 
     fn connect(&mut self) {
-        if self.favourite_since.elapsed() >= FAVOURITE_FOR {
-            self.prefer(TransportKind::Quic);
-        }
+        self.networks.look();
         let why = self.backoff.why.clone();
         self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why });
         let (openings, said) = match self.openings() {
@@ -221,17 +220,23 @@ impl Driver {
 
     /// An attempt that says so much early.
     pub(super) fn attempt(&self, openings: [Opening; 2], since: Instant) -> Linking {
+        self.attempt_over(self.config.transport, openings, since)
+    }
+
+    /// The same over a certain transport.
+    pub(super) fn attempt_over(&self, transport: Transport, openings: [Opening; 2], since: Instant) -> Linking {
         self.haste.set(self.watchfulness.is_active(Instant::now()));
         let attempt = Attempt {
             server: self.config.server.clone(),
             trust: self.config.trust.clone(),
-            transport: self.config.transport,
-            favourite: self.favourite,
+            transport,
+            favourite: self.networks.favourite(),
             openings,
             repeated: self.backoff.failed,
             haste: self.haste.clone(),
             since,
             round_trip: self.round_trip,
+            shared: None,
         };
         Box::pin(link::connect(attempt, self.known.clone()))
     }
@@ -302,11 +307,14 @@ impl Driver {
                 self.offline_since = None;
                 self.backoff.failed = false;
                 self.round_trip = Some(session.round_trip());
+                if session.is_steady() {
+                    self.upgrade.on_end(session.lasted(), now);
+                }
             }
             match session.greeted {
                 Some(since) if since.elapsed() >= STABLE_AFTER => self.backoff.failures = 0,
                 // A path that lets handshakes through and then nothing: the other transport goes first next time.
-                None if session.is_mute() => self.prefer(session.other_transport()),
+                None if session.is_mute() => self.networks.prefer(session.other_transport()),
                 _ => {}
             }
         }
@@ -325,15 +333,29 @@ impl Driver {
         }
     }
 
-    /// The network is another one. A connection that can moves there; whatever else there is of one is no good any more.
-    pub(super) fn on_network_changed(&mut self) {
+    /// Whatever was found out of the network before counts no more.
+    pub(super) fn on_other_network(&mut self) {
         self.backoff.reset();
+        self.networks.look();
+        self.upgrade.reset(Instant::now());
         // It is tried over the network that was.
         self.scout.stop();
-        self.prefer(TransportKind::Quic);
-        match &mut self.phase {
+    }
+
+    /// Without a session: tries at once, and anew.
+    pub(super) fn retry_now(&mut self) {
+        match &self.phase {
             Phase::Waiting(_) => self.phase = Phase::Waiting(Instant::now()),
             Phase::Connecting(_) => self.connect(),
+            Phase::Session(_) => {}
+        }
+    }
+
+    /// The network is another one. A connection that can moves there; whatever else there is of one is no good any more.
+    pub(super) fn on_network_changed(&mut self) {
+        self.on_other_network();
+        match &mut self.phase {
+            Phase::Waiting(_) | Phase::Connecting(_) => self.retry_now(),
             Phase::Session(session) => {
                 let doubted = session.pulse.is_doubted();
                 if !session.move_on() {

@@ -1,7 +1,8 @@
 //! Another network under the same connection: noticing that the system's address is another one, and finding out whether a QUIC connection
 //! that was moved to a new socket works there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use super::networks::local_address;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::frame::Ping;
@@ -91,7 +92,7 @@ pub(super) struct Whereabouts {
 
 impl Whereabouts {
     pub fn new(peer: SocketAddr, now: Instant) -> Self {
-        Self { peer, local: towards(peer), looked: now }
+        Self { peer, local: local_address(peer), looked: now }
     }
 
     /// When to look again: soon while the application is active, else as seldom as it may be probed at all.
@@ -102,7 +103,7 @@ impl Whereabouts {
     /// Looks, and says whether the address is another one than before. No address at all is none: there is nowhere to go yet.
     pub fn look(&mut self, now: Instant) -> bool {
         self.looked = now;
-        self.is_another(towards(self.peer))
+        self.is_another(local_address(self.peer))
     }
 
     fn is_another(&mut self, local: Option<IpAddr>) -> bool {
@@ -111,17 +112,10 @@ impl Whereabouts {
     }
 }
 
-/// The address from which the system would send to this peer now. Sends nothing.
-fn towards(peer: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(peer).ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -5,7 +5,7 @@ use super::Driver;
 use super::phase::{Linking, Phase, Progress, Retry, Stop};
 use super::session::Session;
 use crate::link::{Established, LinkError};
-use crate::{Connection, EndReason};
+use crate::{Connection, EndReason, Transport};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::future::pending;
@@ -24,6 +24,8 @@ pub(super) struct Scout {
     /// When the second begins.
     second: Option<Instant>,
     why: String,
+    /// The session is as good as ever: nobody is told of the attempt before it has succeeded.
+    ahead: bool,
 }
 
 /// What became of an attempt.
@@ -51,6 +53,11 @@ impl Scout {
         }
     }
 
+    /// Whether nothing is tried.
+    pub fn is_idle(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
     /// There is no need of it any more.
     pub fn stop(&mut self) {
         *self = Self::default();
@@ -58,6 +65,10 @@ impl Scout {
 
     /// The attempts as one, for somebody who needs them more.
     pub fn take(&mut self) -> Option<Linking> {
+        if self.ahead {
+            // It would be the only transport that is tried.
+            self.stop();
+        }
         let mut attempts = std::mem::take(self).attempts;
         if attempts.is_empty() {
             return None;
@@ -89,13 +100,25 @@ impl Driver {
 
     /// Tries another connection, if none is tried.
     pub(super) fn seek(&mut self, why: String) {
-        if self.scout.attempts.is_empty() {
+        if self.scout.ahead {
+            // What is tried there is one transport, which nobody needs now.
+            self.scout.stop();
+        }
+        if self.scout.is_idle() {
             tracing::debug!(why, "another connection is tried");
             self.connection.send_replace(Connection::Connecting { attempt: self.backoff.attempt(), why: Some(why.clone()) });
             self.scout.attempts.push(self.attempt(Default::default(), Instant::now()));
             self.scout.second = Some(Instant::now() + SECOND_AFTER);
             self.scout.why = why;
         }
+    }
+
+    /// Tries a connection over this transport, for the session to move to.
+    pub(super) fn scout_ahead(&mut self, transport: Transport) {
+        let attempt = self.attempt_over(transport, Default::default(), Instant::now());
+        self.scout.attempts.push(attempt);
+        self.scout.ahead = true;
+        self.scout.why = format!("it goes on over {transport:?}");
     }
 
     /// Forgets the other connection if the session has answered.
@@ -116,17 +139,22 @@ impl Driver {
                     self.watchfulness.on_silence();
                 }
                 let why = std::mem::take(&mut self.scout).why;
+                self.scout.ahead = false;
                 self.lost(why, Retry::Now);
                 self.on_progress(Progress::Connected(Ok(established))).await?;
             }
             Scouted::Slow => self.scout.attempts.push(self.attempt(Default::default(), Instant::now())),
+            Scouted::Failed(failed) if self.scout.ahead => {
+                tracing::debug!(%failed, "no better transport");
+                self.scout.stop();
+            }
             Scouted::Failed(failed) => {
                 tracing::debug!(%failed, "no other connection");
                 // What was known of the server may be out of date: ask it again.
                 if let Some(known) = &mut self.known {
                     known.doubtful = true;
                 }
-                if self.scout.attempts.is_empty() {
+                if self.scout.is_idle() {
                     let wait = self.backoff.wait(Retry::Backoff);
                     let attempt = self.attempt(Default::default(), Instant::now());
                     let later = async move {

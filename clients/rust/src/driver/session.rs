@@ -106,8 +106,18 @@ impl Session {
         moves
     }
 
+    /// Whether it has begun, and has what it begins with.
+    pub fn is_settled(&self) -> bool {
+        self.greeted.is_some() && self.snapshot.is_none() && self.moving.is_none()
+    }
+
+    /// How long ago the server welcomed us.
+    pub fn lasted(&self) -> Duration {
+        self.greeted.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Whether probes at a steady pace help it: on TCP they would only queue up.
-    fn is_steady(&self) -> bool {
+    pub fn is_steady(&self) -> bool {
         matches!(self.transport, TransportKind::Quic | TransportKind::WebTransport)
     }
 
@@ -248,9 +258,7 @@ impl Driver {
             return Ok(());
         }
         if now >= session.whereabouts.due(self.watchfulness.is_active(now), self.watchfulness.idle()) && session.whereabouts.look(now) {
-            self.backoff.reset();
-            self.prefer(TransportKind::Quic);
-            self.scout.stop();
+            self.on_other_network();
             if !session.move_on() {
                 return Err(Stop::lost(NETWORK_CHANGED, Retry::Now));
             }
@@ -273,6 +281,7 @@ impl Driver {
                 }
             }
         }
+        self.try_upgrade(session);
         match session.pulse.check(now, &self.watchfulness) {
             Verdict::Fine => Ok(()),
             Verdict::Probe(ping) => session.push(&ClientFrame::Ping(ping)),
@@ -301,6 +310,7 @@ impl Driver {
         at(session.pulse.due(&self.watchfulness).filter(|_| self.may_read()));
         at(Some(session.whereabouts.due(self.watchfulness.is_active(Instant::now()), self.watchfulness.idle())));
         at(session.sink.due());
+        at(self.upgrade_due(session).filter(|_| self.may_read()));
         at(session.moving.as_ref().filter(|_| self.may_read()).map(Move::due));
         if self.may_command(session) && session.sink.queued() < QUEUED_MAX {
             at(self.outbox.poll_timeout().map(|time| self.epoch + time));

@@ -45,10 +45,17 @@ pub(crate) async fn connect(endpoint: &QuicEndpoint, attempt: &Attempt) -> Resul
 async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening, repeated: bool) -> Result<Link, String> {
     let peer = resolve(&endpoint.address).await?;
     let no_socket = |why: std::io::Error| format!("cannot open a UDP socket: {why}");
-    let socket = std::net::UdpSocket::bind(any_address(peer)).and_then(|socket| TokioRuntime.wrap_udp_socket(socket)).map_err(no_socket)?;
-    let flight = FirstFlight::new(socket);
-    let runtime = Arc::new(TokioRuntime);
-    let local = quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, flight.clone(), runtime).map_err(no_socket)?;
+    let (local, flight) = match &attempt.shared {
+        Some(shared) => (shared.clone(), None),
+        None => {
+            let socket = std::net::UdpSocket::bind(any_address(peer)).and_then(|socket| TokioRuntime.wrap_udp_socket(socket));
+            let flight = FirstFlight::new(socket.map_err(no_socket)?);
+            let runtime = Arc::new(TokioRuntime);
+            let local = quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, flight.clone(), runtime);
+            (local.map_err(no_socket)?, Some(flight))
+        }
+    };
+    let flight = flight.as_deref();
     let taking = match repeated {
         // To save its server a signature is not worth a ticket.
         _ if opening.is_empty() => Taking::Nothing,
@@ -61,12 +68,12 @@ async fn open(endpoint: &QuicEndpoint, attempt: &Attempt, opening: &Opening, rep
         Ok((connection, over)) => {
             // If there is no room for a stream or its bytes the handshake brings it.
             let stream = open_stream(&connection, opening);
-            let accepted = hasten(over, &flight, attempt);
+            let accepted = hasten(over, flight, attempt);
             let (stream, accepted) = tokio::join!(stream, accepted);
             // What was not accepted the server has not heard.
             (connection, if accepted { Some(stream?) } else { None })
         }
-        Err(connecting) => (hasten(connecting, &flight, attempt).await.map_err(|why| why.to_string())?, None),
+        Err(connecting) => (hasten(connecting, flight, attempt).await.map_err(|why| why.to_string())?, None),
     };
     let (send, recv) = match stream {
         Some(stream) => stream,
@@ -98,7 +105,7 @@ async fn open_stream(connection: &quinn::Connection, opening: &Opening) -> Resul
 }
 
 /// Waits for the end of a handshake, and sends its first packets again as long as nothing comes back and somebody waits.
-async fn hasten<T>(handshake: impl Future<Output = T>, flight: &FirstFlight, attempt: &Attempt) -> T {
+async fn hasten<T>(handshake: impl Future<Output = T>, flight: Option<&FirstFlight>, attempt: &Attempt) -> T {
     let mut handshake = pin!(handshake);
     let mut again = Instant::now();
     loop {
@@ -106,7 +113,9 @@ async fn hasten<T>(handshake: impl Future<Output = T>, flight: &FirstFlight, att
         tokio::select! {
             biased;
             over = &mut handshake => return over,
-            () = sleep_until(again) => if attempt.haste.is_on() { flight.send_again() },
+            () = sleep_until(again) => if let Some(flight) = flight.filter(|_| attempt.haste.is_on()) {
+                flight.send_again();
+            },
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Attempt {
     pub since: Instant,
     /// How long the network took when it was measured last.
     pub round_trip: Option<Duration>,
+    /// Raw QUIC only: a socket that others use too. Such a connection does not move, and repeats nothing by itself.
+    pub shared: Option<quinn::Endpoint>,
 }
 
 /// Where a server is, as it said.
@@ -114,7 +116,7 @@ impl Attempt {
     pub fn bare(server: Address, trust: Trust, transport: Transport) -> Self {
         let (openings, haste) = (Default::default(), Haste::default());
         let (favourite, since) = (TransportKind::Quic, Instant::now());
-        Self { server, trust, transport, favourite, openings, repeated: false, haste, since, round_trip: None }
+        Self { server, trust, transport, favourite, openings, repeated: false, haste, since, round_trip: None, shared: None }
     }
 
     async fn open(&self, endpoints: Endpoints) -> Result<Established, LinkError> {

@@ -68,6 +68,11 @@ impl Keys {
 
     /// QUIC that is offered as HTTP/3, and nothing behind it.
     pub fn bare_endpoint(&self) -> quinn::Endpoint {
+        self.bare_endpoint_on(std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// The same on a socket that is there already.
+    pub fn bare_endpoint_on(&self, socket: std::net::UdpSocket) -> quinn::Endpoint {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -78,7 +83,8 @@ impl Keys {
             .unwrap();
         tls.alpn_protocols = vec![wtransport::proto::WEBTRANSPORT_ALPN.to_vec()];
         let config = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
-        quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(config)), "127.0.0.1:0".parse().unwrap()).unwrap()
+        let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+        quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime)).unwrap()
     }
 
     pub fn quic_endpoint(&self) -> Endpoint<endpoint_side::Server> {

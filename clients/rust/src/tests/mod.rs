@@ -8,4 +8,5 @@ mod liveness;
 mod resets;
 mod server;
 mod sessions;
+mod upgrade;
 mod ways;

@@ -52,6 +52,7 @@ impl Driver {
         session.head = welcome.head;
         self.backoff.why = None;
         self.remember(session.transport);
+        self.upgrade.on_session(now);
         tracing::debug!(transport = %session.transport, session = %welcome.session_epoch, "connected");
         self.connection.send_replace(Connection::Connected { transport: session.transport });
         Ok(())

@@ -1,0 +1,202 @@
+//! A restart under thousands of clients: how they come back, what it costs the server, and what those notice who are back already.
+
+use super::child::{Folder, ServerChild};
+use super::histogram::Quantiles;
+use super::phone::{Crowd, Entry, Phone, Talk};
+use super::{BenchError, machine, names, progress};
+use clap::Args;
+use serde::Serialize;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use whimbrel_client::Transport;
+use whimbrel_client::frames::{Dialer, Sink, Source};
+
+/// Clients that connect at the same time at first.
+const CONNECTING: usize = 64;
+/// Clients that share a UDP socket.
+const SHARING: usize = 500;
+/// How long the server has to come to rest.
+const REST: Duration = Duration::from_secs(2);
+/// How long the quiet is that the storm is compared with.
+const QUIET: Duration = Duration::from_secs(10);
+/// Pairs who talk.
+const PAIRS: usize = 20;
+/// How long the storm may last.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Restarts a server under many clients.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Storm {
+    /// Clients.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    clients: u32,
+    /// What they come over: `quic`, `webtransport` or `websocket`.
+    #[arg(long, value_name = "T", default_value = "quic")]
+    transport: Transport,
+}
+
+/// What a storm was like.
+#[derive(Debug, Serialize)]
+pub(super) struct StormReport {
+    command: String,
+    transport: String,
+    clients: usize,
+    /// From the `SIGTERM` until the server was ready again.
+    restart_s: f64,
+    /// From then until the first client was welcomed, and until all were.
+    first_back_s: f64,
+    all_back_s: f64,
+    /// The last slot, from the `SIGTERM` on.
+    last_slot_s: f64,
+    /// How long after its slot each client was welcomed.
+    after_slot: Quantiles,
+    /// Attempts that the server asked to come later, and that failed.
+    put_off: usize,
+    failures: usize,
+    /// From a message's sending to its arrival, before the restart and during the storm, between clients who are back.
+    quiet: Quantiles,
+    storm: Quantiles,
+    /// CPU time of the new server, from its start until all were back, and of the load.
+    server_cpu_s: Option<f64>,
+    load_cpu_s: Option<f64>,
+    pinning: String,
+}
+
+impl fmt::Display for StormReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} clients over {}, {}", self.clients, self.transport, self.pinning)?;
+        writeln!(f, "restart                      {:>8.2} s", self.restart_s)?;
+        writeln!(f, "first back, after ready      {:>8.2} s", self.first_back_s)?;
+        writeln!(f, "all back, after ready        {:>8.2} s (the last slot was {:.2} s after SIGTERM)", self.all_back_s, self.last_slot_s)?;
+        writeln!(f, "attempts put off, failed     {:>8}, {}", self.put_off, self.failures)?;
+        for (name, times) in [("back after the own slot", self.after_slot), ("message, quiet", self.quiet), ("message, storm", self.storm)]
+        {
+            writeln!(f, "{name:<28} p50 {:>7.1} ms, p99 {:>7.1} ms, max {:>7.1} ms", times.p50_ms, times.p99_ms, times.max_ms)?;
+        }
+        let cpu = |time: Option<f64>| time.map_or_else(|| "unknown".into(), |time| format!("{time:.2} s"));
+        writeln!(f, "CPU time of the storm        server {}, load {}", cpu(self.server_cpu_s), cpu(self.load_cpu_s))
+    }
+}
+
+impl Storm {
+    /// Does it with a server of its own.
+    pub async fn run(&self) -> Result<StormReport, BenchError> {
+        let clients = (self.clients as usize).min(machine::connections_max());
+        let folder = Folder::new()?;
+        let cpus = machine::cpus();
+        let (cpu, pinning) = match cpus.as_slice() {
+            [server, load, ..] if machine::has_taskset() && machine::pin_self(*load) => {
+                (Some(*server), format!("the server on CPU {server}, the load on CPU {load}"))
+            }
+            _ => (None, "not pinned".into()),
+        };
+        let server = ServerChild::start(folder.path(), "storm", cpu)?;
+        let dialer = Dialer::new(&server.url, self.transport, None).await?;
+        let crowd = Arc::new(Crowd::new());
+        progress(&format!("{clients} clients come"));
+        let mut living = gather(&dialer, &crowd, clients).await?;
+        progress(&format!("quiet, for {} s", QUIET.as_secs()));
+        // Nobody should end; who does has a reason.
+        let ended = async |living: &mut Living| match living.join_next().await {
+            Some(Ok(Err(why))) => why,
+            Some(Err(why)) => BenchError::from_panic(why),
+            _ => BenchError::Failed("a client left".into()),
+        };
+        sleep(REST).await;
+        crowd.begin();
+        tokio::select! {
+            () = sleep(QUIET) => {}
+            why = ended(&mut living) => return Err(why),
+        }
+        progress("the server is restarted");
+        let load_before = machine::cpu_time(std::process::id());
+        let place = folder.path().to_owned();
+        let restarted = tokio::task::spawn_blocking(move || server.restart(&place, "storm", cpu));
+        let (server, asked) = restarted.await.map_err(BenchError::from_panic)??;
+        let (ready, asked) = (Instant::now(), Instant::from_std(asked));
+        let _ = crowd.restarted.set(ready);
+        while crowd.back.load(Ordering::Relaxed) < clients {
+            tokio::select! {
+                () = sleep(Duration::from_millis(5)) => {}
+                why = ended(&mut living) => return Err(why),
+            }
+            if ready.elapsed() > PATIENCE {
+                let back = crowd.back.load(Ordering::Relaxed);
+                return Err(BenchError::Failed(format!("after {} s {back} of {clients} clients are back", PATIENCE.as_secs())));
+            }
+        }
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        let server_cpu_s = seconds(machine::cpu_time(server.id()));
+        let load_cpu_s = seconds(machine::cpu_time(std::process::id()).zip(load_before).map(|(now, before)| now.saturating_sub(before)));
+        living.abort_all();
+        let found = crowd.found();
+        let since = |from: Instant, at: Option<Instant>| at.map_or(0.0, |at| at.saturating_duration_since(from).as_secs_f64());
+        Ok(StormReport {
+            command: super::command_line(),
+            transport: format!("{:?}", self.transport).to_lowercase(),
+            clients,
+            restart_s: ready.duration_since(asked).as_secs_f64(),
+            first_back_s: since(ready, found.first_back),
+            all_back_s: since(ready, found.last_back),
+            last_slot_s: since(asked, found.last_slot),
+            after_slot: found.after_slot.quantiles(),
+            put_off: crowd.put_off.load(Ordering::Relaxed),
+            failures: crowd.failures.load(Ordering::Relaxed),
+            quiet: found.quiet.quantiles(),
+            storm: found.storm.quantiles(),
+            server_cpu_s,
+            load_cpu_s,
+            pinning,
+        })
+    }
+}
+
+type Living = JoinSet<Result<(), BenchError>>;
+
+/// Brings all clients; the first of them talk in pairs.
+async fn gather(dialer: &Dialer, crowd: &Arc<Crowd>, clients: usize) -> Result<Living, BenchError> {
+    let tag = format!("{:08x}", rand::random::<u32>());
+    let here: Vec<Arc<AtomicBool>> = (0..2 * PAIRS).map(|_| Arc::default()).collect();
+    let mut coming = JoinSet::new();
+    let mut living = Living::new();
+    let mut shared = dialer.clone();
+    for number in 0..clients {
+        if number % SHARING == 0 {
+            shared = dialer.clone().with_one_socket()?;
+        }
+        if coming.len() >= CONNECTING
+            && let Some(came) = coming.join_next().await
+        {
+            live(&mut living, came.map_err(BenchError::from_panic)??);
+        }
+        // The neighbour: of 0 it is 1, of 1 it is 0.
+        let talk = match (here.get(number), here.get(number ^ 1)) {
+            (Some(this), Some(other)) => {
+                Some(Talk { to: names(&tag, "phone", number ^ 1)?, this: Arc::clone(this), other: Arc::clone(other) })
+            }
+            _ => None,
+        };
+        let mut phone = Phone::new(Arc::clone(crowd), shared.returning(), names(&tag, "phone", number)?, talk);
+        coming.spawn(async move {
+            loop {
+                match phone.enter().await? {
+                    Entry::Welcomed(both) => return Ok::<_, BenchError>((phone, both)),
+                    Entry::Later(at) => sleep_until(at).await,
+                }
+            }
+        });
+    }
+    while let Some(came) = coming.join_next().await {
+        live(&mut living, came.map_err(BenchError::from_panic)??);
+    }
+    Ok(living)
+}
+
+fn live(living: &mut Living, (phone, both): (Phone, Box<(Source, Sink)>)) {
+    let (source, sink) = *both;
+    living.spawn(phone.live(source, sink));
+}
