@@ -5,13 +5,12 @@ import { Attention } from "./attention.js";
 import { Backoff } from "./backoff.js";
 import { randomHex } from "./environment.js";
 import { WhimbrelError, describe } from "./errors.js";
-import { connect, connectBetter, Ways } from "./link/race.js";
+import { connect, Ways } from "./link/race.js";
 import { Patience } from "./pulse.js";
 import { Queries } from "./queries.js";
 import { Session } from "./session.js";
 import { rowsAfter } from "./store/outbox.js";
 import { load, saveWay } from "./store/views.js";
-import { Upgrade } from "./upgrade.js";
 
 /** @typedef {import("./index.js").Connection} Connection */
 /** @typedef {import("./session.js").Host} Host */
@@ -60,9 +59,6 @@ export class Driver {
     this.session = undefined;
     /** The attempt that is under way. @type {AbortController | undefined} */
     this.attempt = undefined;
-    /** An attempt over something better, beside a session that is as good as ever. @type {AbortController | undefined} */
-    this.ahead = undefined;
-    this.upgrade = new Upgrade();
     this.triedAt = -Infinity;
     this.retryAt = Infinity;
     /** Whether the server asked for the wait that ends then. */
@@ -176,15 +172,9 @@ export class Driver {
   reconnect() {
     if (this.stopped) return;
     this.backoff.reset();
-    this.#onNetworkChanged();
+    this.ways?.onNetworkChanged();
     if (this.session?.ready) this.#probe(true);
     else if (!this.attempt) this.#connect();
-  }
-
-  #onNetworkChanged() {
-    this.ways?.onNetworkChanged();
-    this.upgrade.reset(this.env.now());
-    this.ahead?.abort();
   }
 
   /** Ends in order. Resolves when the store is not touched any more. */
@@ -193,7 +183,6 @@ export class Driver {
     this.off();
     clearTimeout(this.timer);
     this.attempt?.abort();
-    this.ahead?.abort();
     this.queries.rejectAll(new WhimbrelError("closed", "the client was closed"));
     await this.turn;
     await this.session?.leave();
@@ -218,7 +207,7 @@ export class Driver {
     // Browsers tell of a change also where only their estimate of the same network is another one.
     const changed = type === "online" || (type === "change" && this.network !== network);
     if (changed) {
-      this.#onNetworkChanged();
+      this.ways?.onNetworkChanged();
       this.patience.silences = 0;
     } else if (type !== "offline" && type !== "change") this.attention.onTurned();
     if (this.session?.ready) this.#probe(true);
@@ -234,7 +223,6 @@ export class Driver {
   #connect() {
     if (this.stopped || !this.ways) return;
     this.attempt?.abort();
-    this.ahead?.abort();
     const attempt = (this.attempt = new AbortController());
     this.retryAt = Infinity;
     this.asked = false;
@@ -268,7 +256,6 @@ export class Driver {
       const before = this.session;
       if (before) [this.idle, this.lastId] = [before.uplink.waiting, before.lastId];
       before?.pulse.onGivenUp();
-      if (before) this.#onEnd(before);
       this.session = undefined;
       this.queries.onDisconnect();
       try {
@@ -299,7 +286,6 @@ export class Driver {
       greeted: (session) => {
         if (session !== this.session) return;
         this.ways?.onConnected(session.link.transport);
-        this.upgrade.onSession(this.env.now());
         this.#show({ state: "connected", transport: session.link.transport });
       },
       lost: (session, why, retryAfterMs) => this.#onLost(session, why, retryAfterMs),
@@ -321,51 +307,12 @@ export class Driver {
    */
   #keepTurn(session) {
     session.pulse.onGivenUp();
-    this.ahead?.abort();
-    this.#onEnd(session);
     this.idle = session.uplink.waiting;
     this.lastId = session.lastId;
     this.session = undefined;
     this.queries.onDisconnect();
     const { draining } = session;
     this.turn = this.turn.then(() => draining);
-  }
-
-  /** @param {Session} session */
-  #onEnd(session) {
-    const now = this.env.now();
-    if (session.ready && session.link.transport === "webtransport") this.upgrade.onEnd(now - session.begun, now);
-  }
-
-  /**
-   * Tries something better beside a session, to which the session then moves.
-   * @param {Session} session
-   * @param {number} now
-   * @returns {number} when to look again
-   */
-  #tryBetter(session, now) {
-    const { ways, upgrade, env } = this;
-    if (this.ahead || this.attempt || session.snapshot || env.hidden() || !ways?.known || !ways.better(session.link.transport)) return Infinity;
-    if (now < upgrade.at) return upgrade.at;
-    upgrade.onTry(now);
-    const ahead = (this.ahead = new AbortController());
-    const over = () => {
-      if (this.ahead === ahead) this.ahead = undefined;
-    };
-    connectBetter(env, ways.known, ways, ahead.signal).then(
-      (link) => {
-        over();
-        // In doubt every way is tried already.
-        const needed = !ahead.signal.aborted && this.session === session && !this.attempt;
-        if (needed) this.#begin(link, ahead);
-        else link.close();
-      },
-      () => {
-        over();
-        this.#arm();
-      },
-    );
-    return Infinity;
   }
 
   /**
@@ -435,7 +382,7 @@ export class Driver {
       this.attempt?.abort();
       this.attempt = undefined;
       const due = pulse.askAt(this.attention.quiet);
-      if (now < due) return Math.min(due, this.#tryBetter(session, now));
+      if (now < due) return due;
       session.ping(false);
     }
     if (now >= pulse.giveUpAt) {

@@ -10,7 +10,7 @@ import { connectWebTransport, isUsable } from "./webtransport.js";
 /** @typedef {(signal: AbortSignal) => Promise<Link>} Attempt */
 
 /** How long the favourite may take before the other is tried too. */
-export const HEAD_START = 200;
+export const HEAD_START = 250;
 /** So long a WebSocket stays the favourite on a network where it won. */
 const REMEMBERED_FOR = 3_600_000;
 /** Chromium makes a page wait longer with each WebTransport attempt that fails, and forgets that after this long. */
@@ -77,15 +77,6 @@ export class Ways {
     if (before?.transport !== transport || before.network !== way.network) this.remember(way);
   }
 
-  /**
-   * Whether there may be something better than what carries a session.
-   * @param {TransportKind} transport
-   */
-  better(transport) {
-    const { wanted, known, failed, env } = this;
-    return wanted === "auto" && transport === "websocket" && !!known?.webtransport && isUsable(env) && failed.length < FAILURES_MAX;
-  }
-
   /** The network is another one: what failed on the old one says nothing about it. */
   onNetworkChanged() {
     this.way = null;
@@ -106,31 +97,20 @@ export async function connect(env, base, ways, signal) {
   const endpoints = await find(env, base, ways, signal);
   /** @type {Record<TransportKind, Attempt>} */
   const attempts = {
-    // Given up together with the whole round it says nothing of the path.
-    webtransport: (own) => connectBetter(env, endpoints, ways, own, signal),
+    webtransport: async (own) => {
+      try {
+        return await connectWebTransport(env, /** @type {any} */ (endpoints.webtransport), own);
+      } catch (why) {
+        // Given up together with the whole round it says nothing of the path.
+        if (!signal.aborted) ways.onFailed("webtransport");
+        throw why;
+      }
+    },
     websocket: (signal) => connectWebSocket(env, /** @type {any} */ (endpoints.websocket).url, signal),
   };
   const [first, second] = ways.order(endpoints);
   if (!first) throw new WhimbrelError("unsupportedTransport", `the server or this browser does not offer ${ways.wanted}: choose "auto"`);
   return race(attempts[first], second && attempts[second], signal);
-}
-
-/**
- * Opens a link over WebTransport alone.
- * @param {import("../environment.js").Environment} env
- * @param {import("./link.js").Endpoints} endpoints
- * @param {Ways} ways
- * @param {AbortSignal} signal
- * @param {AbortSignal} [round] an end that says nothing of the path
- * @returns {Promise<Link>}
- */
-export async function connectBetter(env, endpoints, ways, signal, round = signal) {
-  try {
-    return await connectWebTransport(env, /** @type {any} */ (endpoints.webtransport), signal);
-  } catch (why) {
-    if (!round.aborted) ways.onFailed("webtransport");
-    throw why;
-  }
 }
 
 /**
