@@ -114,6 +114,7 @@ export class VirtualList {
 
   /** Shows these items; what is seen stays where it is, or at the end. @param {Item[]} items */
   setItems(items) {
+    this.catchUp();
     const anchor = this.anchor;
     this.items = items;
     this.size();
@@ -223,8 +224,16 @@ export class VirtualList {
     this.render(index, at + this.sizeAt(index));
   }
 
+  /** Takes in that somebody has scrolled where the event that says so is still to come: what follows would take them back. */
+  catchUp() {
+    const moved = this.items.length > 0 && Math.abs(this.scroller.scrollTop - this.placed) >= 1;
+    if (moved) this.scrolled();
+    return moved;
+  }
+
   rest() {
     this.moving = undefined;
+    if (this.catchUp()) return;
     if (this.anchor && this.anchor.index < this.items.length) this.render(this.anchor.index, this.anchor.bottom);
   }
 

@@ -182,6 +182,27 @@ test("a far jump with the scroll bar lands on messages, there and back", async (
   await page.context().close();
 });
 
+test("a jump counts also where the list comes to rest before it has heard of it", async () => {
+  const page = await set.open(many, "/?as=alice&to=bob");
+  await page.locator('[data-message="1/10000"]').waitFor();
+  for (const [from, to] of [[0, 5_000], [0.25, 7_500], [0.75, 2_500]]) {
+    await page.locator(".log").evaluate(async (one, [first, then]) => {
+      // The timers that are set by the first scrolling, in the test's hand.
+      const { setTimeout: set } = globalThis;
+      /** @type {(() => void)[]} */
+      const timers = [];
+      globalThis.setTimeout = /** @type {any} */ ((/** @type {() => void} */ callback) => (timers.push(callback), 0));
+      one.scrollTop = one.scrollHeight * first;
+      await new Promise((resolve) => one.addEventListener("scroll", resolve, { once: true }));
+      globalThis.setTimeout = set;
+      one.scrollTop = (one.scrollHeight * then) / 10_000;
+      for (const due of timers) due();
+    }, [from, to]);
+    await until(() => anchor(page), (found) => found !== null && Math.abs(Number(found.message.slice(2)) - to) < 1500, `to ${to}`, 5_000);
+  }
+  await page.context().close();
+});
+
 test("another width keeps what is read in sight", async () => {
   const page = await set.open(many, "/?as=alice&to=bob");
   await page.locator('[data-message="1/10000"]').waitFor();
