@@ -38,8 +38,6 @@ pub(super) struct MovesReport {
     pace_ms: u64,
     /// From the one who moves, and to them.
     messages: [usize; 2],
-    /// Messages that were lost, came twice or out of order.
-    faults: usize,
     /// The longest time without a message around each move, whichever way.
     to_quic: Quantiles,
     to_websocket: Quantiles,
@@ -49,7 +47,7 @@ impl fmt::Display for MovesReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} moves in {:.1} s, a message every {} ms each way", self.moves, self.seconds, self.pace_ms)?;
         let [from, to] = self.messages;
-        writeln!(f, "{from} messages from the one who moves, {to} to them: {} lost, doubled or out of order", self.faults)?;
+        writeln!(f, "{from} messages from the one who moves, {to} to them: none lost, doubled or out of order")?;
         writeln!(f, "longest time without a message   p50       p99       max")?;
         for (name, gaps) in [("WebSocket to QUIC", self.to_quic), ("QUIC to WebSocket", self.to_websocket)] {
             writeln!(f, "  {name:<24} {:>8.1} ms {:>6.1} ms {:>6.1} ms", gaps.p50_ms, gaps.p99_ms, gaps.max_ms)?;
@@ -99,7 +97,11 @@ impl Moves {
         }
         mover.close().await;
         other.close().await;
-        let faults = heard.iter().zip(sent).map(|(heard, sent)| faults(heard, sent)).sum();
+        let faults: usize = heard.iter().zip(sent).map(|(heard, sent)| faults(heard, sent)).sum();
+        if faults > 0 {
+            let why = format!("of {} messages {faults} were lost, came twice or out of order", sent.iter().sum::<usize>());
+            return Err(BenchError::Failed(why));
+        }
         let gaps = |to: TransportKind| {
             let of = |one: &Move| heard.iter().map(|heard| longest_gap(heard, one.begun, one.ended + AFTER)).max().unwrap_or_default();
             let mut histogram = Histogram::new();
@@ -112,7 +114,6 @@ impl Moves {
             seconds,
             pace_ms: self.pace,
             messages: sent,
-            faults,
             to_quic: gaps(TransportKind::Quic),
             to_websocket: gaps(TransportKind::WebSocket),
         })

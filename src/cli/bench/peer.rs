@@ -34,21 +34,7 @@ pub(super) enum Came {
 impl Peer {
     /// Connects and enters, at the present.
     pub async fn enter(dialer: &Dialer, user: &UserId) -> Result<Self, BenchError> {
-        let device = DeviceId::new("bench").map_err(|why| BenchError::Failed(why.to_string()))?;
-        let hello = Hello {
-            min_version: VERSION_MIN,
-            max_version: VERSION_MAX,
-            user: user.clone(),
-            device,
-            token: String::new(),
-            agent: concat!("whimbrel-bench/", env!("CARGO_PKG_VERSION")).into(),
-            instance: Default::default(),
-            attempt: 0,
-            incarnation: Incarnation(0),
-            position: None,
-            origin: Origin::Now,
-            extensions: Vec::new(),
-        };
+        let hello = hello(user)?;
         let (mut source, mut sink) = dialer.dial().await?;
         sink.push(&ClientFrame::Hello(hello))?;
         sink.flush().await?;
@@ -126,6 +112,24 @@ impl Peer {
     pub async fn close(self) {
         self.sink.close().await;
     }
+}
+
+/// What a device of `user` says that was never here, to begin at the present.
+pub(super) fn hello(user: &UserId) -> Result<Hello, BenchError> {
+    Ok(Hello {
+        min_version: VERSION_MIN,
+        max_version: VERSION_MAX,
+        user: user.clone(),
+        device: DeviceId::new("bench").map_err(|why| BenchError::Failed(why.to_string()))?,
+        token: String::new(),
+        agent: concat!("whimbrel-bench/", env!("CARGO_PKG_VERSION")).into(),
+        instance: Default::default(),
+        attempt: 0,
+        incarnation: Incarnation(0),
+        position: None,
+        origin: Origin::Now,
+        extensions: Vec::new(),
+    })
 }
 
 fn unexpected(wanted: &str, came: Option<ServerFrame>) -> BenchError {

@@ -2,15 +2,16 @@
 
 use super::BenchError;
 use super::histogram::Histogram;
+use super::peer::hello;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use whimbrel_client::frames::{Returning, Sink, Source};
 use whimbrel_protocol::frame::{
-    Ack, ClientFrame, Command, Content, ContentKind, EventBody, Hello, Origin, Ping, Position, Send, ServerFrame, Target, Welcome,
+    Ack, ClientFrame, Command, Content, ContentKind, EventBody, Hello, Ping, Position, Send, ServerFrame, Target, Welcome,
 };
-use whimbrel_protocol::{CommandSeq, DeviceId, Incarnation, Nonce, UserId, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{CommandSeq, Incarnation, Nonce, UserId};
 
 /// Between two messages of somebody who talks.
 const PACE: Duration = Duration::from_millis(50);
@@ -150,20 +151,8 @@ impl Phone {
 
     fn hello(&mut self) -> Result<Hello, BenchError> {
         self.attempt += 1;
-        Ok(Hello {
-            min_version: VERSION_MIN,
-            max_version: VERSION_MAX,
-            user: self.user.clone(),
-            device: DeviceId::new("bench").map_err(|why| BenchError::Failed(why.to_string()))?,
-            token: String::new(),
-            agent: concat!("whimbrel-bench/", env!("CARGO_PKG_VERSION")).into(),
-            instance: self.instance,
-            attempt: self.attempt,
-            incarnation: self.incarnation,
-            position: self.position,
-            origin: Origin::Now,
-            extensions: Vec::new(),
-        })
+        let Self { instance, attempt, incarnation, position, .. } = *self;
+        Ok(Hello { instance, attempt, incarnation, position, ..hello(&self.user)? })
     }
 
     /// Connects, and is welcomed, or told when to come.

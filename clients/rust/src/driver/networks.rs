@@ -78,7 +78,7 @@ impl Networks {
     pub fn prefer(&mut self, transport: TransportKind) {
         let websocket = (transport == TransportKind::WebSocket).then(unix_seconds);
         if let Some(here) = self.known.back_mut() {
-            self.unsaved |= here.websocket.is_some() != websocket.is_some();
+            self.unsaved |= here.websocket != websocket;
             here.websocket = websocket;
         }
     }
@@ -177,6 +177,8 @@ mod tests {
             here.websocket = here.websocket.map(|since| since - WEBSOCKET_FOR.as_secs());
         }
         assert_eq!(again.favourite(), TransportKind::Quic, "that was long ago");
+        again.prefer(TransportKind::WebSocket);
+        assert!(again.unsaved_note().is_some(), "another hour begins, for the next run too");
     }
 
     #[test]
