@@ -70,6 +70,11 @@ pub struct Flags {
     #[arg(long, env = "WHIMBREL_MAILBOX_DAYS", value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mailbox_days: Option<u64>,
+    /// Sessions at a time, at least 1; who comes beyond that is told to come later. One over WebTransport takes 70 KiB of memory, over
+    /// WebSocket 10. Unless said 50000.
+    #[arg(long, env = "WHIMBREL_MAX_SESSIONS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_sessions: Option<usize>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
@@ -111,6 +116,8 @@ pub struct Config {
     pub mailbox_entries: u64,
     /// Days for which entries are kept in each mailbox.
     pub mailbox_days: u64,
+    /// Sessions at a time.
+    pub max_sessions: usize,
 }
 
 impl Default for Config {
@@ -126,6 +133,7 @@ impl Default for Config {
             presence_grace: 15,
             mailbox_entries: 100_000,
             mailbox_days: 365,
+            max_sessions: 50_000,
         }
     }
 }
@@ -153,6 +161,9 @@ pub enum ConfigError {
     /// Plain and TLS at one port.
     #[error("plain TCP (--http) and TLS (--secure) cannot both be at {0}: give one of them another port")]
     OneAddress(SocketAddr),
+    /// Nobody could come in.
+    #[error("max_sessions (--max-sessions) is 0: nobody could come in; 1 is the least")]
+    NoSessions,
     /// Nothing would be kept in mailboxes.
     #[error("{key} is 0, and must be at least 1: a device that was away for a moment would miss what came meanwhile")]
     NothingKept {
@@ -235,6 +246,9 @@ impl Config {
         if let Some((key, _)) = kept.into_iter().find(|(_, kept)| *kept == 0) {
             return Err(ConfigError::NothingKept { key });
         }
+        if self.max_sessions == 0 {
+            return Err(ConfigError::NoSessions);
+        }
         let beyond = [self.http, self.secure].into_iter().find(|address| !address.ip().is_loopback());
         match beyond {
             Some(address) if self.auth == AuthMode::Open && !self.open_anywhere => Err(ConfigError::OpenBeyondLoopback(address)),
@@ -308,7 +322,7 @@ mod tests {
         for default in [config.http.to_string(), config.secure.to_string()] {
             assert!(help.contains(&format!("Unless said {default} [env")), "{default}: {help}");
         }
-        for default in [config.presence_grace, config.mailbox_entries, config.mailbox_days] {
+        for default in [config.presence_grace, config.mailbox_entries, config.mailbox_days, config.max_sessions as u64] {
             assert!(help.contains(&format!("Unless said {default} [env")), "{default}: {help}");
         }
         for default in [config.data, config.certs] {
@@ -321,6 +335,7 @@ mod tests {
         for file in ["mailbox_days = 0", "mailbox_entries = 0"] {
             assert!(matches!(with_file(file, Flags::default()), Err(ConfigError::NothingKept { .. })), "{file}");
         }
+        assert!(matches!(with_file("max_sessions = 0", Flags::default()), Err(ConfigError::NoSessions)));
     }
 
     #[test]

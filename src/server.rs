@@ -3,7 +3,7 @@
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::engine::{Engine, EngineConfig};
 use crate::http::{self, Http};
-use crate::session::{self, Context};
+use crate::session::{self, Admission, Context};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Keys, TlsError};
@@ -13,8 +13,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,6 +27,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long QUIC connections have to be forgotten whose sessions have left before: until then they answer what is still under way, but who
 /// is to come back should find the next server.
 const CLOSED: Duration = Duration::from_millis(100);
+/// Packets that wait for us, and for the network, in bytes; each counts for 1 to 2 KiB. Some 2,000 first packets, and more of those who are here.
+const UDP_BUFFER: usize = 4 << 20;
 /// How often a pair of free ports with one number is looked for, where the system picks.
 const PORT_TRIES: usize = 50;
 
@@ -119,7 +121,7 @@ impl Server {
             auth: match config.auth {
                 AuthMode::Open => Box::new(|hello: &Hello| Ok(hello.user.clone())),
             },
-            serving: AtomicUsize::new(0),
+            admission: Admission::new(config.max_sessions, Engine::sessions_a_second()),
         });
         let state = Arc::new(Http {
             engine: engine.clone(),
@@ -148,16 +150,19 @@ impl Server {
     /// Drains and stops: every session is told, what was taken in is committed.
     pub async fn shutdown(mut self) {
         self.state.draining.store(true, Ordering::Relaxed);
+        let (admission, begun) = (&self.state.context.admission, Instant::now());
+        admission.close();
         self.engine.drain();
-        let serving = || self.state.context.serving.load(Ordering::Relaxed);
+        let sessions = admission.here();
         let left = async {
-            while serving() > 0 {
+            while admission.here() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         if tokio::time::timeout(DRAIN_TIMEOUT, left).await.is_err() {
-            tracing::warn!(sessions = serving(), "some sessions did not leave in time");
+            tracing::warn!(sessions = admission.here(), "some sessions did not leave in time");
         }
+        tracing::info!(sessions, took = ?begun.elapsed(), "sessions were told when to come back, and left");
         // It fails only if nobody listens any more, which is what it asks for.
         let _ = self.stop.send(true);
         let requests = async { while self.servers.join_next().await.is_some() {} };
@@ -220,10 +225,26 @@ fn bind_secure(address: SocketAddr) -> Result<(TcpListener, UdpSocket), ServerEr
         let tcp = bind(address, flag)?;
         let port = tcp.local_addr().map_err(|why| ServerError::Bind { protocol: "TCP", address, flag, why })?.port();
         match UdpSocket::bind(SocketAddr::new(address.ip(), port)) {
-            Ok(udp) => return Ok((tcp, udp)),
+            Ok(udp) => {
+                enlarge(&udp);
+                return Ok((tcp, udp));
+            }
             Err(why) if tries == 0 => return Err(ServerError::Bind { protocol: "UDP", address, flag, why }),
             Err(_) => {}
         }
+    }
+}
+
+/// All clients of QUIC share one socket, whose buffers the system makes for one: when thousands come at once most of their first packets
+/// would be lost, and come again after a second, two, four.
+fn enlarge(udp: &UdpSocket) {
+    let socket = socket2::SockRef::from(udp);
+    let asked = socket.set_recv_buffer_size(UDP_BUFFER).and_then(|()| socket.set_send_buffer_size(UDP_BUFFER));
+    match asked.and_then(|()| socket.recv_buffer_size()) {
+        Ok(bytes) if bytes >= UDP_BUFFER => {}
+        // Linux gives less without a word where net.core.rmem_max is lower.
+        Ok(bytes) => tracing::debug!(bytes, wanted = UDP_BUFFER, "the system limits the UDP buffers: see docs/limits.md"),
+        Err(why) => tracing::warn!(%why, "the UDP buffers stay as they are: see docs/limits.md"),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use whimbrel_protocol::frame::{Error, GoAway, Presence, PresenceState, ServerSignal, Watch};
+use whimbrel_protocol::frame::{Error, GoAway, Presence, PresenceState, ServerFrame, ServerSignal, Watch};
 use whimbrel_protocol::{CommandSeq, ErrorCode, Incarnation, MailboxSeq, Nonce, SessionEpoch, UserId};
 
 /// Signals that wait for a session beyond this are dropped, the oldest first.
@@ -21,6 +21,8 @@ const WATCHED_MAX: usize = 256;
 const CHANGES_MAX: usize = 256;
 /// A server that is started anew is not there sooner than this.
 const AWAY_MS: u32 = 500;
+/// What it takes to tell a session to leave, and to see it leave, as a part of its slot: the server is not there sooner than that either.
+const TELLING: f64 = 0.125;
 /// Clients are not asked to stay away longer than this: it is what they obey at most.
 const SLOTS_MS: u32 = 300_000;
 /// How many such signals at most say who is here when a session begins to watch everyone. More are what the query `online` is for.
@@ -56,6 +58,22 @@ pub enum End {
     Error(Error),
     /// The server leaves.
     GoAway(GoAway),
+}
+
+impl End {
+    /// The server leaves, and the client is to come back after so many milliseconds.
+    pub(crate) fn going_away(retry_after_ms: u32) -> Self {
+        Self::GoAway(GoAway { retry_after_ms, message: "the server is going down; it will be back".into() })
+    }
+}
+
+impl From<End> for ServerFrame {
+    fn from(end: End) -> Self {
+        match end {
+            End::Error(error) => Self::Error(error),
+            End::GoAway(away) => Self::GoAway(away),
+        }
+    }
 }
 
 impl SessionHandle {
@@ -303,7 +321,7 @@ impl Hub {
             state.changed.insert(session.user_id.clone(), PresenceState::Online);
         }
         if state.draining {
-            session.finish(going_away(rand::random_range(AWAY_MS..2 * AWAY_MS)));
+            session.finish(End::going_away(rand::random_range(AWAY_MS..2 * AWAY_MS)));
         }
     }
 
@@ -449,23 +467,21 @@ impl Hub {
     pub(super) fn drain(&self, a_second: u32) {
         let mut state = lock(&self.state);
         state.draining = true;
-        for (session, at) in state.users.values().flat_map(|here| &here.sessions).zip(slots(a_second)) {
-            session.finish(going_away(at));
+        let sessions = || state.users.values().flat_map(|here| &here.sessions);
+        for (session, at) in sessions().zip(slots(sessions().count(), a_second)) {
+            session.finish(End::going_away(at));
         }
     }
 }
 
 /// When sessions are to come back that a restart ended, in milliseconds from then on: one after the other, each at any time of its slot, and
-/// from the beginning again once clients would not wait for the next.
-fn slots(a_second: u32) -> impl Iterator<Item = u32> {
+/// from the beginning again once clients would not wait for the next. The first when all `count` have been told.
+fn slots(count: usize, a_second: u32) -> impl Iterator<Item = u32> {
     let slot = 1_000.0 / f64::from(a_second.max(1));
-    let last = f64::from(SLOTS_MS - AWAY_MS);
+    let away = (f64::from(AWAY_MS) + TELLING * slot * count as f64).min(f64::from(SLOTS_MS / 2));
+    let last = f64::from(SLOTS_MS) - away;
     // Neither negative nor above `SLOTS_MS`.
-    (0..).map(move |number: u32| AWAY_MS + ((slot * (f64::from(number) + rand::random::<f64>())) % last) as u32)
-}
-
-fn going_away(retry_after_ms: u32) -> End {
-    End::GoAway(GoAway { retry_after_ms, message: "the server is going down; it will be back".into() })
+    (0..).map(move |number: u32| (away + (slot * (f64::from(number) + rand::random::<f64>())) % last) as u32)
 }
 
 #[cfg(test)]

@@ -50,9 +50,11 @@ const READ_ENTRIES: usize = 256;
 const READ_BYTES: usize = 32 * 1024;
 /// Names kept at hand.
 const NAMES_MAX: usize = 65_536;
-/// Sessions that come back in a second after a restart, for each core: what is let in costs about half a millisecond with TLS, and those that
-/// are back already want to be served meanwhile.
-const RESUMES_A_SECOND: u32 = 500;
+/// Sessions that may begin in a second, for each core: what is let in costs about half a millisecond with TLS.
+const SESSIONS_A_SECOND: u32 = 1_000;
+/// Those that are asked to come back in a second after a restart, for each core: half of it, for those who are back already want to be served
+/// meanwhile, and others come unasked.
+const RESUMES_A_SECOND: u32 = SESSIONS_A_SECOND / 2;
 /// How often mailboxes are trimmed.
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
 
@@ -176,8 +178,13 @@ impl Engine {
 
     /// Asks all sessions to leave.
     pub fn drain(&self) {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
-        self.hub.drain(RESUMES_A_SECOND.saturating_mul(cores));
+        self.hub.drain(RESUMES_A_SECOND.saturating_mul(cores()));
+    }
+
+    /// How many sessions may begin in a second on this machine.
+    #[must_use]
+    pub fn sessions_a_second() -> u32 {
+        SESSIONS_A_SECOND.saturating_mul(cores())
     }
 
     /// Commits what waits, writes what was put off, and ends the threads. Blocks until that is done.
@@ -435,6 +442,10 @@ impl Engine {
     pub fn epoch(&self) -> whimbrel_protocol::LogEpoch {
         self.store.epoch()
     }
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
 
 fn overloaded() -> Error {

@@ -4,18 +4,19 @@
 //! hub only says when to look. A session whose peer takes nothing stops reading the log and holds at most [`QUEUE_BYTES`] and what one
 //! read gave; it always goes on taking frames in, so that acknowledgements are never stuck.
 
+mod admission;
 mod beginning;
 pub(crate) mod commands;
 mod stay;
 
 use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, SnapshotPage, Viewer};
 use crate::transport::{FrameSink, FrameSource, LinkError, Peer, Received};
+pub use admission::Admission;
 use beginning::Waiting;
 use commands::Commands;
 use futures_util::FutureExt;
-use stay::{Serving, Stay};
+use stay::Stay;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -53,8 +54,8 @@ pub struct Context {
     pub endpoints: Box<Endpoints>,
     /// Says who a client is.
     pub auth: Box<Authenticate>,
-    /// Sessions, until their farewell is over: a little longer than the hub knows them.
-    pub serving: AtomicUsize,
+    /// Who may begin a session.
+    pub admission: Admission,
 }
 
 /// Serves one connection until it ends.
@@ -67,6 +68,14 @@ pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Pe
         Ok(Ok(None) | Err(LinkError::Gone(_))) => return sink.close().await,
         Err(_) => return refuse(source, sink, error(ErrorCode::HelloTimeout, "no Hello came within 10 seconds")).await,
     };
+    let _admitted = match context.admission.ask() {
+        Ok(admitted) => admitted,
+        Err(later) => {
+            metrics::counter!("whimbrel_sessions_put_off_total").increment(1);
+            tracing::debug!(%remote, transport = %kind, user = %hello.user, "put off");
+            return tell(source, sink, later.into()).await;
+        }
+    };
     let (entered, waiting) = match beginning::enter(&context, &hello, early).await {
         Ok(both) => both,
         Err(error) => {
@@ -74,7 +83,6 @@ pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Pe
             return refuse(source, sink, error).await;
         }
     };
-    let _serving = Serving::begin(&context.serving);
     let stay = Stay::begin(context.engine.clone(), entered.session.clone(), kind);
     let (user, device, early) = (&stay.session.user_id, &hello.device, waiting.is_some());
     tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, early, "came");
@@ -93,10 +101,15 @@ pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Pe
 }
 
 /// Says why, and closes.
-async fn refuse<I: FrameSource, O: FrameSink>(source: I, mut sink: O, error: Error) {
+async fn refuse<I: FrameSource, O: FrameSink>(source: I, sink: O, error: Error) {
     metrics::counter!("whimbrel_session_errors_total", "code" => error.code.to_string()).increment(1);
-    if let Err(why) = sink.push(&ServerFrame::Error(error)) {
-        tracing::warn!(%why, "an error could not be told");
+    tell(source, sink, ServerFrame::Error(error)).await;
+}
+
+/// Says a last word, and closes.
+async fn tell<I: FrameSource, O: FrameSink>(source: I, mut sink: O, word: ServerFrame) {
+    if let Err(why) = sink.push(&word) {
+        tracing::warn!(%why, "a last word could not be told");
     }
     close(source, sink).await;
 }

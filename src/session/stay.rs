@@ -2,24 +2,7 @@
 
 use crate::engine::{Engine, SessionHandle};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use whimbrel_protocol::TransportKind;
-
-/// A connection that is served, for as long as it is held.
-pub(super) struct Serving<'a>(&'a AtomicUsize);
-
-impl<'a> Serving<'a> {
-    pub(super) fn begin(serving: &'a AtomicUsize) -> Self {
-        serving.fetch_add(1, Ordering::Relaxed);
-        Self(serving)
-    }
-}
-
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// A session that was entered leaves when this is dropped: also if something below panics.
 pub(super) struct Stay {

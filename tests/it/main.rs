@@ -4,6 +4,7 @@
 mod bad_input;
 mod bench;
 mod commands;
+mod crowds;
 mod devices;
 mod disk;
 mod early;

@@ -7,8 +7,12 @@ use crate::link::{self, Address, Endpoints, LinkError, Received, Trust};
 use crate::{StartError, Transport};
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{ClientFrame, Hello, ServerFrame};
+
+/// One client needs no more buffer than the system gives, in bytes; hundreds who are told something at once do.
+const SHARED_BUFFER: usize = 4 << 20;
 
 /// Why there is no link, or no longer one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,8 +85,12 @@ impl Dialer {
     /// If there is no socket to be had.
     pub fn with_one_socket(self) -> Result<Self, FramesError> {
         let any = if self.address.is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
-        let endpoint =
-            quinn::Endpoint::client((any, 0).into()).map_err(|why| FramesError::Link(format!("cannot open a UDP socket: {why}")))?;
+        let open = || {
+            let socket = std::net::UdpSocket::bind((any, 0))?;
+            socket2::SockRef::from(&socket).set_recv_buffer_size(SHARED_BUFFER)?;
+            quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))
+        };
+        let endpoint = open().map_err(|why| FramesError::Link(format!("cannot open a UDP socket: {why}")))?;
         Ok(Self { shared: Some(endpoint), ..self })
     }
 

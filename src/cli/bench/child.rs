@@ -49,12 +49,18 @@ impl ServerChild {
         Self::start_at(folder, name, cpu, ["127.0.0.1:0".into(), "127.0.0.1:0".into()])
     }
 
-    /// Ends it as a service manager does, and starts it again where it was. Blocks until it is ready. Returns when it was asked to end, too.
-    pub fn restart(mut self, folder: &Path, name: &str, cpu: Option<usize>) -> Result<(Self, Instant), BenchError> {
+    /// Ends it, as a service manager does or without a warning, and starts it again where it was. Blocks until it is ready. Returns when it
+    /// was asked to end, too.
+    pub fn restart(mut self, kill: bool, folder: &Path, name: &str, cpu: Option<usize>) -> Result<(Self, Instant), BenchError> {
         let asked = Instant::now();
-        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status();
-        let ended = sent.and_then(|_| self.child.wait()).map_err(|why| BenchError::Failed(format!("cannot end the server: {why}")))?;
-        if !ended.success() {
+        let cannot = |why| BenchError::Failed(format!("cannot end the server: {why}"));
+        if kill {
+            self.child.kill().map_err(cannot)?;
+        } else {
+            Command::new("kill").args(["-TERM", &self.id().to_string()]).status().map_err(cannot)?;
+        }
+        let ended = self.child.wait().map_err(cannot)?;
+        if !kill && !ended.success() {
             return Err(BenchError::Failed(format!("the server did not end in order: {ended}")));
         }
         Ok((Self::start_at(folder, name, cpu, self.addresses.clone())?, asked))

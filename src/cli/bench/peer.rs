@@ -2,10 +2,11 @@
 
 use super::BenchError;
 use futures_util::FutureExt;
-use tokio::time::{Instant, sleep_until};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
 use whimbrel_client::frames::{Dialer, Sink, Source};
-use whimbrel_protocol::frame::{Ack, ClientFrame, Event, Hello, Origin, ServerFrame, Welcome};
-use whimbrel_protocol::{ACK_DELAY, ACK_EVENTS, DeviceId, Incarnation, MailboxSeq, UserId, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::frame::{Ack, ClientFrame, Error, Event, Hello, Origin, ServerFrame, Welcome};
+use whimbrel_protocol::{ACK_DELAY, ACK_EVENTS, DeviceId, ErrorCode, Incarnation, MailboxSeq, UserId, VERSION_MAX, VERSION_MIN};
 
 /// Frames taken before what goes out is looked at.
 const FRAMES_AT_ONCE: usize = 256;
@@ -32,18 +33,24 @@ pub(super) enum Came {
 }
 
 impl Peer {
-    /// Connects and enters, at the present.
+    /// Connects and enters, at the present. If the server puts it off, it comes when it is told to.
     pub async fn enter(dialer: &Dialer, user: &UserId) -> Result<Self, BenchError> {
-        let hello = hello(user)?;
-        let (mut source, mut sink) = dialer.dial().await?;
-        sink.push(&ClientFrame::Hello(hello))?;
-        sink.flush().await?;
-        match source.next().await? {
-            Some(ServerFrame::Welcome(welcome)) => {
-                let cursor = welcome.begin.cursor;
-                Ok(Self { source, sink, welcome, cursor, acked: cursor, ack_at: None })
+        loop {
+            let hello = hello(user)?;
+            let (mut source, mut sink) = dialer.dial().await?;
+            sink.push(&ClientFrame::Hello(hello))?;
+            sink.flush().await?;
+            match source.next().await? {
+                Some(ServerFrame::Welcome(welcome)) => {
+                    let cursor = welcome.begin.cursor;
+                    return Ok(Self { source, sink, welcome, cursor, acked: cursor, ack_at: None });
+                }
+                Some(ServerFrame::Error(Error { code: ErrorCode::Overloaded, retry_after_ms, .. })) => {
+                    sink.close().await;
+                    sleep(Duration::from_millis(retry_after_ms.into())).await;
+                }
+                other => return Err(unexpected("Welcome", other)),
             }
-            other => Err(unexpected("Welcome", other)),
         }
     }
 

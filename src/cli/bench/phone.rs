@@ -131,6 +131,8 @@ pub(super) struct Phone {
     applied: CommandSeq,
     /// What was sent and not applied: sent again, as it was.
     pending: Option<Command>,
+    /// Whether it is counted among those who are back.
+    returned: bool,
 }
 
 impl Phone {
@@ -146,6 +148,7 @@ impl Phone {
             position: None,
             applied: CommandSeq(0),
             pending: None,
+            returned: false,
         }
     }
 
@@ -202,7 +205,9 @@ impl Phone {
                     }
                 }
             };
-            self.crowd.on_back(slot);
+            if !std::mem::replace(&mut self.returned, true) {
+                self.crowd.on_back(slot);
+            }
         }
     }
 

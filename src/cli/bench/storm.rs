@@ -37,6 +37,9 @@ pub(super) struct Storm {
     /// What they come over: `quic`, `webtransport` or `websocket`.
     #[arg(long, value_name = "T", default_value = "quic")]
     transport: Transport,
+    /// Kill the server instead of asking it to end: nobody is told when to come back.
+    #[arg(long)]
+    kill: bool,
 }
 
 /// What a storm was like.
@@ -45,12 +48,14 @@ pub(super) struct StormReport {
     command: String,
     transport: String,
     clients: usize,
-    /// From the `SIGTERM` until the server was ready again.
+    /// Whether the server was killed, rather than asked to end with `SIGTERM`.
+    killed: bool,
+    /// From that until the server was ready again.
     restart_s: f64,
     /// From then until the first client was welcomed, and until all were.
     first_back_s: f64,
     all_back_s: f64,
-    /// The last slot, from the `SIGTERM` on.
+    /// The last slot, from the end's beginning.
     last_slot_s: f64,
     /// How long after its slot each client was welcomed.
     after_slot: Quantiles,
@@ -69,9 +74,10 @@ pub(super) struct StormReport {
 impl fmt::Display for StormReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} clients over {}, {}", self.clients, self.transport, self.pinning)?;
+        let end = if self.killed { "SIGKILL" } else { "SIGTERM" };
         writeln!(f, "restart                      {:>8.2} s", self.restart_s)?;
         writeln!(f, "first back, after ready      {:>8.2} s", self.first_back_s)?;
-        writeln!(f, "all back, after ready        {:>8.2} s (the last slot was {:.2} s after SIGTERM)", self.all_back_s, self.last_slot_s)?;
+        writeln!(f, "all back, after ready        {:>8.2} s (the last slot was {:.2} s after {})", self.all_back_s, self.last_slot_s, end)?;
         writeln!(f, "attempts put off, failed     {:>8}, {}", self.put_off, self.failures)?;
         for (name, times) in [("back after the own slot", self.after_slot), ("message, quiet", self.quiet), ("message, storm", self.storm)]
         {
@@ -114,8 +120,8 @@ impl Storm {
         }
         progress("the server is restarted");
         let load_before = machine::cpu_time(std::process::id());
-        let place = folder.path().to_owned();
-        let restarted = tokio::task::spawn_blocking(move || server.restart(&place, "storm", cpu));
+        let (place, kill) = (folder.path().to_owned(), self.kill);
+        let restarted = tokio::task::spawn_blocking(move || server.restart(kill, &place, "storm", cpu));
         let (server, asked) = restarted.await.map_err(BenchError::from_panic)??;
         let (ready, asked) = (Instant::now(), Instant::from_std(asked));
         let _ = crowd.restarted.set(ready);
@@ -139,6 +145,7 @@ impl Storm {
             command: super::command_line(),
             transport: format!("{:?}", self.transport).to_lowercase(),
             clients,
+            killed: self.kill,
             restart_s: ready.duration_since(asked).as_secs_f64(),
             first_back_s: since(ready, found.first_back),
             all_back_s: since(ready, found.last_back),
