@@ -6,6 +6,7 @@ mod bench;
 mod commands;
 mod devices;
 mod disk;
+mod doctor;
 mod early;
 mod harness;
 mod http;
