@@ -201,8 +201,8 @@ fn fault_of(why: &std::io::Error) -> Option<Fault> {
         Error::InvalidCertificate(certificate) => match certificate {
             Certificate::ApplicationVerificationFailure => (
                 "its certificate is not the pinned one".into(),
-                "the server has another by now (in its folder `whimbrel certs show` tells the hash; or give its CA instead, which outlives \
-                 certificates), or somebody else answers in its place",
+                "the server has another by now (in its folder `whimbrel certs show` tells the hash, under tcp; or give its CA instead, which \
+                 outlives certificates), or somebody else answers in its place",
             ),
             // The latter where two CAs have the same name.
             Certificate::UnknownIssuer | Certificate::BadSignature => (
