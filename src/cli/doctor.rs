@@ -11,7 +11,8 @@ use whimbrel_client::frames::Dialer;
 /// How it ends, for its help.
 const ENDS: &str = "\
 Each step of connecting is tried by itself, with what to do about it where it fails. Nothing is sent to the server but what opens
-connections, unless --as names a user: then a session begins as that user's device \"doctor\", and ends.
+connections, unless --as names a user: then a session begins as that user's device \"doctor\", and ends. The server's page /doctor is
+the same for phones and other browsers.
 
 Exit codes:
   0  a session can be had, over one transport at least
