@@ -137,6 +137,24 @@ test("a server that is gone, a sign-in page in its place, a device that is offli
   await page.context().close();
 });
 
+test("whoever was at the chat page can look why although the server is gone, and the chat page leads there", async (t) => {
+  const own = await Server.start();
+  t.after(() => own.stop());
+  const context = await browser.newContext({ locale: "en-GB", viewport: { width: 360, height: 740 } });
+  const chat = await context.newPage();
+  await chat.goto(`${own.url}/?as=heidi`);
+  await chat.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  await own.kill();
+  const opened = context.waitForEvent("page");
+  await chat.getByRole("link", { name: "Why?" }).click();
+  const page = await opened;
+  assert.equal(await verdict(page), "none");
+  assert.equal(new URL(page.url()).pathname, "/doctor");
+  assert.match((await step(page, "server")).mend, /Is the server running/);
+  await page.getByLabel("Your name").and(page.locator('[value="heidi"]')).waitFor();
+  await context.close();
+});
+
 test("a page that browsers do not trust, a browser without WebTransport, one that keeps nothing", async () => {
   const port = new URL(server.url).port;
   const plain = await openDoctor(browser, `http://plain.test:${port}/doctor`);
