@@ -1,4 +1,4 @@
-//! Puts the chat page, its bundle and the browser SDK (`clients/web/chat`, `dist`, `src`) into the binary: a table of their files, by the path
+//! Puts the pages, their bundles and the browser SDK (`clients/web/chat`, `doctor`, `dist`, `src`) into the binary: a table of their files, by the path
 //! that they are served at.
 
 use std::fmt::Write as _;
@@ -12,12 +12,13 @@ fn main() -> io::Result<()> {
     let variable = |name| env::var_os(name).map(PathBuf::from).ok_or_else(|| io::Error::other(format!("cargo sets {name}")));
     let web = variable("CARGO_MANIFEST_DIR")?.join("clients/web");
     let mut files = Vec::new();
-    for folder in ["chat", "dist", "src"] {
+    for folder in ["chat", "dist", "doctor", "src"] {
         println!("cargo::rerun-if-changed=clients/web/{folder}");
         collect(&web.join(folder), &mut files)?;
     }
-    // Of the page's modules there is a bundle; the service worker is a script of its own.
-    let module = |file: &PathBuf| file.starts_with(web.join("chat")) && file.extension().is_some_and(|extension| extension == "js");
+    // Of the pages' modules there are bundles; the service worker is a script of its own.
+    let of_page = |file: &PathBuf| ["chat", "doctor"].iter().any(|page| file.starts_with(web.join(page)));
+    let module = |file: &PathBuf| of_page(file) && file.extension().is_some_and(|extension| extension == "js");
     files.retain(|file| !module(file) || file.ends_with("sw.js"));
     files.sort();
     let mut table = String::from("&[\n");

@@ -4,6 +4,7 @@ mod bench;
 pub mod certs;
 mod chat;
 mod connect;
+mod doctor;
 mod listen;
 mod send;
 mod serve;
@@ -48,6 +49,8 @@ enum Subcommands {
     Send(send::Send),
     /// Print what comes, a line an event.
     Listen(listen::Listen),
+    /// Why can I not connect? Each step by itself, with what to do about it.
+    Doctor(doctor::Examine),
     /// Look after the embedded store.
     Store(store::StoreCommand),
     /// Put load on a server of this machine, and report.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Subcommands::Chat(arguments) => chat::run(&arguments),
         Subcommands::Send(arguments) => on_runtime(send::run(arguments)),
         Subcommands::Listen(arguments) => on_runtime(listen::run(arguments)),
+        Subcommands::Doctor(arguments) => on_runtime(doctor::run(arguments)),
         Subcommands::Store(arguments) => store::run(arguments),
         Subcommands::Bench(arguments) => on_runtime(bench::run(arguments)),
         Subcommands::Certs { action, places } => {

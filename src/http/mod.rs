@@ -1,4 +1,4 @@
-//! The plain HTTP side: status, how to connect, health, metrics, and the way up to a WebSocket.
+//! The plain HTTP side: the pages, status, how to connect, health, metrics, and the way up to a WebSocket.
 
 pub mod listener;
 mod pages;
@@ -49,6 +49,7 @@ pub struct Http {
 pub fn router(http: Arc<Http>, secure: bool) -> Router {
     Router::new()
         .route("/", get(move |state, uri, headers| index(state, uri, headers, secure)))
+        .route("/doctor", get(move |state, uri, headers| page(state, uri, headers, secure)))
         .route("/web/{*path}", get(move |state, uri, headers| asset(state, uri, headers, secure)))
         .route("/api/online-users", get(online_users))
         .route("/.well-known/whimbrel", get(move |state, uri, headers| well_known(state, uri, headers, secure)))
@@ -95,12 +96,16 @@ impl Reached {
 async fn index(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secure: bool) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut response = if accept.contains("text/html") {
-        pages::page(&headers, Reached::of(&http, &uri, &headers, secure).as_ref())
+        pages::page("/", &headers, Reached::of(&http, &uri, &headers, secure).as_ref())
     } else {
         shared(Json(status(&http)))
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+async fn page(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secure: bool) -> Response {
+    pages::page(uri.path(), &headers, Reached::of(&http, &uri, &headers, secure).as_ref())
 }
 
 async fn asset(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secure: bool) -> Response {

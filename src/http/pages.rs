@@ -1,4 +1,4 @@
-//! The chat page at `/` and its files under `/web/`, from the binary: nothing is read from disk, nothing comes from other hosts.
+//! The chat page at `/`, the one at `/doctor`, and their files under `/web/`, from the binary: nothing is read from disk, nothing comes from other hosts.
 
 use super::Reached;
 use aws_lc_rs::digest;
@@ -12,8 +12,8 @@ use std::sync::LazyLock;
 
 /// Path and content of each file; made by `build.rs`.
 const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/web.rs"));
-/// The page itself: served at `/`, and nowhere else.
-const INDEX: &str = "/web/chat/index.html";
+/// The pages: where each is served, which is nowhere else, and its file.
+const PAGES: [(&str, &str); 2] = [("/", "/web/chat/index.html"), ("/doctor", "/web/doctor/index.html")];
 /// The service worker. It may look after `/`, though it stands further down.
 const WORKER: &str = "/web/chat/sw.js";
 /// The SDK's modules, for other pages: ours has them in its bundle.
@@ -49,14 +49,18 @@ fn hash(parts: &[&[u8]]) -> String {
     })
 }
 
-/// The page, for a browser that reached the server like that.
-pub fn page(headers: &HeaderMap, reached: Option<&Reached>) -> Response {
-    file(INDEX, headers, reached)
+/// The page at `path`, for a browser that reached the server like that.
+pub fn page(path: &str, headers: &HeaderMap, reached: Option<&Reached>) -> Response {
+    PAGES.iter().find(|(at, _)| *at == path).map_or_else(missing, |(_, page)| file(page, headers, reached))
 }
 
-/// A file of the page or the SDK; `path` begins with `/web/`.
+fn is_page(path: &str) -> bool {
+    PAGES.iter().any(|(_, page)| *page == path)
+}
+
+/// A file of the pages or the SDK; `path` begins with `/web/`.
 pub fn asset(path: &str, headers: &HeaderMap, reached: Option<&Reached>) -> Response {
-    if path == INDEX {
+    if is_page(path) {
         return missing();
     }
     file(path, headers, reached)
@@ -76,7 +80,7 @@ fn file(path: &str, headers: &HeaderMap, reached: Option<&Reached>) -> Response 
             (Bytes::from(body), tag)
         }
         // The policy is part of what a cache keeps.
-        INDEX => (Bytes::from_static(body), hash(&[body, policy.as_bytes()])),
+        page if is_page(page) => (Bytes::from_static(body), hash(&[body, policy.as_bytes()])),
         _ => (Bytes::from_static(body), tag.clone()),
     };
     let tag = format!("\"{tag}\"");
@@ -107,7 +111,8 @@ fn file(path: &str, headers: &HeaderMap, reached: Option<&Reached>) -> Response 
 /// The worker, told what to keep. Its text changes with any file and with the policy: that is how browsers notice a new version.
 fn worker(script: &[u8], policy: &str) -> Vec<u8> {
     let needed = |path: &&str| *path != WORKER && !path.starts_with(SDK);
-    let files: Vec<&str> = FILES.iter().map(|(path, _)| if *path == INDEX { "/" } else { path }).filter(needed).collect();
+    let served_at = |path: &'static str| PAGES.iter().find(|(_, page)| *page == path).map_or(path, |(at, _)| at);
+    let files: Vec<&str> = FILES.iter().map(|(path, _)| served_at(path)).filter(needed).collect();
     let version = hash(&[SITE.version.as_bytes(), policy.as_bytes()]);
     let kept = serde_json::json!({ "version": version, "files": files });
     [format!("self.kept = {kept};\n").as_bytes(), script].concat()

@@ -50,45 +50,54 @@ fn header<'a, B>(response: &'a hyper::Response<B>, name: &str) -> &'a str {
 }
 
 #[test]
-fn the_page_is_served_from_the_binary_under_a_strict_policy() {
+fn the_pages_are_served_from_the_binary_under_a_strict_policy() {
     run(async {
         let server = ServerProcess::start();
-        let page = http_get(server.http, "/", &[BROWSER]).await;
-        assert_eq!((page.status().as_u16(), header(&page, "content-type")), (200, "text/html; charset=utf-8"));
-        assert_eq!((header(&page, "vary"), header(&page, "cache-control")), ("Accept", "no-cache"));
-        let policy = format!(
-            "default-src 'self'; connect-src 'self' ws://{} https://{}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
-            server.http, server.secure
-        );
-        assert_eq!(header(&page, "content-security-policy"), policy);
-        assert_eq!((header(&page, "x-content-type-options"), header(&page, "referrer-policy")), ("nosniff", "no-referrer"));
-
-        // Everything that the page names is there, with its type, and from here.
-        let html = String::from_utf8(page.body().to_vec()).unwrap();
-        let named: Vec<&str> = html.split(['"', '\'']).filter(|part| part.contains("://") || part.starts_with('/')).collect();
-        assert!(named.iter().any(|path| path.ends_with("page.js")) && named.iter().any(|path| path.ends_with(".css")), "{named:?}");
-        for path in named {
-            let file = http_get(server.http, path, &[]).await;
-            let kind = match path.rsplit_once('.').unwrap().1 {
-                "js" => "text/javascript; charset=utf-8",
-                "css" => "text/css; charset=utf-8",
-                "svg" => "image/svg+xml",
-                "png" => "image/png",
-                "webmanifest" => "application/manifest+json",
-                other => panic!("{path}: the page names something of kind {other}"),
-            };
-            assert_eq!((file.status().as_u16(), header(&file, "content-type")), (200, kind), "{path}");
-            assert_eq!((header(&file, "x-content-type-options"), header(&file, "cache-control")), ("nosniff", "no-cache"), "{path}");
+        assert_eq!(header(&http_get(server.http, "/", &[BROWSER]).await, "vary"), "Accept");
+        for (path, script) in [("/", "page.js"), ("/doctor", "doctor.js")] {
+            page_and_its_files(&server, path, script).await;
         }
-        assert!(!html.contains("<style") && !html.contains(" style=") && !html.contains("onload"), "nothing inline");
     });
+}
+
+async fn page_and_its_files(server: &ServerProcess, path: &str, script: &str) {
+    let page = http_get(server.http, path, &[BROWSER]).await;
+    assert_eq!((page.status().as_u16(), header(&page, "content-type")), (200, "text/html; charset=utf-8"));
+    assert_eq!(header(&page, "cache-control"), "no-cache");
+    let policy = format!(
+        "default-src 'self'; connect-src 'self' ws://{} https://{}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+        server.http, server.secure
+    );
+    assert_eq!(header(&page, "content-security-policy"), policy);
+    assert_eq!((header(&page, "x-content-type-options"), header(&page, "referrer-policy")), ("nosniff", "no-referrer"));
+
+    // Everything that the page names is there, with its type, and from here.
+    let html = String::from_utf8(page.body().to_vec()).unwrap();
+    let named: Vec<&str> = html.split(['"', '\'']).filter(|part| part.contains("://") || part.starts_with('/')).collect();
+    assert!(named.iter().any(|path| path.ends_with(script)) && named.iter().any(|path| path.ends_with(".css")), "{named:?}");
+    for path in named {
+        let file = http_get(server.http, path, &[]).await;
+        let kind = match path.rsplit_once('.').unwrap().1 {
+            "js" => "text/javascript; charset=utf-8",
+            "css" => "text/css; charset=utf-8",
+            "svg" => "image/svg+xml",
+            "png" => "image/png",
+            "webmanifest" => "application/manifest+json",
+            other => panic!("{path}: the page names something of kind {other}"),
+        };
+        assert_eq!((file.status().as_u16(), header(&file, "content-type")), (200, kind), "{path}");
+        assert_eq!((header(&file, "x-content-type-options"), header(&file, "cache-control")), ("nosniff", "no-cache"), "{path}");
+    }
+    assert!(!html.contains("<style") && !html.contains(" style=") && !html.contains("onload"), "nothing inline");
 }
 
 #[test]
 fn what_did_not_change_is_not_sent_again() {
     run(async {
         let server = ServerProcess::start();
-        for (path, accept) in [("/", BROWSER), ("/web/dist/page.js", ("accept", "*/*")), ("/web/chat/sw.js", ("accept", "*/*"))] {
+        for (path, accept) in
+            [("/", BROWSER), ("/doctor", BROWSER), ("/web/dist/page.js", ("accept", "*/*")), ("/web/chat/sw.js", ("accept", "*/*"))]
+        {
             let first = http_get(server.http, path, &[accept]).await;
             let tag = header(&first, "etag").to_owned();
             assert!(tag.starts_with('"') && !first.body().is_empty(), "{path}");
@@ -109,6 +118,8 @@ fn files_that_are_not_of_the_page_are_not_served() {
             "/web/nothing.js",
             "/web/chat/main.js",
             "/web/chat/index.html",
+            "/web/doctor/index.html",
+            "/web/doctor/main.js",
             "/web/chat/tsconfig.json",
             "/web/../Cargo.toml",
             "/web/%2e%2e/Cargo.toml",
@@ -128,7 +139,13 @@ fn the_worker_keeps_everything_and_changes_with_the_policy() {
         let kept: Value =
             serde_json::from_str(script.lines().next().unwrap().trim_start_matches("self.kept = ").trim_end_matches(';')).unwrap();
         let files: Vec<&str> = kept["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
-        assert!(files.contains(&"/") && files.contains(&"/web/dist/page.js") && !files.contains(&"/web/chat/sw.js"), "{files:?}");
+        assert!(
+            files.contains(&"/")
+                && files.contains(&"/doctor")
+                && files.contains(&"/web/dist/page.js")
+                && !files.contains(&"/web/chat/sw.js"),
+            "{files:?}"
+        );
         assert_eq!(http_get(server.http, "/web/src/index.js", &[]).await.status(), 200, "the SDK is for other pages");
         assert!(!files.iter().any(|file| file.starts_with("/web/src/")), "{files:?}");
         for file in &files {

@@ -7,6 +7,7 @@ mod commands;
 mod crowds;
 mod devices;
 mod disk;
+mod doctor;
 mod early;
 mod harness;
 mod http;

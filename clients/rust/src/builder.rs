@@ -252,7 +252,8 @@ impl Builder {
     }
 }
 
-async fn load_trust(ca: Option<PathBuf>, pins: Vec<[u8; 32]>) -> Result<Trust, StartError> {
+/// Reads whom to believe.
+pub(crate) async fn load_trust(ca: Option<PathBuf>, pins: Vec<[u8; 32]>) -> Result<Trust, StartError> {
     // A file is read: not on an async thread.
     let loaded = tokio::task::spawn_blocking(move || Trust::load(ca.as_deref(), pins)).await;
     loaded.map_err(|why| StartError::Ca(why.to_string()))?.map_err(StartError::from)

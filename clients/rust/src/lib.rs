@@ -50,6 +50,7 @@
 mod builder;
 mod client;
 mod connection;
+pub mod doctor;
 mod driver;
 mod error;
 mod events;

@@ -1,4 +1,4 @@
-// What the connection is, in one word; the transport in its tooltip; and, without one, when it is tried again.
+// What the connection is, in one word; the transport in its tooltip; and, without one, when it is tried again, and where to look why.
 
 import { el, say, set } from "./dom.js";
 import { texts } from "./language.js";
@@ -67,6 +67,8 @@ export function makeRetry(state, signal) {
   const { client } = state;
   const when = el("span", { class: "when" });
   const element = el("div", { class: "retry", "aria-live": "off" }, when,
+    // In a tab of its own: what is being written stays.
+    el("a", { class: "link", href: `/doctor?as=${encodeURIComponent(state.user)}`, target: "_blank" }, texts.whyNot),
     el("button", { class: "link", type: "button", onclick: () => client.reconnect() }, texts.tryNow));
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;

@@ -8,6 +8,8 @@ const paths = {
   add: "M12 5v14M5 12h14",
   down: "M6 9.5l6 6 6-6",
   close: "M6 6l12 12M18 6L6 18",
+  check: "M5 12.5l4.5 4.5L19 7.5",
+  skip: "M7 12h10",
   search: "M11 17.5a6.5 6.5 0 1 0 0-13 6.5 6.5 0 0 0 0 13zM16 16l4 4",
 };
 

@@ -29,7 +29,7 @@ function report(name, works, detail = "") {
 }
 
 function types() {
-  for (const [project, name] of [[ROOT, "types are right"], [join(ROOT, "chat"), "types of the chat page are right"]]) {
+  for (const [project, name] of [[ROOT, "types are right"], [join(ROOT, "chat"), "types of the chat page are right"], [join(ROOT, "doctor"), "types of the doctor page are right"]]) {
     const { status, stdout } = spawnSync(process.execPath, [join(ROOT, "node_modules/typescript/bin/tsc"), "--project", project], { encoding: "utf8", cwd: ROOT });
     report(name, status === 0, stdout);
   }

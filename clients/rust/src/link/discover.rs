@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -97,20 +98,34 @@ pub(crate) async fn dial(address: &Address, trust: &Trust) -> Result<(BoxedStrea
     }
 }
 
+/// What a server says of itself.
+pub(crate) struct Told {
+    pub endpoints: Endpoints,
+    /// What time it is there.
+    pub date: Option<SystemTime>,
+}
+
 /// Asks the server how to reach it.
 pub(crate) async fn discover(address: &Address, trust: &Trust) -> Result<Endpoints, LinkError> {
+    ask(address, trust).await.map(|told| told.endpoints)
+}
+
+/// Asks the server what it says of itself.
+pub(crate) async fn ask(address: &Address, trust: &Trust) -> Result<Told, LinkError> {
     let (stream, _) = dial(address, trust).await?;
     let found = match timeout(STEP_TIMEOUT, fetch(address, stream)).await {
         Ok(result) => result?,
         Err(_) => return Err(unreachable_at(address, "it does not answer in time")),
     };
-    let Some(body) = found else {
+    let (date, body) = found;
+    let Some(body) = body else {
         // A server that does not say: its WebSocket is at the usual place.
-        return Ok(Endpoints { quic: None, webtransport: None, websocket: address.with_path("/ws") });
+        let endpoints = Endpoints { quic: None, webtransport: None, websocket: address.with_path("/ws") };
+        return Ok(Told { endpoints, date });
     };
     let known: WellKnown =
         serde_json::from_slice(&body).map_err(|why| unreachable_at(address, &format!("its answer is no JSON of ours: {why}")))?;
-    resolve(address, trust, known)
+    Ok(Told { endpoints: resolve(address, trust, known)?, date })
 }
 
 fn resolve(address: &Address, trust: &Trust, known: WellKnown) -> Result<Endpoints, LinkError> {
@@ -139,8 +154,8 @@ fn resolve(address: &Address, trust: &Trust, known: WellKnown) -> Result<Endpoin
     Ok(Endpoints { quic, webtransport, websocket })
 }
 
-/// The answer's body; `None` if there is no such page.
-async fn fetch(address: &Address, stream: BoxedStream) -> Result<Option<Vec<u8>>, LinkError> {
+/// The answer's date and body; no body if there is no such page.
+async fn fetch(address: &Address, stream: BoxedStream) -> Result<(Option<SystemTime>, Option<Vec<u8>>), LinkError> {
     let failed = |why: &dyn std::fmt::Display| unreachable_at(address, &why.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|why| failed(&why))?;
     let exchange = async {
@@ -150,13 +165,14 @@ async fn fetch(address: &Address, stream: BoxedStream) -> Result<Option<Vec<u8>>
             .body(Empty::<hyper::body::Bytes>::new())
             .map_err(|why| failed(&why))?;
         let response = sender.send_request(request).await.map_err(|why| if why.is_parse() { not_http(address) } else { failed(&why) })?;
+        let date = response.headers().get("date").and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         match response.status().as_u16() {
             200 => {}
-            404 => return Ok(None),
+            404 => return Ok((date, None)),
             other => return Err(failed(&format_args!("GET /.well-known/whimbrel is answered with {other}"))),
         }
         let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(|why| failed(&why))?;
-        Ok(Some(body.to_bytes().to_vec()))
+        Ok((date, Some(body.to_bytes().to_vec())))
     };
     let mut connection = std::pin::pin!(connection);
     let mut exchange = std::pin::pin!(exchange);

@@ -16,9 +16,12 @@ mod window;
 pub(crate) use address::Address;
 #[cfg(test)]
 pub(crate) use discover::BoxedStream;
-pub(crate) use discover::{Endpoints, discover};
+pub(crate) use discover::{Endpoints, QuicEndpoint, Told, WebTransportEndpoint, ask, discover};
+pub(crate) use quic::connect as quic;
 pub(crate) use race::{Attempt, Established, Known, connect};
-pub(crate) use tls::{PinError, Trust, TrustError, parse_pin};
+pub(crate) use tls::{Fault, PinError, Trust, TrustError, parse_pin, shake};
+pub(crate) use websocket::connect as websocket;
+pub(crate) use webtransport::connect as webtransport;
 
 use crate::TransportKind;
 use std::net::SocketAddr;

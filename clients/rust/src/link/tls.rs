@@ -12,12 +12,16 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use whimbrel_protocol::ALPN;
 use wtransport::tls::Sha256Digest;
 use wtransport::tls::client::ServerHashVerification;
+
+/// The last second of the year 9999: no date is written beyond it.
+const LAST_DATE: u64 = 253_402_300_799;
 
 /// Why a hash to pin cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -160,51 +164,92 @@ impl fmt::Debug for Trust {
     }
 }
 
+/// Why there is no TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub why: String,
+    /// What to do about it; nothing where the next attempt may go better by itself.
+    pub mend: Option<String>,
+}
+
 /// Opens TLS over a TCP connection.
 pub(crate) async fn handshake(trust: &Trust, address: &Address, tcp: TcpStream) -> Result<TlsStream<TcpStream>, LinkError> {
-    let mismatch = |why: String| LinkError::Mismatch(format!("TLS with {}: {why}", address.authority()));
-    if !trust.is_configured() {
-        return Err(mismatch(
-            "nothing to verify its certificate with: give the CA that signed it, or the hash of the certificate to pin".into(),
-        ));
-    }
-    let name =
-        ServerName::try_from(address.host.clone()).map_err(|why| mismatch(format!("{:?} is not a name for TLS: {why}", address.host)))?;
-    let config = trust.tcp().map_err(|why| mismatch(format!("it cannot be set up: {why}")))?;
-    TlsConnector::from(config).connect(name, tcp).await.map_err(|why| match advice(&why) {
-        Some(advice) => mismatch(advice.into()),
-        None => LinkError::Unreachable(format!("TLS with {} failed: {why}", address.authority())),
+    let server = address.authority();
+    shake(trust, address, tcp).await.map_err(|Fault { why, mend }| match mend {
+        Some(mend) => LinkError::Mismatch(format!("TLS with {server}: {why}: {mend}")),
+        None => LinkError::Unreachable(format!("TLS with {server} failed: {why}")),
     })
 }
 
-/// What to do about a handshake that will fail the next time too.
-fn advice(why: &std::io::Error) -> Option<&'static str> {
+/// The same, with what is wrong and what to do apart.
+pub(crate) async fn shake(trust: &Trust, address: &Address, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Fault> {
+    let fault = |why: String, mend: &str| Fault { why, mend: Some(mend.into()) };
+    if !trust.is_configured() {
+        let mend = "give the CA that signed it, or the hash of the certificate to pin";
+        return Err(fault("nothing to verify its certificate with".into(), mend));
+    }
+    let name = ServerName::try_from(address.host.clone())
+        .map_err(|why| fault(format!("{:?} is not a name for TLS: {why}", address.host), "use the server's name or address"))?;
+    let config = trust.tcp().map_err(|why| fault(format!("it cannot be set up: {why}"), "this is a fault of this program"))?;
+    TlsConnector::from(config).connect(name, tcp).await.map_err(|why| fault_of(&why).unwrap_or(Fault { why: why.to_string(), mend: None }))
+}
+
+/// What is wrong with a handshake that will fail the next time too.
+fn fault_of(why: &std::io::Error) -> Option<Fault> {
     use rustls::{CertificateError as Certificate, Error};
-    Some(match why.get_ref()?.downcast_ref::<Error>()? {
+    let (why, mend) = match why.get_ref()?.downcast_ref::<Error>()? {
         Error::InvalidCertificate(certificate) => match certificate {
-            Certificate::ApplicationVerificationFailure => {
-                "its certificate is not the pinned one: the server has another by now (in its folder `whimbrel certs show` tells the hash; or \
-                 give its CA instead, which outlives certificates), or somebody else answers in its place"
-            }
+            Certificate::ApplicationVerificationFailure => (
+                "its certificate is not the pinned one".into(),
+                "the server has another by now (in its folder `whimbrel certs show` tells the hash, under tcp; or give its CA instead, which \
+                 outlives certificates), or somebody else answers in its place",
+            ),
             // The latter where two CAs have the same name.
-            Certificate::UnknownIssuer | Certificate::BadSignature => {
-                "its certificate is not signed by the CA that was given, nor pinned: give the CA of this server (`certs/ca.pem` in its \
-                 folder), or somebody else answers in its place"
-            }
+            Certificate::UnknownIssuer | Certificate::BadSignature => (
+                "its certificate is not signed by the CA that was given, nor pinned".into(),
+                "give the CA of this server (`certs/ca.pem` in its folder), or somebody else answers in its place",
+            ),
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                "its certificate is for other names: use the name or address it was made for, or have the server's certificate made for this one"
+                let names = match certificate {
+                    Certificate::NotValidForNameContext { presented, .. } => format!(" ({})", presented.join(", ")),
+                    _ => String::new(),
+                };
+                (
+                    format!("its certificate is for other names{names}"),
+                    "use the name or address it was made for, or have the server's certificate made for this one",
+                )
             }
             Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                "its certificate has expired: the server needs a new one (`whimbrel certs renew`), unless this machine's clock is wrong"
+                let dates = match certificate {
+                    Certificate::ExpiredContext { time, not_after } => dates(*time, "good until", *not_after),
+                    _ => String::new(),
+                };
+                (
+                    format!("its certificate has expired{dates}"),
+                    "the server needs a new one (`whimbrel certs renew`), unless this machine's clock is wrong",
+                )
             }
             Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "its certificate is not valid yet: is this machine's clock right, and the server's?"
+                let dates = match certificate {
+                    Certificate::NotValidYetContext { time, not_before } => dates(*time, "good from", *not_before),
+                    _ => String::new(),
+                };
+                (format!("its certificate is not valid yet{dates}"), "is this machine's clock right, and the server's?")
             }
             _ => return None,
         },
-        Error::InvalidMessage(_) => "what answers there does not speak TLS: with http:// it might be reached, or TLS is at another port",
+        Error::InvalidMessage(_) => {
+            ("what answers there does not speak TLS".into(), "with http:// it might be reached, or TLS is at another port")
+        }
         _ => return None,
-    })
+    };
+    Some(Fault { why, mend: Some(mend.into()) })
+}
+
+/// When a certificate begins or ends, beside what this machine's clock says: whoever reads it sees which of them is wrong.
+fn dates(now: UnixTime, until: &str, limit: UnixTime) -> String {
+    let date = |time: UnixTime| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs().min(LAST_DATE)));
+    format!(" ({until} {}; this machine's clock says {})", date(limit), date(now))
 }
 
 /// Believes a certificate by its hash, or because a configured CA signed it.

@@ -92,6 +92,7 @@ export const en = {
   tryingIn: (/** @type {number} */ seconds) => `Trying again in ${seconds} s`,
   tryingNow: "Trying now…",
   tryNow: "Try now",
+  whyNot: "Why?",
   connectHere: "Use it here",
   endedReplaced: "This account is open elsewhere under the same device name. Only one of them can be connected.",
   endedUnauthorized: "The server does not accept who you say you are. Sign in again.",

@@ -85,6 +85,7 @@ export const zh = {
   tryingIn: (seconds) => `${seconds} 秒后重试`,
   tryingNow: "正在重试…",
   tryNow: "立即重试",
+  whyNot: "为什么？",
   connectHere: "在此使用",
   endedReplaced: "此账号已在别处以同一设备名打开，只能有一处保持连接。",
   endedUnauthorized: "服务器不接受你的身份，请重新登录。",

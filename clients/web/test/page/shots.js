@@ -4,6 +4,8 @@
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { launch } from "../harness/chromium.js";
+import { CLOSED, hole, openDoctor, verdict } from "../harness/doctor.js";
+import { Server } from "../harness/server.js";
 import { serveFake } from "./site.js";
 
 const folder = fileURLToPath(new URL("../screenshots/", import.meta.url));
@@ -72,31 +74,57 @@ const views = [
   ["error", { fail: { open: "The database could not be opened." } }, "/?as=alice"],
 ];
 
-await mkdir(folder, { recursive: true });
-const site = await serveFake();
-const browser = await launch();
-for (const [name, scenario, path, act] of views) {
+/** Calls `shoot` for each picture of a view that is wanted.
+ * @param {string} name @param {(file: string, options: import("playwright-core").BrowserContextOptions) => Promise<void>} shoot */
+async function each(name, shoot) {
   for (const width of [360, 900, 1280]) {
     for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
       for (const lang of ["en", "zh"]) {
         const file = `${name}-${width}-${colorScheme}-${lang}.png`;
         if (!file.includes(only) || (few && (width === 900 || (colorScheme === "light") !== (lang === "en")))) continue;
-        const context = await browser.newContext({ viewport: { width, height: width === 360 ? 740 : 800 }, colorScheme, locale: lang === "zh" ? "zh-CN" : "en-GB", hasTouch: width === 360, isMobile: width === 360, serviceWorkers: "block" });
-        await context.addInitScript((value) => {
-          globalThis.scenario = value;
-        }, scenario);
-        const page = await context.newPage();
-        page.on("console", (message) => message.type() === "error" && console.error(`${file}: ${message.text()}`));
-        page.on("pageerror", (error) => console.error(`${file}: ${error}`));
-        await page.goto(`${site.url}${path}`);
-        await page.waitForTimeout(250);
-        await act?.(page);
-        await page.waitForTimeout(150);
-        await page.screenshot({ path: `${folder}${file}` });
-        await context.close();
+        await shoot(file, { viewport: { width, height: width === 360 ? 740 : 800 }, colorScheme, locale: lang === "zh" ? "zh-CN" : "en-GB", hasTouch: width === 360, isMobile: width === 360, serviceWorkers: "block" });
       }
     }
   }
 }
-await browser.close();
+
+await mkdir(folder, { recursive: true });
+const site = await serveFake();
+const browser = await launch();
+for (const [name, scenario, path, act] of views) {
+  await each(name, async (file, options) => {
+    const context = await browser.newContext(options);
+    await context.addInitScript((value) => {
+      globalThis.scenario = value;
+    }, scenario);
+    const page = await context.newPage();
+    page.on("console", (message) => message.type() === "error" && console.error(`${file}: ${message.text()}`));
+    page.on("pageerror", (error) => console.error(`${file}: ${error}`));
+    await page.goto(`${site.url}${path}`);
+    await page.waitForTimeout(250);
+    await act?.(page);
+    await page.waitForTimeout(150);
+    await page.screenshot({ path: `${folder}${file}` });
+    await context.close();
+  });
+}
 await site.close();
+
+// This one asks a server, and its pictures are as long as it is.
+const [server, nowhere] = await Promise.all([Server.start(), hole()]);
+for (const [name, ills, query] of /** @type {const} */ ([
+  ["doctor", {}, "?as=alice"],
+  ["doctor-ill", { udp: nowhere.port, websocket: CLOSED, late: 3 * 60 * 60_000 }, ""],
+])) {
+  await each(name, async (file, options) => {
+    const page = await openDoctor(browser, `${server.url}/doctor${query}`, ills, options);
+    page.on("pageerror", (error) => console.error(`${file}: ${error}`));
+    await verdict(page);
+    await page.setViewportSize({ width: options.viewport?.width ?? 0, height: await page.evaluate(() => document.querySelector("main")?.scrollHeight ?? 0) });
+    await page.screenshot({ path: `${folder}${file}` });
+    await page.context().close();
+  });
+}
+nowhere.stop();
+await server.stop();
+await browser.close();

@@ -9,40 +9,54 @@ import { partsOf } from "../../chat/links.js";
 import { colourOf, initialsOf } from "../../chat/avatar.js";
 import { en } from "../../chat/texts/en.js";
 import { zh } from "../../chat/texts/zh.js";
+import { en as doctorEn } from "../../doctor/texts/en.js";
+import { zh as doctorZh } from "../../doctor/texts/zh.js";
 import { isCurrent } from "../../scripts/bundle.js";
 
-const chat = fileURLToPath(new URL("../../chat/", import.meta.url));
-const modules = (await readdir(chat)).filter((name) => name.endsWith(".js"));
-const sources = new Map(await Promise.all(modules.map(async (name) => /** @type {const} */ ([name, await readFile(join(chat, name), "utf8")]))));
+const root = fileURLToPath(new URL("../../", import.meta.url));
+/** Each page with its texts. The name of a language is read through the table of languages. */
+const pages = [
+  { name: "chat", en, zh },
+  { name: "doctor", en: doctorEn, zh: doctorZh },
+];
 
-test("both languages have the same texts, of the same form", () => {
-  assert.deepEqual(Object.keys(zh), Object.keys(en));
-  assert.deepEqual(Object.keys(zh.reasons), Object.keys(en.reasons));
-  for (const [key, text] of Object.entries(en)) assert.equal(typeof zh[key], typeof text, key);
-});
+/** The modules of a page. @param {string} name @returns {Promise<[string, string][]>} */
+async function sources(name) {
+  const modules = (await readdir(join(root, name))).filter((file) => file.endsWith(".js"));
+  return Promise.all(modules.map(async (file) => /** @type {[string, string]} */ ([file, await readFile(join(root, name, file), "utf8")])));
+}
 
-test("no text is unused, and none is in code", () => {
-  const used = new Set([...sources.values()].flatMap((source) => [...source.matchAll(/\btexts\.(\w+)/g)].map(([, key]) => key)));
-  // Read through the table of languages.
-  used.add("language");
-  assert.deepEqual(Object.keys(en).filter((key) => !used.has(key)), []);
-  assert.deepEqual([...used].filter((key) => !(key in en)), []);
-  for (const [name, source] of sources) {
-    const code = source.replace(/^\s*(\/\/|\*|\/\*).*$/gm, "");
-    assert.doesNotMatch(code, /\p{Script=Han}/u, `${name} has a Chinese text`);
-    assert.doesNotMatch(code, /\b(say|replaceChildren|append)\((\w+, )?"[A-Z][a-z]+/, `${name} has an English text`);
-  }
-});
+/** Names of texts, those in tables too. @param {object} texts @returns {string[]} */
+const keysOf = (texts) => Object.entries(texts).flatMap(([key, text]) => (typeof text === "object" ? Object.keys(text).map((inner) => `${key}.${inner}`) : [key]));
 
-test("nothing can put markup, scripts or inline style into the page", async () => {
-  for (const [name, source] of sources) {
-    assert.doesNotMatch(source, /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setAttribute\("style"|srcdoc/, name);
-  }
-  const html = await readFile(join(chat, "index.html"), "utf8");
-  assert.doesNotMatch(html, /<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)/);
-});
+for (const { name, en, zh } of pages) {
+  test(`${name}: both languages have the same texts, of the same form`, () => {
+    assert.deepEqual(keysOf(zh), keysOf(en));
+    for (const [key, text] of Object.entries(en)) assert.equal(typeof zh[key], typeof text, key);
+  });
 
-test("the page's bundle is what its modules make", async () => {
+  test(`${name}: no text is unused, and none is in code`, async () => {
+    const modules = await sources(name);
+    const used = new Set([...modules.flatMap(([, source]) => [...source.matchAll(/\btexts\.(\w+)/g)].map(([, key]) => key)), "language"]);
+    assert.deepEqual(Object.keys(en).filter((key) => !used.has(key)), []);
+    assert.deepEqual([...used].filter((key) => !(key in en)), []);
+    for (const [file, source] of modules) {
+      const code = source.replace(/^\s*(\/\/|\*|\/\*).*$/gm, "");
+      assert.doesNotMatch(code, /\p{Script=Han}/u, `${file} has a Chinese text`);
+      assert.doesNotMatch(code, /\b(say|replaceChildren|append)\((\w+, )?"[A-Z][a-z]+/, `${file} has an English text`);
+    }
+  });
+
+  test(`${name}: nothing can put markup, scripts or inline style into the page`, async () => {
+    for (const [file, source] of await sources(name)) {
+      assert.doesNotMatch(source, /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setAttribute\("style"|srcdoc/, file);
+    }
+    const html = await readFile(join(root, name, "index.html"), "utf8");
+    assert.doesNotMatch(html, /<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)/);
+  });
+}
+
+test("the pages' bundles are what their modules make", async () => {
   assert.ok(await isCurrent(), "run: node scripts/bundle.js");
 });
 
