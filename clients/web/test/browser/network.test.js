@@ -211,3 +211,41 @@ test("what changes in a form of the page is no change of the network", async () 
   assert.deepEqual(heard, [["change", true], ["online", false], ["visibilitychange", false]]);
   await context.close();
 });
+
+test("a page that began over a WebSocket moves to WebTransport once UDP gets through, and notices nothing", async (t) => {
+  const path = await relay(server.secure);
+  t.after(() => path.stop());
+  path.path.dark = true;
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  await page.addInitScript(paths, path.port);
+  await page.goto(pages.url);
+  await page.evaluate("path.rival = true");
+  const begun = performance.now();
+  await openClient(page, { user: "heidi", url: server.url });
+  await until(page, CONNECTED);
+  t.diagnostic(`connected over ${await page.evaluate("client.connection.transport")} after ${Math.round(performance.now() - begun)} ms`);
+  assert.equal(await page.evaluate("client.connection.transport"), "websocket");
+  await page.evaluate("seen.length = 0");
+  path.path.dark = false;
+  // Somebody writes all the time, and somebody else to them.
+  const ivan = await open("ivan");
+  await page.evaluate(`(async () => {
+    for (let n = 0; client.connection.transport !== "webtransport" || n < 100; n++) {
+      await client.send({ user: "ivan" }, "up " + n);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      if (client.connection.transport === "webtransport" && globalThis.movedAt === undefined) globalThis.movedAt = n;
+      globalThis.written = n + 1;
+    }
+    globalThis.done = true;
+  })(), 0`);
+  await until(page, 'globalThis.done === true && client.waiting === 0');
+  const written = /** @type {number} */ (await page.evaluate("written"));
+  t.diagnostic(`moved at message ${await page.evaluate("movedAt")} of ${written}`);
+  const heard = `seen.flatMap(([type, { text }]) => (type === "message" ? [text] : []))`;
+  await until(ivan.page, `${heard}.length >= ${written}`);
+  assert.deepEqual(await ivan.page.evaluate(heard), Array.from({ length: written }, (_, n) => `up ${n}`));
+  const states = await page.evaluate('seen.flatMap(([type, { state, transport }]) => (type === "connection" ? [`${state} ${transport}`] : []))');
+  assert.deepEqual(states, ["connected webtransport"], "nobody was told of a connection that is gone");
+  await Promise.all([page.context().close(), ivan.page.context().close()]);
+});
