@@ -283,7 +283,8 @@ export class Driver {
         const loaded = await load(this.config.db, this.config);
         if (attempt.signal.aborted || this.stopped) return link.close();
         this.attempt = undefined;
-        this.session = new Session(this.#host(), link, loaded);
+        const { newsAfter } = this.moving || !before?.ready ? before ?? {} : {};
+        this.session = new Session(this.#host(), link, loaded, newsAfter);
         this.session.start();
       } catch (why) {
         link.close();

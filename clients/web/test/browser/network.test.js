@@ -28,15 +28,17 @@ after(async () => {
  * A page with a client whose WebTransport takes this path.
  * @param {string} user
  * @param {number} [port] of the path; straight to the server without it
+ * @param {string} [transport] what it has to begin over
  */
-async function open(user, port) {
+async function open(user, port, transport = "webtransport") {
   const context = await browser.newContext();
   const page = await context.newPage();
   await page.addInitScript(paths, port ?? null);
   await page.goto(pages.url);
+  if (transport === "websocket") await page.evaluate("path.rival = true");
   await openClient(page, { user, url: server.url });
   await until(page, CONNECTED);
-  assert.equal(await page.evaluate("client.connection.transport"), "webtransport");
+  assert.equal(await page.evaluate("client.connection.transport"), transport);
   await page.evaluate("path.rival = true");
   return { page };
 }
@@ -212,40 +214,45 @@ test("what changes in a form of the page is no change of the network", async () 
   await context.close();
 });
 
+/**
+ * Has a page write without a pause until it is carried by this, and was for a while; each message says its number.
+ * @param {import("playwright-core").Page} page
+ * @param {string} other
+ * @param {string} transport
+ */
+const write = (page, other, transport) => page.evaluate(`(async () => {
+  globalThis.written ??= 0;
+  for (let after = 0; after < 100; ) {
+    await client.send({ user: "${other}" }, "text " + written++);
+    if (client.connection.transport === "${transport}") after += 1;
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+})()`);
+
+/** What was shown of the connection. @param {import("playwright-core").Page} page */
+const shown = (page) =>
+  page.evaluate('seen.flatMap(([type, { state, transport }]) => (type === "connection" ? [state === "connected" ? transport : state] : []))');
+
 test("a page that began over a WebSocket moves to WebTransport once UDP gets through, and notices nothing", async (t) => {
   const path = await relay(server.secure);
   t.after(() => path.stop());
   path.path.dark = true;
-  const context = await browser.newContext();
-  const page = await context.newPage();
-  await page.addInitScript(paths, path.port);
-  await page.goto(pages.url);
-  await page.evaluate("path.rival = true");
-  const begun = performance.now();
-  await openClient(page, { user: "heidi", url: server.url });
-  await until(page, CONNECTED);
-  t.diagnostic(`connected over ${await page.evaluate("client.connection.transport")} after ${Math.round(performance.now() - begun)} ms`);
-  assert.equal(await page.evaluate("client.connection.transport"), "websocket");
-  await page.evaluate("seen.length = 0");
+  const judy = await open("judy", path.port, "websocket");
+  const ken = await open("ken");
+  await judy.page.evaluate("seen.length = 0");
   path.path.dark = false;
-  // Somebody writes all the time, and somebody else to them.
-  const ivan = await open("ivan");
-  await page.evaluate(`(async () => {
-    for (let n = 0; client.connection.transport !== "webtransport" || n < 100; n++) {
-      await client.send({ user: "ivan" }, "up " + n);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-      if (client.connection.transport === "webtransport" && globalThis.movedAt === undefined) globalThis.movedAt = n;
-      globalThis.written = n + 1;
-    }
-    globalThis.done = true;
-  })(), 0`);
-  await until(page, 'globalThis.done === true && client.waiting === 0');
-  const written = /** @type {number} */ (await page.evaluate("written"));
-  t.diagnostic(`moved at message ${await page.evaluate("movedAt")} of ${written}`);
-  const heard = `seen.flatMap(([type, { text }]) => (type === "message" ? [text] : []))`;
-  await until(ivan.page, `${heard}.length >= ${written}`);
-  assert.deepEqual(await ivan.page.evaluate(heard), Array.from({ length: written }, (_, n) => `up ${n}`));
-  const states = await page.evaluate('seen.flatMap(([type, { state, transport }]) => (type === "connection" ? [`${state} ${transport}`] : []))');
-  assert.deepEqual(states, ["connected webtransport"], "nobody was told of a connection that is gone");
-  await Promise.all([page.context().close(), ivan.page.context().close()]);
+  const begun = performance.now();
+  // Each of what happens in the moment without a session was a reason to begin another one.
+  await Promise.all([write(judy.page, "ken", "webtransport"), write(ken.page, "judy", "webtransport")]);
+  await until(judy.page, 'client.connection.transport === "webtransport"');
+  t.diagnostic(`it has moved, and has written for a while, ${Math.round(performance.now() - begun)} ms after UDP got through`);
+  assert.deepEqual(await shown(judy.page), ["webtransport"], "nobody was told of a connection that is gone");
+  for (const [from, to, other] of /** @type {const} */ ([[judy, ken, "judy"], [ken, judy, "ken"]])) {
+    await until(from.page, "client.waiting === 0");
+    const expected = Array.from({ length: /** @type {number} */ (await from.page.evaluate("written")) }, (_, no) => `text ${no}`);
+    const heard = 'seen.flatMap(([type, { text }]) => (type === "message" ? [text] : []))';
+    await until(to.page, `${heard}.length >= ${expected.length}`);
+    assert.deepEqual(await to.page.evaluate(heard), expected, `what came from ${other}`);
+  }
+  await Promise.all([judy.page.context().close(), ken.page.context().close()]);
 });

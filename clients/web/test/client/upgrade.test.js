@@ -40,6 +40,10 @@ class Server {
   hellos = [];
   current = 0;
   links = 0;
+  /** What the user's mailbox holds. @type {any[]} */
+  events = [];
+  /** Says something on the link in use. @type {(frame: import("../../src/codec/frames.js").ServerFrame) => void} */
+  push = () => {};
   /** Whether it answers, by transport. @type {Record<string, boolean>} */
   answers = { websocket: true, webtransport: true };
 
@@ -55,11 +59,15 @@ class Server {
       const say = (/** @type {import("../../src/codec/frames.js").ServerFrame} */ frame) => queueMicrotask(() => answer(encodeServerFrame(frame)));
       if ("hello" in frame) {
         this.hellos.push([transport, Date.now()]);
-        this.current = link;
+        [this.current, this.push] = [link, say];
       }
       if (!this.answers[transport]) return;
       if (this.current !== link) return say({ error: { code: "replaced", message: "by another", retryAfterMs: 0 } });
-      if ("hello" in frame) say(this.welcome(frame.hello.user));
+      if ("hello" in frame) {
+        const cursor = frame.hello.position?.cursor ?? 0n;
+        say(this.welcome(frame.hello.user, cursor));
+        for (const event of this.events.slice(Number(cursor))) say({ event });
+      }
       else if ("ping" in frame) say({ pong: frame.ping });
       else if ("command" in frame) {
         const { cseq, nonce, body } = /** @type {any} */ (frame.command);
@@ -73,12 +81,26 @@ class Server {
     };
   }
 
-  /** @param {string} user @returns {import("../../src/codec/frames.js").ServerFrame} */
-  welcome(user) {
+  /** @param {string} text */
+  message(text) {
+    const append = (/** @type {any} */ event) => {
+      this.events.push({ seq: BigInt(this.events.length + 1), time: 0n, ...event });
+      this.push({ event: this.events[this.events.length - 1] });
+    };
+    if (this.events.length === 0) append({ kind: "started", body: { conversation: 7n, kind: "direct", members: ["bob", `mover${users}`] } });
+    append({ kind: "message", body: { conversation: 7n, seq: BigInt(this.events.length), from: "bob", content: { kind: "text", text } } });
+  }
+
+  /**
+   * @param {string} user
+   * @param {bigint} cursor
+   * @returns {import("../../src/codec/frames.js").ServerFrame}
+   */
+  welcome(user, cursor) {
     return {
       welcome: {
-        version: 1, user, sessionEpoch: BigInt(this.links), epoch: 1n, incarnation: 1n, applied: this.applied, appliedNonce: this.nonce, head: 0n,
-        begin: { cursor: 0n, time: 0n, snapshot: false, reset: null }, window: 16, maxText: 61_440, time: 0n, endpoints: [], extensions: [],
+        version: 1, user, sessionEpoch: BigInt(this.links), epoch: 1n, incarnation: 1n, applied: this.applied, appliedNonce: this.nonce,
+        head: BigInt(this.events.length), begin: { cursor, time: 0n, snapshot: false, reset: null }, window: 16, maxText: 61_440, time: 0n, endpoints: [], extensions: [],
       },
     };
   }
@@ -226,6 +248,28 @@ test("a session that began over a WebSocket moves two seconds later, is told onc
   assert.deepEqual(server.hellos.map(([transport]) => transport), ["websocket", "webtransport"]);
   assert.deepEqual(server.texts, sent);
   assert.deepEqual(net.open.map(({ transport }) => transport), ["webtransport"], "no link is left behind");
+});
+
+test("what comes while a session moves is told as what comes before and after, also where the first that it moves to is mute", async () => {
+  for (const works of [true, false]) {
+    const { server, net, open } = world();
+    const tab = await open();
+    await pass(SECOND);
+    [net.udp, server.answers.webtransport] = [true, works];
+    server.message("before");
+    let closed = 0;
+    net.onclose = () => server.message(`while ${closed++}`);
+    await pass(6 * SECOND);
+    net.onclose = () => {};
+    server.message("after");
+    await pass(SECOND);
+    const expected = ["before", "while 0", ...(works ? [] : ["while 1"]), "after"];
+    assert.deepEqual(tab.of("message").map(({ text }) => text), expected);
+    assert.deepEqual(await tab.texts("bob"), expected);
+    assert.equal(server.hellos.length, works ? 2 : 3);
+    mock.timers.reset();
+    await closeAll();
+  }
 });
 
 test("whatever happens while a session moves, nothing else is tried, and nobody hears of a connection that is gone", async () => {
