@@ -229,6 +229,17 @@ const write = (page, other, transport) => page.evaluate(`(async () => {
   }
 })()`);
 
+/** In a page: all that came from them. @param {string} other */
+const stored = (other) => `(async () => {
+  const all = [];
+  for (let before; ; ) {
+    const page = await client.messages({ user: "${other}" }, { before, limit: 1000 });
+    if (page.length === 0) return all.filter(({ from }) => from === "${other}").map(({ text }) => text);
+    all.unshift(...page);
+    before = page[0].seq;
+  }
+})()`;
+
 /** What was shown of the connection. @param {import("playwright-core").Page} page */
 const shown = (page) =>
   page.evaluate('seen.flatMap(([type, { state, transport }]) => (type === "connection" ? [state === "connected" ? transport : state] : []))');
@@ -255,4 +266,30 @@ test("a page that began over a WebSocket moves to WebTransport once UDP gets thr
     assert.deepEqual(await to.page.evaluate(heard), expected, `what came from ${other}`);
   }
   await Promise.all([judy.page.context().close(), ken.page.context().close()]);
+});
+
+test("a session whose UDP is dropped and comes back falls back and moves up again, and every message comes once and in order", async (t) => {
+  const path = await relay(server.secure);
+  t.after(() => path.stop());
+  const [laura, mike] = await Promise.all([open("laura", path.port), open("mike")]);
+  await laura.page.evaluate("seen.length = 0");
+  for (let round = 0; round < 2; round++) {
+    path.path.dark = true;
+    let begun = performance.now();
+    await Promise.all([write(laura.page, "mike", "websocket"), write(mike.page, "laura", "webtransport")]);
+    t.diagnostic(`fell back, and wrote 100 messages, in ${Math.round(performance.now() - begun)} ms`);
+    path.path.dark = false;
+    begun = performance.now();
+    await write(laura.page, "mike", "webtransport");
+    t.diagnostic(`moved up, and wrote 100 messages, in ${Math.round(performance.now() - begun)} ms`);
+  }
+  // What is in doubt is not gone: only the transport changes.
+  assert.deepEqual(await shown(laura.page), ["websocket", "webtransport", "websocket", "webtransport"]);
+  for (const [from, to, other] of /** @type {const} */ ([[laura, mike, "laura"], [mike, laura, "mike"]])) {
+    await until(from.page, "client.waiting === 0");
+    const expected = Array.from({ length: /** @type {number} */ (await from.page.evaluate("written")) }, (_, no) => `text ${no}`);
+    await until(to.page, `(await ${stored(other)}).length >= ${expected.length}`);
+    assert.deepEqual(await to.page.evaluate(stored(other)), expected, `what came from ${other}`);
+  }
+  await Promise.all([laura.page.context().close(), mike.page.context().close()]);
 });
