@@ -11,12 +11,15 @@ import { Queries } from "./queries.js";
 import { Session } from "./session.js";
 import { rowsAfter } from "./store/outbox.js";
 import { load, saveWay } from "./store/views.js";
+import { Upgrade } from "./upgrade.js";
 
 /** @typedef {import("./index.js").Connection} Connection */
 /** @typedef {import("./session.js").Host} Host */
 
 /** How long the server may take to welcome us, in milliseconds. */
 const WELCOME_TIMEOUT = 8_000;
+/** … and where the session before worked, before others are tried beside this one. */
+const MOVE_TIMEOUT = 2_000;
 /** A session that lasted this long makes the next wait a first one again. */
 const STABLE_AFTER = 5_000;
 /** Waits shorter than this are not shown as being offline. */
@@ -59,6 +62,13 @@ export class Driver {
     this.session = undefined;
     /** The attempt that is under way. @type {AbortController | undefined} */
     this.attempt = undefined;
+    this.upgrade = new Upgrade({
+      open: (signal) => connect(config.env, config.url, /** @type {Ways} */ (this.ways), signal, true),
+      arrived: (link, attempt) => this.#begin(link, attempt),
+      failed: () => this.#arm(),
+    });
+    /** Whether the session, or the next, is one that a session as good as ever moved to. */
+    this.moving = false;
     this.triedAt = -Infinity;
     this.retryAt = Infinity;
     /** Whether the server asked for the wait that ends then. */
@@ -172,9 +182,14 @@ export class Driver {
   reconnect() {
     if (this.stopped) return;
     this.backoff.reset();
-    this.ways?.onNetworkChanged();
+    this.#onNetworkChanged();
     if (this.session?.ready) this.#probe(true);
     else if (!this.attempt) this.#connect();
+  }
+
+  #onNetworkChanged() {
+    this.ways?.onNetworkChanged();
+    this.upgrade.reset(this.env.now());
   }
 
   /** Ends in order. Resolves when the store is not touched any more. */
@@ -183,6 +198,7 @@ export class Driver {
     this.off();
     clearTimeout(this.timer);
     this.attempt?.abort();
+    this.upgrade.stop();
     this.queries.rejectAll(new WhimbrelError("closed", "the client was closed"));
     await this.turn;
     await this.session?.leave();
@@ -207,7 +223,7 @@ export class Driver {
     // Browsers tell of a change also where only their estimate of the same network is another one.
     const changed = type === "online" || (type === "change" && this.network !== network);
     if (changed) {
-      this.ways?.onNetworkChanged();
+      this.#onNetworkChanged();
       this.patience.silences = 0;
     } else if (type !== "offline" && type !== "change") this.attention.onTurned();
     if (this.session?.ready) this.#probe(true);
@@ -223,6 +239,7 @@ export class Driver {
   #connect() {
     if (this.stopped || !this.ways) return;
     this.attempt?.abort();
+    this.upgrade.stop();
     const attempt = (this.attempt = new AbortController());
     this.retryAt = Infinity;
     this.asked = false;
@@ -254,8 +271,11 @@ export class Driver {
     this.turn = this.turn.then(async () => {
       if (attempt.signal.aborted) return link.close();
       const before = this.session;
-      if (before) [this.idle, this.lastId] = [before.uplink.waiting, before.lastId];
-      before?.pulse.onGivenUp();
+      this.moving = this.upgrade.take(attempt);
+      // While there is no session it is the attempt: who sees neither begins another, which would take this one's place.
+      if (this.moving) this.attempt = attempt;
+      else before?.pulse.onGivenUp();
+      if (before) this.#onEnd(before);
       this.session = undefined;
       this.queries.onDisconnect();
       try {
@@ -263,7 +283,8 @@ export class Driver {
         const loaded = await load(this.config.db, this.config);
         if (attempt.signal.aborted || this.stopped) return link.close();
         this.attempt = undefined;
-        this.session = new Session(this.#host(), link, loaded);
+        const { newsAfter } = this.moving || !before?.ready ? before ?? {} : {};
+        this.session = new Session(this.#host(), link, loaded, newsAfter);
         this.session.start();
       } catch (why) {
         link.close();
@@ -286,6 +307,7 @@ export class Driver {
       greeted: (session) => {
         if (session !== this.session) return;
         this.ways?.onConnected(session.link.transport);
+        this.upgrade.onSession(this.env.now());
         this.#show({ state: "connected", transport: session.link.transport });
       },
       lost: (session, why, retryAfterMs) => this.#onLost(session, why, retryAfterMs),
@@ -307,12 +329,30 @@ export class Driver {
    */
   #keepTurn(session) {
     session.pulse.onGivenUp();
-    this.idle = session.uplink.waiting;
-    this.lastId = session.lastId;
+    this.upgrade.stop();
+    this.#onEnd(session);
     this.session = undefined;
     this.queries.onDisconnect();
     const { draining } = session;
     this.turn = this.turn.then(() => draining);
+  }
+
+  /** What remains of a session that ends. @param {Session} session */
+  #onEnd(session) {
+    [this.idle, this.lastId] = [session.uplink.waiting, session.lastId];
+    const now = this.env.now();
+    if (session.ready && session.link.transport === "webtransport") this.upgrade.onEnd(now - session.begun, now);
+  }
+
+  /**
+   * Tries something better beside a session that is as good as ever, and that moves when the other is there.
+   * @param {Session} session
+   * @param {number} now
+   * @returns {number} when to look again, unless something calls by itself
+   */
+  #tryBetter(session, now) {
+    const wanted = this.attention.looked && !session.snapshot && this.ways?.better(session.link.transport);
+    return wanted ? this.upgrade.poll(now) : Infinity;
   }
 
   /**
@@ -325,7 +365,7 @@ export class Driver {
     this.#keepTurn(session);
     if (session.ready && this.env.now() - session.begun >= STABLE_AFTER) this.backoff.reset();
     // A path that lets handshakes through and then nothing.
-    if (session.mute) this.ways?.onFailed(session.link.transport);
+    if (session.mute) this.ways?.onMute(session.link.transport);
     // An attempt beside it was under way already: that is now the one.
     if (this.attempt) this.#show({ state: "connecting", transport: "none" });
     else if (retryAfterMs < 0) this.#connect();
@@ -372,7 +412,15 @@ export class Driver {
   #watchOver(session, now) {
     const { pulse } = session;
     if (!session.ready) {
-      if (now < session.begun + WELCOME_TIMEOUT) return session.begun + WELCOME_TIMEOUT;
+      const giveUpAt = session.begun + WELCOME_TIMEOUT;
+      const suspectAt = this.moving ? session.begun + MOVE_TIMEOUT : giveUpAt;
+      if (now < suspectAt) return suspectAt;
+      if (now < giveUpAt) {
+        this.moving = false;
+        this.ways?.onMute(session.link.transport);
+        if (!this.attempt) this.#connect();
+        return giveUpAt;
+      }
       void session.leave();
       this.#onLost(session, { code: "timeout", message: "the server did not welcome us in time" }, 0);
       return Infinity;
@@ -382,7 +430,7 @@ export class Driver {
       this.attempt?.abort();
       this.attempt = undefined;
       const due = pulse.askAt(this.attention.quiet);
-      if (now < due) return due;
+      if (now < due) return Math.min(due, this.#tryBetter(session, now));
       session.ping(false);
     }
     if (now >= pulse.giveUpAt) {

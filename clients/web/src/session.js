@@ -55,8 +55,9 @@ export class Session {
    * @param {Host} host
    * @param {import("./link/link.js").Link} link
    * @param {import("./store/rows.js").Loaded} loaded
+   * @param {bigint} [newsAfter] since when somebody listens, to the session whose place this one takes
    */
-  constructor(host, link, loaded) {
+  constructor(host, link, loaded, newsAfter) {
     this.host = host;
     this.link = link;
     const pending = loaded.rows.filter((row) => !row.applied);
@@ -88,7 +89,8 @@ export class Session {
     this.mute = true;
     /** The ping that no pong came to. @type {number | undefined} */
     this.pinged = undefined;
-    this.head = 0n;
+    /** Nobody is told that messages up to this event came: that happened before anybody listened. */
+    this.newsAfter = newsAfter;
     this.watched = false;
     this.reading = false;
     this.readAgain = false;
@@ -330,9 +332,9 @@ export class Session {
     this.downlink.onStored(position, env.now());
     this.#acknowledge();
     this.host.changed(changed);
-    if (through(last) <= this.head) return;
-    // What came before this session began is no news.
-    const live = new Set(events.map(({ seq, kind, body }) => (kind === "message" && seq > this.head ? `${body.conversation}:${body.seq}` : "")));
+    const { newsAfter = 0n } = this;
+    if (through(last) <= newsAfter) return;
+    const live = new Set(events.map(({ seq, kind, body }) => (kind === "message" && seq > newsAfter ? `${body.conversation}:${body.seq}` : "")));
     for (const row of received) if (live.has(`${row.conversation}:${row.seq}`)) this.host.received(row);
   }
 
@@ -356,7 +358,7 @@ export class Session {
     if (!(await this.#agree(welcome)) || this.over) return undefined;
     const { begin, head } = welcome;
     const { reset, position } = this.downlink.onWelcome(welcome);
-    this.head = head;
+    this.newsAfter = reset === null && this.newsAfter !== undefined && this.newsAfter < head ? this.newsAfter : head;
     // Everything applied by now has its outcome in the log up to the head.
     const outcomesGone = (reset !== null || position !== null || begin.snapshot) && begin.cursor >= head;
     if (begin.snapshot) this.snapshot = { reset, outcomesGone };

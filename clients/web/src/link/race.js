@@ -10,7 +10,7 @@ import { connectWebTransport, isUsable } from "./webtransport.js";
 /** @typedef {(signal: AbortSignal) => Promise<Link>} Attempt */
 
 /** How long the favourite may take before the other is tried too. */
-export const HEAD_START = 250;
+export const HEAD_START = 200;
 /** So long a WebSocket stays the favourite on a network where it won. */
 const REMEMBERED_FOR = 3_600_000;
 /** Chromium makes a page wait longer with each WebTransport attempt that fails, and forgets that after this long. */
@@ -26,7 +26,7 @@ export class Ways {
    * @param {import("../environment.js").Environment} env
    * @param {"auto" | TransportKind} wanted
    * @param {import("../store/rows.js").Way | null} way how the server was last reached
-   * @param {(way: import("../store/rows.js").Way) => void} remember
+   * @param {(way: import("../store/rows.js").Way | null) => void} remember
    */
   constructor(env, wanted, way, remember) {
     this.env = env;
@@ -37,6 +37,18 @@ export class Ways {
     this.failed = [];
     /** What the server said last of where it is. @type {import("./link.js").Endpoints | undefined} */
     this.known = undefined;
+  }
+
+  /** Whether a WebSocket goes first: it won here of late. */
+  get #remembered() {
+    const { way, env } = this;
+    return way?.transport === "websocket" && way.network === env.network() && env.time() - way.at < REMEMBERED_FOR;
+  }
+
+  /** @param {import("../store/rows.js").Way | null} way */
+  #note(way) {
+    this.way = way;
+    this.remember(way);
   }
 
   /**
@@ -51,9 +63,7 @@ export class Ways {
     if (this.wanted === "webtransport") return quic && typeof this.env.WebTransport === "function" ? ["webtransport"] : [];
     if (!websocket) return quic ? ["webtransport"] : [];
     if (!quic || this.failed.length >= FAILURES_MAX) return ["websocket"];
-    const { way } = this;
-    const remembered = way?.transport === "websocket" && way.network === this.env.network() && now - way.at < REMEMBERED_FOR;
-    return remembered ? ["websocket", "webtransport"] : ["webtransport", "websocket"];
+    return this.#remembered ? ["websocket", "webtransport"] : ["webtransport", "websocket"];
   }
 
   /**
@@ -65,21 +75,43 @@ export class Ways {
   }
 
   /**
+   * A path that lets handshakes through and then nothing: the other transport goes first next time.
+   * @param {TransportKind} transport
+   */
+  onMute(transport) {
+    this.onFailed(transport);
+    this.#prefer(transport === "websocket" ? "webtransport" : "websocket");
+  }
+
+  /**
    * A session is there.
    * @param {TransportKind} transport
    */
   onConnected(transport) {
-    if (this.wanted !== "auto") return;
     if (transport === "webtransport") this.failed = [];
-    const way = { transport, network: this.env.network(), at: this.env.time() };
-    const { way: before } = this;
-    this.way = way;
-    if (before?.transport !== transport || before.network !== way.network) this.remember(way);
+    this.#prefer(transport);
   }
 
-  /** The network is another one: what failed on the old one says nothing about it. */
+  /** @param {TransportKind} transport */
+  #prefer(transport) {
+    const favoured = this.#remembered ? "websocket" : "webtransport";
+    if (this.wanted !== "auto" || favoured === transport) return;
+    const { env } = this;
+    this.#note(transport === "websocket" ? { transport, network: env.network(), at: env.time() } : null);
+  }
+
+  /**
+   * Whether there may be something better than what carries a session. It is seldom tried, so what failed of late does not count: the wait
+   * that browsers put before the next attempt is short against that.
+   * @param {TransportKind} transport
+   */
+  better(transport) {
+    return this.wanted === "auto" && transport === "websocket" && !!this.known?.webtransport && isUsable(this.env);
+  }
+
+  /** The network is another one: what was found out of the old one says nothing about it. */
   onNetworkChanged() {
-    this.way = null;
+    if (this.way) this.#note(null);
     this.failed = this.failed.slice(0, FAILURES_MAX - 1);
   }
 }
@@ -91,9 +123,10 @@ export class Ways {
  * @param {URL} base
  * @param {Ways} ways
  * @param {AbortSignal} signal
+ * @param {boolean} [better] only what may be better than a session's WebSocket
  * @returns {Promise<Link>}
  */
-export async function connect(env, base, ways, signal) {
+export async function connect(env, base, ways, signal, better = false) {
   const endpoints = await find(env, base, ways, signal);
   /** @type {Record<TransportKind, Attempt>} */
   const attempts = {
@@ -108,7 +141,8 @@ export async function connect(env, base, ways, signal) {
     },
     websocket: (signal) => connectWebSocket(env, /** @type {any} */ (endpoints.websocket).url, signal),
   };
-  const [first, second] = ways.order(endpoints);
+  const { webtransport } = endpoints;
+  const [first, second] = better ? ways.order({ webtransport }) : ways.order(endpoints);
   if (!first) throw new WhimbrelError("unsupportedTransport", `the server or this browser does not offer ${ways.wanted}: choose "auto"`);
   return race(attempts[first], second && attempts[second], signal);
 }

@@ -250,6 +250,6 @@ export async function load(db, { user, device }) {
 
 /**
  * @param {Database} db
- * @param {import("./rows.js").Way} way
+ * @param {import("./rows.js").Way | null} way
  */
 export const saveWay = (db, way) => db.write(["meta"], async (tx) => tx.put("meta", "way", way));

@@ -28,15 +28,17 @@ after(async () => {
  * A page with a client whose WebTransport takes this path.
  * @param {string} user
  * @param {number} [port] of the path; straight to the server without it
+ * @param {string} [transport] what it has to begin over
  */
-async function open(user, port) {
+async function open(user, port, transport = "webtransport") {
   const context = await browser.newContext();
   const page = await context.newPage();
   await page.addInitScript(paths, port ?? null);
   await page.goto(pages.url);
+  if (transport === "websocket") await page.evaluate("path.rival = true");
   await openClient(page, { user, url: server.url });
   await until(page, CONNECTED);
-  assert.equal(await page.evaluate("client.connection.transport"), "webtransport");
+  assert.equal(await page.evaluate("client.connection.transport"), transport);
   await page.evaluate("path.rival = true");
   return { page };
 }
@@ -210,4 +212,84 @@ test("what changes in a form of the page is no change of the network", async () 
   })`);
   assert.deepEqual(heard, [["change", true], ["online", false], ["visibilitychange", false]]);
   await context.close();
+});
+
+/**
+ * Has a page write without a pause until it is carried by this, and was for a while; each message says its number.
+ * @param {import("playwright-core").Page} page
+ * @param {string} other
+ * @param {string} transport
+ */
+const write = (page, other, transport) => page.evaluate(`(async () => {
+  globalThis.written ??= 0;
+  for (let after = 0; after < 100; ) {
+    await client.send({ user: "${other}" }, "text " + written++);
+    if (client.connection.transport === "${transport}") after += 1;
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+})()`);
+
+/** In a page: all that came from them. @param {string} other */
+const stored = (other) => `(async () => {
+  const all = [];
+  for (let before; ; ) {
+    const page = await client.messages({ user: "${other}" }, { before, limit: 1000 });
+    if (page.length === 0) return all.filter(({ from }) => from === "${other}").map(({ text }) => text);
+    all.unshift(...page);
+    before = page[0].seq;
+  }
+})()`;
+
+/** What was shown of the connection. @param {import("playwright-core").Page} page */
+const shown = (page) =>
+  page.evaluate('seen.flatMap(([type, { state, transport }]) => (type === "connection" ? [state === "connected" ? transport : state] : []))');
+
+test("a page that began over a WebSocket moves to WebTransport once UDP gets through, and notices nothing", async (t) => {
+  const path = await relay(server.secure);
+  t.after(() => path.stop());
+  path.path.dark = true;
+  const judy = await open("judy", path.port, "websocket");
+  const ken = await open("ken");
+  await judy.page.evaluate("seen.length = 0");
+  path.path.dark = false;
+  const begun = performance.now();
+  // Each of what happens in the moment without a session was a reason to begin another one.
+  await Promise.all([write(judy.page, "ken", "webtransport"), write(ken.page, "judy", "webtransport")]);
+  await until(judy.page, 'client.connection.transport === "webtransport"');
+  t.diagnostic(`it has moved, and has written for a while, ${Math.round(performance.now() - begun)} ms after UDP got through`);
+  assert.deepEqual(await shown(judy.page), ["webtransport"], "nobody was told of a connection that is gone");
+  for (const [from, to, other] of /** @type {const} */ ([[judy, ken, "judy"], [ken, judy, "ken"]])) {
+    await until(from.page, "client.waiting === 0");
+    const expected = Array.from({ length: /** @type {number} */ (await from.page.evaluate("written")) }, (_, no) => `text ${no}`);
+    const heard = 'seen.flatMap(([type, { text }]) => (type === "message" ? [text] : []))';
+    await until(to.page, `${heard}.length >= ${expected.length}`);
+    assert.deepEqual(await to.page.evaluate(heard), expected, `what came from ${other}`);
+  }
+  await Promise.all([judy.page.context().close(), ken.page.context().close()]);
+});
+
+test("a session whose UDP is dropped and comes back falls back and moves up again, and every message comes once and in order", async (t) => {
+  const path = await relay(server.secure);
+  t.after(() => path.stop());
+  const [laura, mike] = await Promise.all([open("laura", path.port), open("mike")]);
+  await laura.page.evaluate("seen.length = 0");
+  for (let round = 0; round < 2; round++) {
+    path.path.dark = true;
+    let begun = performance.now();
+    await Promise.all([write(laura.page, "mike", "websocket"), write(mike.page, "laura", "webtransport")]);
+    t.diagnostic(`fell back, and wrote 100 messages, in ${Math.round(performance.now() - begun)} ms`);
+    path.path.dark = false;
+    begun = performance.now();
+    await write(laura.page, "mike", "webtransport");
+    t.diagnostic(`moved up, and wrote 100 messages, in ${Math.round(performance.now() - begun)} ms`);
+  }
+  // What is in doubt is not gone: only the transport changes.
+  assert.deepEqual(await shown(laura.page), ["websocket", "webtransport", "websocket", "webtransport"]);
+  for (const [from, to, other] of /** @type {const} */ ([[laura, mike, "laura"], [mike, laura, "mike"]])) {
+    await until(from.page, "client.waiting === 0");
+    const expected = Array.from({ length: /** @type {number} */ (await from.page.evaluate("written")) }, (_, no) => `text ${no}`);
+    await until(to.page, `(await ${stored(other)}).length >= ${expected.length}`);
+    assert.deepEqual(await to.page.evaluate(stored(other)), expected, `what came from ${other}`);
+  }
+  await Promise.all([laura.page.context().close(), mike.page.context().close()]);
 });

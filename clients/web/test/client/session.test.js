@@ -58,6 +58,25 @@ for (const [kind, fresh] of KINDS) {
     await session.leave();
   });
 
+  on("what came before a session began is no news, unless it takes the place of one that listened", async (db) => {
+    await settled(db);
+    const text = (/** @type {bigint} */ seq) =>
+      event({ seq, kind: "message", body: { conversation: 7n, seq: seq - 1n, from: "bob", content: { kind: "text", text: `text ${seq}` } } });
+    /** @type {string[]} */
+    const news = [];
+    const begin = async (/** @type {bigint | undefined} */ newsAfter, /** @type {import("../../src/codec/frames.js").ServerFrame[]} */ ...frames) => {
+      const { session, feed } = await open(db, {}, newsAfter);
+      session.host.received = (row) => void news.push(row.text);
+      await feed(...frames);
+      await session.leave();
+      return news.splice(0);
+    };
+    assert.deepEqual(await begin(undefined, welcome({ head: 4n, cursor: 2n }), text(3n), text(4n), text(5n)), ["text 5"]);
+    assert.deepEqual(await begin(2n, welcome({ head: 7n, cursor: 5n }), text(6n), text(7n), text(8n)), ["text 6", "text 7", "text 8"]);
+    assert.deepEqual(await begin(9n, welcome({ head: 9n, cursor: 8n }), text(9n), text(10n)), ["text 10"], "that one had not caught up itself");
+    assert.deepEqual(await begin(2n, welcome({ head: 21n, cursor: 20n, reset: "trimmed" }), text(21n), text(22n)), ["text 22"], "a reset is news of its own");
+  });
+
   on("what waits does not wait for the events behind a snapshot too", async (db) => {
     await write(db);
     const { session, feed, commands } = await open(db);

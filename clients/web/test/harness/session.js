@@ -25,8 +25,9 @@ export const clock = { now: 0 };
  * A session over what the database holds, and a server in the test's hand.
  * @param {Database} db
  * @param {Partial<import("../../src/link/link.js").Link>} [more] what the link can do
+ * @param {bigint} [newsAfter]
  */
-export async function open(db, more = {}) {
+export async function open(db, more = {}, newsAfter) {
   /** @type {import("../../src/codec/frames.js").ClientFrame[]} */
   const said = [];
   /** @type {(frames: ServerFrame[]) => Promise<void> | void} */
@@ -64,7 +65,7 @@ export async function open(db, more = {}) {
     wake: () => void session.poll(),
     changed: () => {}, received: () => {}, signal: (signal) => void signals.push(signal), reset: () => {}, conflict: () => lost.push("conflict"), watch: () => undefined,
   };
-  const session = new Session(host, link, await load(db, { user: ME, device: "device" }));
+  const session = new Session(host, link, await load(db, { user: ME, device: "device" }), newsAfter);
   session.start();
   /** Frames arrive together, and are through when this resolves. @param {ServerFrame[]} frames */
   const feed = async (...frames) => {

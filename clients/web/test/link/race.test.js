@@ -82,20 +82,61 @@ function clocked(/** @type {Record<string, unknown>} */ more = {}) {
 
 test("WebTransport goes first, until WebSocket won on this network; for an hour, or until the network is another one", () => {
   const { env, pass, network } = clocked();
-  /** @type {any[]} */
-  const remembered = [];
-  const ways = new Ways(env, "auto", null, (way) => remembered.push(way.transport));
-  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"]);
-  ways.onConnected("websocket");
-  assert.deepEqual(ways.order(BOTH), ["websocket", "webtransport"]);
-  assert.deepEqual(new Ways(env, "auto", ways.way, () => {}).order(BOTH), ["websocket", "webtransport"], "also after a reload");
-  network("cellular");
-  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"]);
-  network("wifi");
-  pass(3_600_000);
-  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"]);
+  /** @type {any} */
+  let stored;
+  let writes = 0;
+  /** A client, as after a reload. */
+  const fresh = (way = stored ?? null) => new Ways(env, "auto", way, (way) => void ([stored, writes] = [way, writes + 1]));
+  const [WEBSOCKET_FIRST, WEBTRANSPORT_FIRST] = [["websocket", "webtransport"], ["webtransport", "websocket"]];
+  const ways = fresh();
+  assert.deepEqual(ways.order(BOTH), WEBTRANSPORT_FIRST);
   ways.onConnected("webtransport");
-  assert.deepEqual(remembered, ["websocket", "webtransport"]);
+  assert.equal(writes, 0, "there is nothing to remember");
+  ways.onConnected("websocket");
+  assert.deepEqual(ways.order(BOTH), WEBSOCKET_FIRST);
+  assert.deepEqual(fresh().order(BOTH), WEBSOCKET_FIRST, "also after a reload");
+  network("cellular");
+  assert.deepEqual(ways.order(BOTH), WEBTRANSPORT_FIRST);
+  network("wifi");
+  pass(1_800_000);
+  ways.onConnected("websocket");
+  assert.equal(writes, 1, "once is enough");
+  pass(1_800_000);
+  assert.deepEqual(ways.order(BOTH), WEBTRANSPORT_FIRST, "an hour after it won, however often it was used since");
+  ways.onConnected("websocket");
+  assert.deepEqual(fresh().order(BOTH), WEBSOCKET_FIRST, "another hour begins, for the next page too");
+  ways.onConnected("webtransport");
+  assert.deepEqual([ways.order(BOTH), fresh().order(BOTH)], [WEBTRANSPORT_FIRST, WEBTRANSPORT_FIRST], "it was moved to");
+  ways.onConnected("websocket");
+  ways.onNetworkChanged();
+  assert.deepEqual([ways.order(BOTH), fresh().order(BOTH)], [WEBTRANSPORT_FIRST, WEBTRANSPORT_FIRST]);
+  fresh({ transport: "websocket", network: "wifi", at: env.time() + 1 }).onNetworkChanged();
+  assert.equal(stored, null);
+});
+
+test("where handshakes get through and then nothing, the other goes first next time", () => {
+  const { env } = clocked();
+  const ways = new Ways(env, "auto", null, () => {});
+  ways.onMute("webtransport");
+  assert.deepEqual(ways.order(BOTH), ["websocket", "webtransport"]);
+  ways.onMute("websocket");
+  assert.deepEqual(ways.order(BOTH), ["webtransport", "websocket"]);
+});
+
+test("only WebTransport is better, than a WebSocket, where the choice is ours and there is one", () => {
+  const { env } = clocked();
+  const better = (/** @type {any} */ wanted, /** @type {any} */ carried, /** @type {any} */ known = BOTH, environment = env) => {
+    const ways = new Ways(environment, wanted, null, () => {});
+    ways.known = known;
+    for (let no = 0; no < 5; no++) ways.onFailed("webtransport");
+    return ways.better(carried);
+  };
+  assert.equal(better("auto", "websocket"), true, "also after failures");
+  assert.equal(better("auto", "webtransport"), false);
+  assert.equal(better("websocket", "websocket"), false);
+  assert.equal(better("webtransport", "webtransport"), false);
+  assert.equal(better("auto", "websocket", { websocket: BOTH.websocket }), false);
+  assert.equal(better("auto", "websocket", undefined, clocked({ WebTransport: undefined }).env), false);
 });
 
 test("after three failures of WebTransport it is left alone for as long as the browser holds them against it", () => {
