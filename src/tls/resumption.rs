@@ -22,6 +22,8 @@ pub const TICKETS_MAX: usize = 65_536;
 pub const TICKET_BYTES_MAX: usize = 4096;
 /// How long one is good for; rustls tells clients the same.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long changes are gathered before they are written: a transaction for each would cost more than the handshakes it saves.
+const GATHER: Duration = Duration::from_millis(50);
 /// Changes that wait to be written; what does not fit is not written.
 const CHANGES_MAX: usize = 8192;
 
@@ -186,9 +188,10 @@ fn load(path: &Path, most: usize, now: u64) -> rusqlite::Result<(Connection, Kno
     Ok((connection, known))
 }
 
-/// Writes what changes, all that waits in one transaction, until nobody can change anything any more.
+/// Writes what changes, all that came within a moment in one transaction, until nobody can change anything any more.
 fn write(mut connection: Connection, changes: &Receiver<Change>) {
     while let Ok(first) = changes.recv() {
+        std::thread::sleep(GATHER);
         let transaction = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
             for change in std::iter::once(first).chain(changes.try_iter().take(CHANGES_MAX)) {

@@ -65,6 +65,8 @@ pub(super) struct StormReport {
     /// From a message's sending to its arrival, before the restart and during the storm, between clients who are back.
     quiet: Quantiles,
     storm: Quantiles,
+    /// CPU time of the server in a second of the quiet before, which is that of the messages alone.
+    quiet_cpu_s: Option<f64>,
     /// CPU time of the new server, from its start until all were back, and of the load.
     server_cpu_s: Option<f64>,
     load_cpu_s: Option<f64>,
@@ -84,7 +86,8 @@ impl fmt::Display for StormReport {
             writeln!(f, "{name:<28} p50 {:>7.1} ms, p99 {:>7.1} ms, max {:>7.1} ms", times.p50_ms, times.p99_ms, times.max_ms)?;
         }
         let cpu = |time: Option<f64>| time.map_or_else(|| "unknown".into(), |time| format!("{time:.2} s"));
-        writeln!(f, "CPU time of the storm        server {}, load {}", cpu(self.server_cpu_s), cpu(self.load_cpu_s))
+        writeln!(f, "CPU time of the storm        server {}, load {}", cpu(self.server_cpu_s), cpu(self.load_cpu_s))?;
+        writeln!(f, "CPU time of the messages     server {} a second, in quiet", cpu(self.quiet_cpu_s))
     }
 }
 
@@ -114,10 +117,14 @@ impl Storm {
         };
         sleep(REST).await;
         crowd.begin();
+        let cpu_before = machine::cpu_time(server.id());
         tokio::select! {
             () = sleep(QUIET) => {}
             why = ended(&mut living) => return Err(why),
         }
+        let since =
+            |now: Option<Duration>, before: Option<Duration>| now.zip(before).map(|(now, before)| now.saturating_sub(before).as_secs_f64());
+        let quiet_cpu_s = since(machine::cpu_time(server.id()), cpu_before).map(|seconds| seconds / QUIET.as_secs_f64());
         progress("the server is restarted");
         let load_before = machine::cpu_time(std::process::id());
         let (place, kill) = (folder.path().to_owned(), self.kill);
@@ -135,26 +142,26 @@ impl Storm {
                 return Err(BenchError::Failed(format!("after {} s {back} of {clients} clients are back", PATIENCE.as_secs())));
             }
         }
-        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
-        let server_cpu_s = seconds(machine::cpu_time(server.id()));
-        let load_cpu_s = seconds(machine::cpu_time(std::process::id()).zip(load_before).map(|(now, before)| now.saturating_sub(before)));
+        let server_cpu_s = machine::cpu_time(server.id()).map(|time| time.as_secs_f64());
+        let load_cpu_s = since(machine::cpu_time(std::process::id()), load_before);
         living.abort_all();
         let found = crowd.found();
-        let since = |from: Instant, at: Option<Instant>| at.map_or(0.0, |at| at.saturating_duration_since(from).as_secs_f64());
+        let until = |from: Instant, at: Option<Instant>| at.map_or(0.0, |at| at.saturating_duration_since(from).as_secs_f64());
         Ok(StormReport {
             command: super::command_line(),
             transport: format!("{:?}", self.transport).to_lowercase(),
             clients,
             killed: self.kill,
             restart_s: ready.duration_since(asked).as_secs_f64(),
-            first_back_s: since(ready, found.first_back),
-            all_back_s: since(ready, found.last_back),
-            last_slot_s: since(asked, found.last_slot),
+            first_back_s: until(ready, found.first_back),
+            all_back_s: until(ready, found.last_back),
+            last_slot_s: until(asked, found.last_slot),
             after_slot: found.after_slot.quantiles(),
             put_off: crowd.put_off.load(Ordering::Relaxed),
             failures: crowd.failures.load(Ordering::Relaxed),
             quiet: found.quiet.quantiles(),
             storm: found.storm.quantiles(),
+            quiet_cpu_s,
             server_cpu_s,
             load_cpu_s,
             pinning,

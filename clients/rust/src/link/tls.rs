@@ -8,7 +8,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,7 +88,7 @@ impl Trust {
     /// Reads what was configured. Blocks: the file is read.
     pub fn load(ca: Option<&Path>, pins: Vec<[u8; 32]>) -> Result<Self, TrustError> {
         // Named here, not taken from the process: a library must not depend on who installed which provider.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(provider());
         let authority = ca.map(|path| read_authority(path, &provider)).transpose()?;
         Ok(Self { anchors: Anchors { provider, authority, pins }, kept: Arc::default() })
     }
@@ -144,6 +144,15 @@ impl Trust {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth())
     }
+}
+
+/// With AES-128 first, which browsers prefer too: its hash, SHA-256, is what processors compute by themselves, unlike the SHA-384 of AES-256,
+/// and a handshake is mostly hashes. Breaking either is out of anybody's reach.
+fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // The sort is stable: the others keep their order.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 fn read_authority(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
