@@ -24,9 +24,6 @@ use tokio_rustls::TlsAcceptor;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// Bytes that the kernel takes beyond what is under way to a client.
-#[cfg(target_os = "linux")]
-const UNSENT: u32 = 16 * 1024;
 /// What to wait when the system has no more file descriptors: connections have to end before one can begin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,10 +54,6 @@ async fn connection(stream: TcpStream, remote: SocketAddr, router: Router, tls: 
     let served = async {
         // Frames are small and are written together already.
         stream.set_nodelay(true)?;
-        // What is urgent cannot overtake what the kernel has, which takes megabytes without this; and a client that reads nothing would cost
-        // them. What is under way is not counted, so nobody is slower for it.
-        #[cfg(target_os = "linux")]
-        socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
         match tls {
             None => requests(stream, remote, router, stop).await,
             Some(tls) => {

@@ -77,3 +77,18 @@ fn everybody_comes_back_after_a_restart_in_a_slot_of_their_own() {
         println!("{report}");
     }
 }
+
+#[test]
+fn clients_that_never_read_cost_little_and_find_everything_when_they_read_again() {
+    for transport in ["quic", "webtransport", "websocket"] {
+        let output = bench(&["stuck", "--readers", "20", "--seconds", "1", "--transport", transport, "--json"]);
+        // It fails if anything was lost, doubled or out of order.
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((report["readers"].as_u64(), report["kib_each"].as_u64()), (Some(20), Some(1024)), "{report}");
+        for talk in ["quiet", "meanwhile"] {
+            assert!(report[talk]["messages_a_second"].as_f64().unwrap() > 0.0, "{report}");
+        }
+        println!("{report}");
+    }
+}

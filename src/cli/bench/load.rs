@@ -43,6 +43,16 @@ pub(super) struct Measured {
     pub wire: Wire,
 }
 
+impl Measured {
+    /// Adds what another run of the same pairs gave, after this one.
+    pub fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.took += other.took;
+        self.applied.merge(&other.applied);
+        self.delivered.merge(&other.delivered);
+    }
+}
+
 /// Bytes of a message of [`TEXT_BYTES`] of text on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub(super) struct Wire {
@@ -155,7 +165,8 @@ fn overdue(until: Instant) -> Result<(), BenchError> {
     if Instant::now() < until { Ok(()) } else { Err(BenchError::Failed(format!("not everything had arrived after {} s", DRAIN.as_secs()))) }
 }
 
-fn command(writer: &Peer, cseq: u64, to: Target, text: String) -> Command {
+/// The command that sends a text.
+pub(super) fn command(writer: &Peer, cseq: u64, to: Target, text: String) -> Command {
     let content = Content { kind: ContentKind::Text, text };
     Command {
         incarnation: writer.welcome.incarnation,

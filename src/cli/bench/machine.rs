@@ -33,6 +33,16 @@ pub(super) fn has_taskset() -> bool {
     quietly(Command::new("taskset").arg("--version"))
 }
 
+/// Puts this process on a CPU of its own, if there are two, and leaves another to the server: which, and what to say of it.
+pub(super) fn apart() -> (Option<usize>, String) {
+    match cpus().as_slice() {
+        [server, load, ..] if has_taskset() && pin_self(*load) => {
+            (Some(*server), format!("the server on CPU {server}, the load on CPU {load}"))
+        }
+        _ => (None, "not pinned".into()),
+    }
+}
+
 fn quietly(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }

@@ -10,6 +10,7 @@ mod peer;
 mod phone;
 mod report;
 mod storm;
+mod stuck;
 
 use super::exit;
 use child::{Folder, ServerChild};
@@ -69,6 +70,8 @@ enum What {
     Moves(moves::Moves),
     /// Thousands of clients who come back after a restart, while some of them talk.
     Storm(storm::Storm),
+    /// Clients that never read, while others talk as fast as they can.
+    Stuck(stuck::Stuck),
 }
 
 /// Why there is no report.
@@ -113,6 +116,7 @@ pub(super) async fn run(bench: Bench) -> ExitCode {
         None => print(run_or_stop(bench.report()).await, bench.json),
         Some(What::Moves(moves)) => print(run_or_stop(moves.run()).await, bench.json),
         Some(What::Storm(storm)) => print(run_or_stop(storm.run()).await, bench.json),
+        Some(What::Stuck(stuck)) => print(run_or_stop(stuck.run()).await, bench.json),
     }
 }
 
@@ -198,7 +202,7 @@ impl Bench {
             notes.push(format!("{pairs} pairs instead of {}: the limit on open files allows no more", self.pairs));
         }
         let cpus = machine::cpus();
-        let (servers, pinning, store) = self.servers(&cpus)?;
+        let (servers, pinning, store) = self.servers()?;
         let mut transports = Vec::new();
         for (transport, name, framing) in TRANSPORTS {
             transports.push(self.transport(&servers, transport, name, framing, pairs, idle).await?);
@@ -216,18 +220,14 @@ impl Bench {
     }
 
     /// The servers, how they and the load are pinned, and where they keep messages.
-    fn servers(&self, cpus: &[usize]) -> Result<(Servers, String, String), BenchError> {
+    fn servers(&self) -> Result<(Servers, String, String), BenchError> {
         if let Some(url) = &self.url {
             return Ok((Servers::Theirs(url.clone()), "not pinned".into(), format!("whatever {url} has")));
         }
         let folder = Folder::new()?;
         let store = format!("embedded (SQLite), new, on {}", machine::file_system(folder.path()));
-        let (cpu, pinning) = match cpus {
-            [server, load, ..] if machine::has_taskset() && machine::pin_self(*load) => {
-                (Some(*server), format!("the bench's own server on CPU {server}, the load on CPU {load}"))
-            }
-            _ => (None, "the bench's own server, not pinned".into()),
-        };
+        let (cpu, pinning) = machine::apart();
+        let pinning = format!("the bench's own server: {pinning}");
         Ok((Servers::Ours { folder, cpu }, pinning, store))
     }
 

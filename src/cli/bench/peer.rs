@@ -5,8 +5,8 @@ use futures_util::FutureExt;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use whimbrel_client::frames::{Dialer, Sink, Source};
-use whimbrel_protocol::frame::{Ack, ClientFrame, Error, Event, Hello, Origin, ServerFrame, Welcome};
-use whimbrel_protocol::{ACK_DELAY, ACK_EVENTS, DeviceId, ErrorCode, Incarnation, MailboxSeq, UserId, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::frame::{Ack, Begin, ClientFrame, Error, Event, Hello, Origin, Position, ServerFrame, Welcome};
+use whimbrel_protocol::{ACK_DELAY, ACK_EVENTS, DeviceId, ErrorCode, Incarnation, MailboxSeq, Time, UserId, VERSION_MAX, VERSION_MIN};
 
 /// Frames taken before what goes out is looked at.
 const FRAMES_AT_ONCE: usize = 256;
@@ -19,6 +19,8 @@ pub(super) struct Peer {
     pub welcome: Welcome,
     cursor: MailboxSeq,
     acked: MailboxSeq,
+    /// The time of the entry at the cursor.
+    time: Time,
     /// When an acknowledgement is due.
     ack_at: Option<Instant>,
 }
@@ -35,15 +37,25 @@ pub(super) enum Came {
 impl Peer {
     /// Connects and enters, at the present. If the server puts it off, it comes when it is told to.
     pub async fn enter(dialer: &Dialer, user: &UserId) -> Result<Self, BenchError> {
+        Self::enter_with(dialer, hello(user)?).await
+    }
+
+    /// Connects again, and goes on after what it has.
+    pub async fn come_back(self, dialer: &Dialer, user: &UserId) -> Result<Self, BenchError> {
+        let position = Some(Position { epoch: self.welcome.epoch, cursor: self.cursor, time: self.time });
+        drop((self.source, self.sink));
+        Self::enter_with(dialer, Hello { position, incarnation: self.welcome.incarnation, ..hello(user)? }).await
+    }
+
+    async fn enter_with(dialer: &Dialer, hello: Hello) -> Result<Self, BenchError> {
         loop {
-            let hello = hello(user)?;
             let (mut source, mut sink) = dialer.dial().await?;
-            sink.push(&ClientFrame::Hello(hello))?;
+            sink.push(&ClientFrame::Hello(hello.clone()))?;
             sink.flush().await?;
             match source.next().await? {
                 Some(ServerFrame::Welcome(welcome)) => {
-                    let cursor = welcome.begin.cursor;
-                    return Ok(Self { source, sink, welcome, cursor, acked: cursor, ack_at: None });
+                    let Begin { cursor, time, .. } = welcome.begin;
+                    return Ok(Self { source, sink, welcome, cursor, acked: cursor, time, ack_at: None });
                 }
                 Some(ServerFrame::Error(Error { code: ErrorCode::Overloaded, retry_after_ms, .. })) => {
                     sink.close().await;
@@ -100,7 +112,7 @@ impl Peer {
                     let why = format!("the mailbox has a gap or a double: entry {} came after {}", event.seq, self.cursor);
                     return Err(BenchError::Failed(why));
                 }
-                self.cursor = event.through();
+                (self.cursor, self.time) = (event.through(), event.time);
                 take(Came::Event(event))
             }
             Some(ServerFrame::Applied(applied)) => take(Came::Applied(applied.cseq.0)),

@@ -96,13 +96,7 @@ impl Storm {
     pub async fn run(&self) -> Result<StormReport, BenchError> {
         let clients = (self.clients as usize).min(machine::connections_max());
         let folder = Folder::new()?;
-        let cpus = machine::cpus();
-        let (cpu, pinning) = match cpus.as_slice() {
-            [server, load, ..] if machine::has_taskset() && machine::pin_self(*load) => {
-                (Some(*server), format!("the server on CPU {server}, the load on CPU {load}"))
-            }
-            _ => (None, "not pinned".into()),
-        };
+        let (cpu, pinning) = machine::apart();
         let server = ServerChild::start(folder.path(), "storm", cpu)?;
         let dialer = Dialer::new(&server.url, self.transport, None).await?;
         let crowd = Arc::new(Crowd::new());
