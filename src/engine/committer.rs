@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use whimbrel_protocol::frame::{Command, Error, GoAway, Hello};
+use whimbrel_protocol::frame::{ClientState, Command, Error, GoAway, Hello};
 use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq, UserId};
 
 /// The most work in one transaction: enough to spread the cost of a disk flush thin, also of a slow disk; few enough for the rest of the
@@ -47,12 +47,14 @@ pub(super) struct Said {
     pub device: DeviceId,
     pub incarnation: Incarnation,
     pub attempt: Attempt,
+    pub background: bool,
 }
 
 impl Said {
     pub(super) fn new(user: &UserId, hello: &Hello) -> Self {
         let attempt = Attempt { instance: hello.instance, number: hello.attempt };
-        Self { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, attempt }
+        let background = ClientState::in_hello(hello).background;
+        Self { user: user.clone(), device: hello.device.clone(), incarnation: hello.incarnation, attempt, background }
     }
 
     /// The session that begins with it; provisional.
@@ -64,6 +66,7 @@ impl Said {
             incarnation: arrival.incarnation,
             applied: arrival.applied,
             attempt: self.attempt,
+            background: self.background,
         };
         new.begin()
     }

@@ -397,6 +397,7 @@ impl Engine {
     pub fn signal(self: &Arc<Self>, session: &Arc<SessionHandle>, signal: Signal) {
         match signal {
             Signal::Watch(watch) => self.hub.watch(session, watch),
+            Signal::State(state) => self.hub.set_background(session, state.background),
             Signal::Typing(typing) => {
                 let Ok(permit) = self.reads.clone().try_acquire_owned() else { return };
                 let (engine, session) = (self.clone(), session.clone());

@@ -7,6 +7,7 @@
 mod admission;
 mod beginning;
 pub(crate) mod commands;
+mod silence;
 mod stay;
 
 use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, SnapshotPage, Viewer};
@@ -15,6 +16,7 @@ pub use admission::Admission;
 use beginning::Waiting;
 use commands::Commands;
 use futures_util::FutureExt;
+use silence::{Silence, Silent};
 use stay::Stay;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +24,12 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 use whimbrel_protocol::codec::{CodecError, Form};
 use whimbrel_protocol::frame::{
-    Answer, AnswerBody, Applied, ClientFrame, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Signal,
+    Answer, AnswerBody, Applied, ClientFrame, ClientState, Command, Endpoint, Error, Event, Hello, Ping, Query, ServerFrame, Signal,
 };
-use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QUERIES_MAX, QueryId, UserId};
+use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, ErrorCode, MailboxSeq, QUERIES_MAX, QueryId, TransportKind, UserId};
 
 /// `Hello` is due within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that was silent for this long is asked whether it is there …
-pub const PING_AFTER: Duration = Duration::from_secs(30);
-/// … and given up this long after that.
-pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 /// A session stops reading the log while this many bytes wait for its peer.
 pub const QUEUE_BYTES: usize = 32 * 1024;
 /// Beyond that, room for what is short and urgent.
@@ -88,7 +86,9 @@ pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Pe
     tracing::info!(%remote, transport = %kind, %user, %device, agent = hello.agent, cursor = %entered.begin.cursor, early, "came");
 
     let end = match sink.push(&ServerFrame::Welcome(beginning::welcome(&context, &entered))) {
-        Ok(()) => Pump::new(context.engine.clone(), kind.form(), entered, waiting).run(&mut source, &mut sink).await,
+        Ok(()) => {
+            Pump::new(context.engine.clone(), kind, ClientState::in_hello(&hello), entered, waiting).run(&mut source, &mut sink).await
+        }
         Err(why) => Ended::Broken(why.to_string()),
     };
 
@@ -185,20 +185,19 @@ struct Pump {
     asking: Option<JoinHandle<Vec<AnswerBody>>>,
     reading: Option<JoinHandle<Read>>,
     pong: Option<Ping>,
-    heard: Instant,
-    pinged: bool,
+    silence: Silence,
     /// The handshake is not over.
     waiting: Option<Waiting>,
 }
 
 impl Pump {
-    fn new(engine: Arc<Engine>, form: Form, entered: Entered, waiting: Option<Waiting>) -> Self {
+    fn new(engine: Arc<Engine>, kind: TransportKind, state: ClientState, entered: Entered, waiting: Option<Waiting>) -> Self {
         let session = entered.session;
         let viewer = Viewer {
             device: session.device,
             user: session.user_id.clone(),
             incarnation: session.incarnation,
-            full_names: form == Form::Json,
+            full_names: kind.form() == Form::Json,
         };
         Self {
             engine,
@@ -215,8 +214,7 @@ impl Pump {
             asking: None,
             reading: None,
             pong: None,
-            heard: Instant::now(),
-            pinged: false,
+            silence: Silence::new(kind, state, Instant::now()),
             waiting,
             session,
         }
@@ -247,7 +245,7 @@ impl Pump {
                 None => {}
             }
             self.fill(sink)?;
-            let silence_ends = self.heard + if self.pinged { PING_AFTER + PONG_TIMEOUT } else { PING_AFTER };
+            let silence_ends = self.silence.due();
             let due = sink.due();
             tokio::select! {
                 biased;
@@ -260,8 +258,7 @@ impl Pump {
                             None => break,
                         }
                     }
-                    self.heard = Instant::now();
-                    self.pinged = false;
+                    self.silence.on_heard(Instant::now());
                     // A peer that never pauses must not keep its own answers from going out.
                     if let Some(flushed) = sink.flush().now_or_never() {
                         flushed.map_err(|why| Ended::Broken(why.to_string()))?;
@@ -282,15 +279,11 @@ impl Pump {
                 entered = Waiting::over(&mut self.waiting) => self.on_entered(entered),
                 () = self.session.woken() => {}
                 () = sleep_until(due.unwrap_or(silence_ends).min(silence_ends)) => {
-                    if Instant::now() < silence_ends {
-                        continue;
-                    }
-                    if self.pinged {
-                        return Ok(Ended::Refused(error(ErrorCode::Idle, "nothing was heard for too long")));
-                    }
-                    self.pinged = sink.probe();
-                    if !self.pinged {
-                        self.heard = Instant::now();
+                    match self.silence.check(Instant::now()) {
+                        Silent::Ask if sink.probe() => {}
+                        Silent::Wait => {}
+                        Silent::Ask | Silent::AskAloud => push(sink, &ServerFrame::Ping(Ping { id: 0 }))?,
+                        Silent::Dead => return Ok(Ended::Refused(error(ErrorCode::Idle, "nothing was heard for too long"))),
                     }
                 }
             }
@@ -415,11 +408,14 @@ impl Pump {
                 Ok(())
             }
             ClientFrame::Signal(signal) => {
+                if let Signal::State(state) = &signal {
+                    self.silence.set(*state);
+                }
                 match (&mut self.waiting, signal) {
                     (None, signal) => self.engine.signal(&self.session, signal),
                     (Some(waiting), Signal::Watch(watch)) => waiting.watch = Some(watch),
-                    // Who types will say so again.
-                    (Some(_), Signal::Typing(_)) => {}
+                    // Who types will say so again, and the state is told when the session is entered.
+                    (Some(_), Signal::Typing(_) | Signal::State(_)) => {}
                 }
                 Ok(())
             }
@@ -439,6 +435,7 @@ impl Pump {
             Ok(()) => {
                 let Some(waiting) = waiting else { return };
                 waiting.acked.into_iter().for_each(|seq| self.take_ack(seq));
+                self.engine.signal(&self.session, Signal::State(self.silence.state()));
                 waiting.watch.into_iter().for_each(|watch| self.engine.signal(&self.session, Signal::Watch(watch)));
             }
             Err(end) => self.session.finish(end),

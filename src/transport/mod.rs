@@ -123,8 +123,8 @@ pub trait FrameSink: Send {
     /// If the frame is longer than the form allows.
     fn push(&mut self, frame: &ServerFrame) -> Result<(), CodecError>;
 
-    /// Asks a silent peer, by the transport's own means, whether it is there. `false` if the transport watches over that itself; else
-    /// something is heard from the source if the peer lives.
+    /// Asks a silent peer, by the transport's own means, whether it is there: something is heard from the source if it is. `false` if the
+    /// transport has none that are heard.
     fn probe(&mut self) -> bool;
 
     /// Sends what is queued. Cancel-safe: what a dropped future had not sent stays queued.

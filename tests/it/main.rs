@@ -16,5 +16,6 @@ mod kills;
 mod lab;
 mod roaming;
 mod rules;
+mod states;
 mod talk;
 mod waiting;

@@ -303,6 +303,8 @@ fn signals(list: &mut List) {
     client("typing: in a conversation, no more", Signal::Typing(Typing { to: Target::Conversation(conversation), active: false }));
     client("watch: some", Signal::Watch(Watch { users: vec![user("bob"), user("订é")], everyone: false }));
     client("watch: everyone", Signal::Watch(Watch { users: Vec::new(), everyone: true }));
+    client("state: suspended", Signal::State(ClientState { background: true, ask_after_s: 0 }));
+    client("state: ask after 4 minutes", Signal::State(ClientState { background: false, ask_after_s: 240 }));
     let presence = |name, state| Presence { user: user(name), state };
     let all =
         vec![presence("bob", PresenceState::Online), presence("carol", PresenceState::Offline), presence("dan", PresenceState::Other(3))];

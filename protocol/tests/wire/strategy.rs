@@ -198,6 +198,7 @@ fn signal() -> impl Strategy<Value = Signal> {
     prop_oneof![
         (target(), any::<bool>()).prop_map(|(to, active)| Signal::Typing(Typing { to, active })),
         (vec(user(), 0..4), any::<bool>()).prop_map(|(users, everyone)| Signal::Watch(Watch { users, everyone })),
+        (any::<bool>(), any::<u16>()).prop_map(|(background, ask_after_s)| Signal::State(ClientState { background, ask_after_s })),
     ]
 }
 

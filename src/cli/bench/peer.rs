@@ -116,7 +116,8 @@ impl Peer {
                 take(Came::Event(event))
             }
             Some(ServerFrame::Applied(applied)) => take(Came::Applied(applied.cseq.0)),
-            Some(ServerFrame::Signal(_) | ServerFrame::Ping(_) | ServerFrame::Pong(_)) => Ok(()),
+            Some(ServerFrame::Ping(ping)) => self.push(&ClientFrame::Pong(ping)),
+            Some(ServerFrame::Signal(_) | ServerFrame::Pong(_)) => Ok(()),
             other => Err(unexpected("an event", other)),
         }
     }

@@ -1,6 +1,9 @@
 //! Sessions, presence, and who hears of it.
 
+use super::presence::CHANGES_MAX;
 use super::*;
+use std::collections::HashSet;
+use whimbrel_protocol::{CommandSeq, Incarnation, Nonce};
 
 fn new(user: u32, name: &str, slot: u8) -> NewSession {
     let user = UserNo(user);
@@ -11,6 +14,7 @@ fn new(user: u32, name: &str, slot: u8) -> NewSession {
         incarnation: Incarnation(1),
         applied: CommandSeq(0),
         attempt: Attempt { instance: Nonce::default(), number: 0 },
+        background: false,
     }
 }
 
@@ -89,8 +93,7 @@ fn who_watches_by_name_hears_at_once_however_many_come() {
     hub.tell_presence();
     assert_eq!(presence_of(&watcher), [("user 5".into(), PresenceState::Offline)], "only of whom it watches now");
     hub.leave(&watcher);
-    let state = lock(&hub.state);
-    assert!(state.watched.is_empty() && state.watchers.is_empty(), "nothing stays of who left");
+    assert!(lock(&hub.state).presences.is_watched_by_nobody(), "nothing stays of who left");
 }
 
 #[test]
@@ -132,4 +135,62 @@ fn after_a_restart_everybody_has_a_slot_and_none_is_later_than_clients_obey() {
     assert_eq!(in_a_second[..75].iter().sum::<u32>(), 0);
     assert!(in_a_second[77..299].iter().all(|count| (1_900..3_100).contains(count)), "{in_a_second:?}");
     assert!(super::slots(2, 0).take(2).all(|at| at < SLOTS_MS));
+}
+
+/// One whose application is suspended from the beginning.
+fn suspended(user: u32, name: &str, slot: u8) -> NewSession {
+    NewSession { background: true, ..new(user, name, slot) }
+}
+
+#[test]
+fn who_is_suspended_never_looks_online() {
+    let hub = Hub::new(Duration::from_secs(3600));
+    let watcher = enter(&hub, new(1, "ann", 0), 0);
+    hub.watch(&watcher, Watch { users: vec![UserId::new("bob").unwrap()], everyone: false });
+    presence_of(&watcher);
+    let heard = || {
+        hub.tell_presence();
+        presence_of(&watcher).into_iter().map(|(_, state)| state == PresenceState::Online).collect::<Vec<_>>()
+    };
+    let phone = enter(&hub, suspended(2, "bob", 0), 0);
+    assert!(heard().is_empty(), "a phone that looks for messages in a pocket");
+    hub.set_background(&phone, false);
+    assert_eq!(heard(), [true]);
+    hub.set_background(&phone, true);
+    assert_eq!(heard(), [false], "at once, without grace");
+    // Another device counts for itself.
+    let laptop = enter(&hub, new(2, "bob", 1), 0);
+    assert_eq!(heard(), [true]);
+    hub.set_background(&phone, false);
+    hub.set_background(&phone, true);
+    assert!(heard().is_empty());
+    // It is only gone, and may come back.
+    hub.leave(&laptop);
+    assert_eq!((heard(), hub.online("", 9).0.len()), (vec![], 2));
+    let _again = enter(&hub, suspended(2, "bob", 0), 0);
+    assert_eq!((heard(), hub.online("", 9).0.len()), (vec![], 2), "the laptop's grace is the laptop's");
+    // A phone that is suspended before it can say so says it when it looks for messages.
+    let tablet = enter(&hub, new(3, "cat", 0), 0);
+    let _again = enter(&hub, suspended(3, "cat", 0), 0);
+    assert!(tablet.is_replaced() && !hub.online("", 9).0.contains(&UserId::new("cat").unwrap()));
+    // What an old session says does not count.
+    hub.set_background(&phone, false);
+    assert!(phone.is_replaced());
+    assert!(heard().is_empty());
+}
+
+#[test]
+fn nothing_stays_of_who_left_whatever_they_were() {
+    let hub = Hub::new(Duration::ZERO);
+    let laptop = enter(&hub, new(2, "bob", 1), 0);
+    let phone = enter(&hub, suspended(2, "bob", 0), 0);
+    hub.leave(&laptop);
+    hub.tell_presence();
+    assert_eq!(hub.online_count(), 0, "the phone does not count");
+    hub.wake(UserNo(2), MailboxSeq(3));
+    assert_eq!(phone.head(), MailboxSeq(3), "but it is there");
+    hub.leave(&phone);
+    hub.tell_presence();
+    let state = lock(&hub.state);
+    assert!(state.users.is_empty() && state.epochs.is_empty() && state.leaving.is_empty());
 }

@@ -64,7 +64,6 @@ fn transport(options: &QuicOptions) -> TransportConfig {
         .congestion_controller_factory(Arc::<Windows>::default())
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .keep_alive_interval(Some(options.keep_alive))
         // A longer time than fits is no time-out at all.
         .max_idle_timeout(IdleTimeout::try_from(options.max_idle).ok());
     config

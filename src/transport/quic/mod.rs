@@ -74,9 +74,7 @@ pub struct QuicOptions {
     /// Connections that may be anywhere before a ready session. From half of it on clients must prove their address first; beyond
     /// it they are refused, and a browser falls back at once.
     pub max_handshakes: usize,
-    /// A silent connection is kept alive this often: a NAT forgets an idle UDP mapping after 30 s, or sooner.
-    pub keep_alive: Duration,
-    /// A connection of which nothing was heard for this long is gone: three keep-alives.
+    /// A connection of which nothing was heard for this long is gone. Sessions find out sooner, and keep their connections alive.
     pub max_idle: Duration,
     /// Which pages may connect.
     pub pages: Pages,
@@ -90,8 +88,8 @@ impl Default for QuicOptions {
             stream_timeout: Duration::from_secs(10),
             // About 100 KB each, so 50 MB in a storm; at a round trip of 100 ms it is still some thousand sessions a second.
             max_handshakes: 512,
-            keep_alive: Duration::from_secs(15),
-            max_idle: Duration::from_secs(45),
+            // Longer than the longest silence that a client may ask for.
+            max_idle: Duration::from_secs(360),
             pages: Pages::Any,
         }
     }

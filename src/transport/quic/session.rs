@@ -306,7 +306,7 @@ impl FrameSink for QuicSink {
     }
 
     fn probe(&mut self) -> bool {
-        // QUIC keeps the connection alive, and ends it when it is not.
+        // QUIC's own are answered by the client's library, and nobody here hears of it.
         false
     }
 

@@ -53,7 +53,8 @@ export type AnswerBody =
   | { kind: "unknown"; body: null };
 export type Answer = { id: bigint; last: boolean } & AnswerBody;
 export interface Watch { users: string[]; everyone: boolean }
-export type Signal = { typing: { to: Target; active: boolean } } | { watch: Watch };
+export interface ClientState { background: boolean; askAfterS: number }
+export type Signal = { typing: { to: Target; active: boolean } } | { watch: Watch } | { state: ClientState };
 export type ServerSignal =
   | { typing: { conversation: bigint; user: string; active: boolean } }
   | { presence: { user: string; state: string }[] };

@@ -66,6 +66,7 @@ const answer = envelope("Answer", { id: u64, last: bool }, "AnswerBody", {
 const signal = choice("Signal", [
   ["typing", struct("Typing", { to: target, active: bool })],
   ["watch", struct("Watch", { users: list(name), everyone: bool })],
+  ["state", struct("ClientState", { background: bool, askAfterS: u16 })],
 ]);
 const serverSignal = choice("ServerSignal", [
   ["typing", struct("TypingFrom", { conversation: u64, user: name, active: bool })],
