@@ -10,7 +10,9 @@ use whimbrel_client::frames::Dialer;
 /// Sessions that are opened and closed again before memory is looked at: what the first ones cost once belongs to none of them.
 const WARM_UP: usize = 50;
 /// Sessions that are opened at the same time.
-const OPENING: usize = 16;
+const OPENING: usize = 64;
+/// Sessions that share a UDP socket, where they need one.
+const SHARING: usize = 500;
 /// How long the server has to come to rest.
 const REST: Duration = Duration::from_secs(2);
 
@@ -37,26 +39,31 @@ impl Idle {
 /// Opens `count` sessions of distinct users, and looks.
 pub(super) async fn measure(dialer: &Dialer, server: &ServerChild, count: usize, tag: &str) -> Result<Idle, BenchError> {
     let memory = || machine::resident_kib(server.id()).ok_or_else(|| BenchError::Failed("the server's memory cannot be read".into()));
-    close(open(dialer, WARM_UP.min(count), &format!("{tag}w")).await?).await;
+    close(open(dialer, WARM_UP.min(count), tag, "warm").await?).await;
     tokio::time::sleep(REST).await;
     let before = memory()?;
-    let peers = open(dialer, count, tag).await?;
+    let peers = open(dialer, count, tag, "idle").await?;
     tokio::time::sleep(REST).await;
     let idle = Idle::new(count, before, memory()?);
     close(peers).await;
     Ok(idle)
 }
 
-async fn open(dialer: &Dialer, count: usize, tag: &str) -> Result<Vec<Peer>, BenchError> {
+/// Opens `count` sessions of users with this role, each another.
+pub(super) async fn open(dialer: &Dialer, count: usize, tag: &str, role: &str) -> Result<Vec<Peer>, BenchError> {
+    let mut shared = dialer.clone();
     let mut peers = Vec::with_capacity(count);
     let mut opening = JoinSet::new();
     for number in 0..count {
+        if number % SHARING == 0 {
+            shared = dialer.clone().with_one_socket()?;
+        }
         if opening.len() >= OPENING
             && let Some(peer) = opening.join_next().await
         {
             peers.push(peer.map_err(BenchError::from_panic)??);
         }
-        let (dialer, user) = (dialer.clone(), names(tag, "idle", number)?);
+        let (dialer, user) = (shared.clone(), names(tag, role, number)?);
         opening.spawn(async move { Peer::enter(&dialer, &user).await });
     }
     while let Some(peer) = opening.join_next().await {

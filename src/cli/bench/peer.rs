@@ -41,10 +41,10 @@ impl Peer {
     }
 
     /// Connects again, and goes on after what it has.
-    pub async fn come_back(self, dialer: &Dialer, user: &UserId) -> Result<Self, BenchError> {
+    pub async fn come_back(self, dialer: &Dialer) -> Result<Self, BenchError> {
         let position = Some(Position { epoch: self.welcome.epoch, cursor: self.cursor, time: self.time });
         drop((self.source, self.sink));
-        Self::enter_with(dialer, Hello { position, incarnation: self.welcome.incarnation, ..hello(user)? }).await
+        Self::enter_with(dialer, Hello { position, incarnation: self.welcome.incarnation, ..hello(&self.welcome.user)? }).await
     }
 
     async fn enter_with(dialer: &Dialer, hello: Hello) -> Result<Self, BenchError> {

@@ -5,10 +5,9 @@ use super::child::{Folder, ServerChild};
 use super::histogram::Quantiles;
 use super::load::{self, Measured, Pair};
 use super::peer::{Came, Peer};
-use super::{BenchError, machine, names, progress};
+use super::{BenchError, idle, machine, names, progress};
 use clap::Args;
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,10 +29,8 @@ const UNDER_WAY: usize = 16;
 const PAIRS: usize = 16;
 /// How long they talk at a time while the others are written to.
 const TURN_S: u64 = 2;
-/// Clients that connect, or read again, at the same time.
+/// Clients that read again at the same time.
 const AT_ONCE: usize = 64;
-/// Clients that share a UDP socket.
-const SHARING: usize = 500;
 /// How long the server has to come to rest.
 const REST: Duration = Duration::from_secs(2);
 /// How often the server's memory is looked at.
@@ -130,7 +127,7 @@ impl Stuck {
         let tag = format!("{:08x}", rand::random::<u32>());
         progress(&format!("{readers} clients come"));
         let mut pairs = load::connect(&dialer, PAIRS, &tag).await?;
-        let stuck = gather(&dialer, readers, &tag).await?;
+        let stuck = idle::open(&dialer, readers, &tag, "stuck").await?;
         progress(&format!("{PAIRS} pairs talk, for {} s", self.seconds));
         let quiet;
         (pairs, quiet) = load::run(pairs, self.seconds, None, load::Framing::Stream).await?;
@@ -140,7 +137,7 @@ impl Stuck {
         progress(&format!("each is sent {} KiB, and reads nothing", each * TEXT_BYTES / 1024));
         let most = Arc::new(AtomicU64::new(idle_kib));
         let watching = tokio::spawn(watch(server.id(), Arc::clone(&most)));
-        let (begun, users) = (Instant::now(), stuck.iter().map(|(user, _)| user.clone()).collect());
+        let (begun, users) = (Instant::now(), stuck.iter().map(|peer| peer.welcome.user.clone()).collect());
         let mut writing = write(&dialer, users, each, &tag)?;
         let mut meanwhile: Option<Measured> = None;
         while !writing.is_empty() {
@@ -200,28 +197,6 @@ async fn close(pairs: Vec<Pair>) {
     while closing.join_next().await.is_some() {}
 }
 
-/// Those who will not read.
-async fn gather(dialer: &Dialer, readers: usize, tag: &str) -> Result<Vec<(UserId, Peer)>, BenchError> {
-    let (mut coming, mut here) = (JoinSet::new(), Vec::with_capacity(readers));
-    let mut shared = dialer.clone();
-    for number in 0..readers {
-        if number % SHARING == 0 {
-            shared = dialer.clone().with_one_socket()?;
-        }
-        if coming.len() >= AT_ONCE
-            && let Some(came) = coming.join_next().await
-        {
-            here.push(came.map_err(BenchError::from_panic)??);
-        }
-        let (dialer, user) = (shared.clone(), names(tag, "stuck", number)?);
-        coming.spawn(async move { Ok::<_, BenchError>((user.clone(), Peer::enter(&dialer, &user).await?)) });
-    }
-    while let Some(came) = coming.join_next().await {
-        here.push(came.map_err(BenchError::from_panic)??);
-    }
-    Ok(here)
-}
-
 type Writing = JoinSet<Result<(), BenchError>>;
 
 /// Sends `each` messages to each of them, one to each in turn.
@@ -239,8 +214,7 @@ fn write(dialer: &Dialer, users: Vec<UserId>, each: usize, tag: &str) -> Result<
                     && let (number, Some(user)) = (next / users.len(), users.get(next % users.len()))
                 {
                     sent += 1;
-                    let text = format!("{:.<TEXT_BYTES$}", format_args!("{number} ").to_string());
-                    peer.push(&ClientFrame::Command(load::command(&peer, sent, Target::User(user.clone()), text)))?;
+                    peer.push(&ClientFrame::Command(load::command(&peer, sent, Target::User(user.clone()), text(number))))?;
                 }
                 if applied == sent {
                     break;
@@ -262,37 +236,31 @@ fn write(dialer: &Dialer, users: Vec<UserId>, each: usize, tag: &str) -> Result<
 }
 
 /// All of them read, until each has everything, in order and once. Returns how many had lost their connection meanwhile.
-async fn read(dialer: &Dialer, stuck: Vec<(UserId, Peer)>, each: usize) -> Result<usize, BenchError> {
+async fn read(dialer: &Dialer, stuck: Vec<Peer>, each: usize) -> Result<usize, BenchError> {
     let (mut reading, mut came_back) = (JoinSet::new(), 0);
-    let mut waiting: VecDeque<(UserId, Peer)> = stuck.into();
-    let mut shared = dialer.clone().with_one_socket()?;
-    while !waiting.is_empty() || !reading.is_empty() {
+    let shared = dialer.clone().with_one_socket()?;
+    let mut waiting = stuck.into_iter();
+    loop {
         while reading.len() < AT_ONCE
-            && let Some((user, peer)) = waiting.pop_front()
+            && let Some(peer) = waiting.next()
         {
-            if waiting.len().is_multiple_of(SHARING) {
-                shared = dialer.clone().with_one_socket()?;
-            }
-            reading.spawn(catch_up(shared.clone(), user, peer, each));
+            reading.spawn(catch_up(shared.clone(), peer, each));
         }
-        if let Some(done) = reading.join_next().await {
-            came_back += usize::from(done.map_err(BenchError::from_panic)??);
-        }
+        let Some(done) = reading.join_next().await else { return Ok(came_back) };
+        came_back += usize::from(done.map_err(BenchError::from_panic)??);
     }
-    Ok(came_back)
 }
 
 /// Reads `each` messages; returns whether a new connection was needed for it.
-async fn catch_up(dialer: Dialer, user: UserId, mut peer: Peer, each: usize) -> Result<bool, BenchError> {
+async fn catch_up(dialer: Dialer, mut peer: Peer, each: usize) -> Result<bool, BenchError> {
     let (mut next, mut came_back, begun) = (0, false, Instant::now());
     while next < each {
         let mut wrong = None;
         let mut take = |came| {
             let Came::Event(event) = came else { return Ok(()) };
             let EventBody::Message(message) = event.body else { return Ok(()) };
-            let number = message.content.text.split_once(' ').and_then(|(number, _)| number.parse().ok());
-            if number != Some(next) || message.content.text.len() != TEXT_BYTES {
-                wrong.get_or_insert_with(|| format!("message {next} was due, and {number:?} came"));
+            if wrong.is_none() {
+                wrong = fault(next, &message.content.text);
             }
             next += 1;
             Ok(())
@@ -307,10 +275,34 @@ async fn catch_up(dialer: Dialer, user: UserId, mut peer: Peer, each: usize) -> 
                 return Err(why);
             }
             came_back = true;
-            peer = peer.come_back(&dialer, &user).await?;
+            peer = peer.come_back(&dialer).await?;
         }
         overdue(begun)?;
     }
     peer.close().await;
     Ok(came_back)
+}
+
+/// The text of a reader's message with this number.
+fn text(number: usize) -> String {
+    format!("{:.<TEXT_BYTES$}", format_args!("{number} ").to_string())
+}
+
+/// What is wrong with a text that comes where the message with this number is due.
+fn fault(due: usize, came: &str) -> Option<String> {
+    (came != text(due))
+        .then(|| format!("message {due} was due, and {:?} of {} bytes came", came.chars().take(20).collect::<String>(), came.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_doubled_or_changed_is_noticed() {
+        assert_eq!(fault(7, &text(7)), None);
+        for came in [text(8), text(6), text(7).replacen('.', ",", 1), text(7)[..TEXT_BYTES - 1].into(), String::new()] {
+            assert!(fault(7, &came).is_some_and(|why| why.contains("message 7 was due")), "{}", came.len());
+        }
+    }
 }
