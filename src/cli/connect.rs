@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use whimbrel_client::protocol::ErrorCode;
 use whimbrel_client::protocol::frame::{CommandBody, Origin};
-use whimbrel_client::{Builder, Client, ConnectError, Connection, EndReason, Events, StartError, State, StateError, Transport, Waiting};
+use whimbrel_client::{
+    Builder, Client, ConnectError, Connection, EndReason, Events, Liveness, StartError, State, StateError, Transport, Waiting,
+};
 
 /// How many processes of one command may run at once for one user: each is a device of its own.
 pub(super) const SLOTS: u32 = 8;
@@ -19,6 +21,9 @@ const DEVICE_CHARS: usize = 52;
 pub(super) const LEAVING: Duration = Duration::from_millis(400);
 /// How often to look whether it has.
 const LEAVING_STEP: Duration = Duration::from_millis(50);
+
+/// A terminal saves no battery: that is how long it lets the server be silent, as somebody who waits at `listen` is better told soon.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// What the folder of a command's own device begins with, and that of a device that was named: signs that [`file_name`] does not leave.
 const OWN: char = '+';
@@ -136,6 +141,7 @@ impl Connect {
         let builder = Client::builder(&self.url, &self.user)
             .origin(origin)
             .transport(self.transport)
+            .liveness(Liveness { idle: IDLE, ..Liveness::default() })
             .agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")));
         let base = self.folder();
         let mut builder = match &self.device {

@@ -36,7 +36,9 @@ pub struct Liveness {
     /// ([`Client::active`](crate::Client::active)), and for a minute after the application last asked for something. What is sent and
     /// stays unanswered for a few round trips is a reason to ask at once.
     pub active: Duration,
-    /// The same while the application is idle: each probe costs a phone some battery.
+    /// The longest silence while the application is idle, from 10 s on: each packet costs a phone some battery. How long each network bears
+    /// silence is found out, from 15 s to this and no more than 5 minutes; then the server asks whether the client is there. A question that
+    /// does not come is missed after 10 s.
     pub idle: Duration,
     /// When the server does not answer for this long, another connection is tried beside the first, and the first that answers is used. On
     /// networks that prove to need longer, longer.
@@ -45,10 +47,10 @@ pub struct Liveness {
 
 impl Default for Liveness {
     /// A dead connection is noticed within 4 + 1.5 seconds while the application is active, within 2 to 5.5 after something was sent, and
-    /// within 25 + 1.5 seconds otherwise. That is just before the server would ask by itself (after 30 seconds) and before address
-    /// translations forget (UDP: often after 30), so that an idle connection costs one small packet each way in 25 seconds.
+    /// otherwise within what the network bears, at most 300 + 10 + 1.5 seconds. So an idle connection costs a few small packets in 5 minutes
+    /// on a network that lets it, and in 30 seconds on one of which nothing is known.
     fn default() -> Self {
-        Self { active: Duration::from_secs(4), idle: Duration::from_secs(25), give_up_after: Duration::from_millis(1_500) }
+        Self { active: Duration::from_secs(4), idle: Duration::from_secs(300), give_up_after: Duration::from_millis(1_500) }
     }
 }
 

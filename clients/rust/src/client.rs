@@ -9,6 +9,7 @@ use crate::{
     Waiting,
 };
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use whimbrel_protocol::codec::MAX_TEXT;
 use whimbrel_protocol::frame::{
@@ -16,6 +17,9 @@ use whimbrel_protocol::frame::{
     Typing, Watch,
 };
 use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, DeviceId, Nonce, Time, UserId};
+
+/// How long an application that is about to be suspended waits for the server.
+const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A device's client: a handle, cheap to clone. When the last one is dropped the client ends by itself, in order.
 #[derive(Clone)]
@@ -212,6 +216,31 @@ impl Client {
     pub fn network_changed(&self) {
         // If the queue is full the driver is busy with requests, and its own probes find a dead connection.
         let _ = self.inner.handles.requests.try_send(Request::NetworkChanged);
+    }
+
+    /// Says that the application is suspended, or about to be: the server hands what comes to push at once, and the user does not look online
+    /// for this device. The session stays for as long as the system lets it, and says as little as it can. Returns when the server knows, or
+    /// when there is no connection: it is told in the next one then. At most after 5 s: systems do not give more.
+    pub async fn background(&self) {
+        self.say_background(true).await;
+    }
+
+    /// The opposite of [`background`](Self::background): somebody is there. Whether the connection lives is found out at once, and a lost one is
+    /// tried again without waiting, unless the server asked for patience.
+    pub async fn foreground(&self) {
+        self.say_background(false).await;
+    }
+
+    async fn say_background(&self, background: bool) {
+        let (known, wait) = oneshot::channel();
+        let say = async {
+            if self.inner.handles.requests.send(Request::Background(background, known)).await.is_ok() {
+                // Dropped without an answer: the client has ended.
+                let _ = wait.await;
+            }
+        };
+        // It goes on without us.
+        let _ = tokio::time::timeout(BACKGROUND_TIMEOUT, say).await;
     }
 
     /// Says which transport to use from now on. A session over another one goes on until the new connection is there, and then over that,

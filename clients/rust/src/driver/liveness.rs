@@ -7,6 +7,7 @@
 //! A session that is in doubt is not given up. Another connection is tried beside it ([`super::scout`]), and whichever answers first is
 //! the one: so little patience is needed, and a blackout that ends soon costs no new connection.
 
+use super::quiet::Quiet;
 use crate::Liveness;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub(super) struct Watchfulness {
     liveness: Liveness,
     /// The application says that somebody looks.
     active: bool,
+    /// It says that it is suspended, or about to be.
+    background: bool,
     /// When its last wish stops to count.
     active_until: Instant,
     /// Sessions in a row that were replaced because nothing was heard.
@@ -45,7 +48,7 @@ pub(super) struct Watchfulness {
 
 impl Watchfulness {
     pub fn new(liveness: Liveness, now: Instant) -> Self {
-        Self { liveness, active: false, active_until: now + ACTIVE_FOR, silences: 0 }
+        Self { liveness, active: false, background: false, active_until: now + ACTIVE_FOR, silences: 0 }
     }
 
     /// The application says whether somebody looks.
@@ -63,14 +66,24 @@ impl Watchfulness {
         self.silences = self.silences.saturating_add(1);
     }
 
-    /// Whether the application is active: somebody looks, or it asked for something a moment ago.
-    pub fn is_active(&self, now: Instant) -> bool {
-        self.active || now < self.active_until
+    /// The application says whether it is suspended.
+    pub fn on_background(&mut self, background: bool) {
+        self.background = background;
     }
 
-    /// How long silence may last while nobody is active.
-    pub fn idle(&self) -> Duration {
-        self.liveness.idle
+    /// Whether the application is suspended, as it says.
+    pub fn is_background(&self) -> bool {
+        self.background
+    }
+
+    /// Whether the application is active: somebody looks, or it asked for something a moment ago.
+    pub fn is_active(&self, now: Instant) -> bool {
+        !self.background && (self.active || now < self.active_until)
+    }
+
+    /// Whether a server that answered then will soon be asked whether it is there.
+    pub fn asks_often(&self, answered: Instant) -> bool {
+        self.is_active(answered + self.liveness.active)
     }
 
     /// An answer took so long.
@@ -113,6 +126,8 @@ pub(super) struct Pulse {
     timed: Option<(CommandSeq, Instant)>,
     /// How long answers take, about.
     round_trip: Duration,
+    /// How long nothing was said.
+    pub quiet: Quiet,
     /// Whether the connection is helped by probes at a steady pace.
     steady: bool,
 }
@@ -127,8 +142,8 @@ struct Asked {
 impl Pulse {
     /// A session that the server welcomed, so long after the hello. `steady` says whether probes go on at a steady pace, `first` is
     /// anything random.
-    pub fn new(now: Instant, round_trip: Duration, steady: bool, first: u32) -> Self {
-        Self { answered: now, owes: None, asked: None, next: first, probes: VecDeque::new(), timed: None, round_trip, steady }
+    pub fn new(now: Instant, round_trip: Duration, steady: bool, first: u32, quiet: Quiet) -> Self {
+        Self { answered: now, owes: None, asked: None, next: first, probes: VecDeque::new(), timed: None, round_trip, quiet, steady }
     }
 
     /// The server answered something that we said, so it hears us.
@@ -175,12 +190,23 @@ impl Pulse {
     /// Nobody listens now, so nothing can be heard.
     pub fn on_deaf(&mut self, now: Instant) {
         self.on_answer(now);
+        self.quiet.on_said(now);
     }
 
     /// There is a reason to doubt it as of now.
     pub fn doubt(&mut self, now: Instant) {
         let asked = self.asked.get_or_insert(Asked { since: now, last: now, doubted: true });
         asked.doubted = true;
+    }
+
+    /// When the server answered last.
+    pub fn answered(&self) -> Instant {
+        self.answered
+    }
+
+    /// Whether it was asked whether it is there, and has not answered.
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// Whether it is in doubt that the server hears us.
@@ -202,20 +228,19 @@ impl Pulse {
 
     /// When [`check`](Self::check) has something to say although nothing came.
     pub fn due(&self, watchfulness: &Watchfulness) -> Option<Instant> {
-        let Some(asked) = &self.asked else { return Some(self.ask_at(watchfulness)) };
+        let Some(asked) = &self.asked else { return self.ask_at(watchfulness) };
         let doubt = (!asked.doubted).then(|| asked.since + watchfulness.patience());
         let pace = if watchfulness.is_active(asked.last) { STEADY } else { STEADY_IDLE };
         let again = self.steady.then(|| asked.last + pace);
         [doubt, again].into_iter().flatten().min()
     }
 
-    /// When to ask whether it is there.
-    fn ask_at(&self, watchfulness: &Watchfulness) -> Instant {
+    /// When to ask whether it is there. Where the server asks it is not asked before the question is missed.
+    fn ask_at(&self, watchfulness: &Watchfulness) -> Option<Instant> {
         let liveness = &watchfulness.liveness;
-        let soon = self.answered + liveness.active;
-        let silence = if watchfulness.active || soon < watchfulness.active_until { soon } else { self.answered + liveness.idle };
+        let often = watchfulness.asks_often(self.answered).then(|| self.answered + liveness.active);
         let answer = (self.round_trip * ROUND_TRIPS).max(ANSWER_MIN).min(liveness.active);
-        self.owes.map_or(silence, |since| silence.min(since + answer))
+        [often.or_else(|| self.quiet.missed_at()), self.owes.map(|since| since + answer)].into_iter().flatten().min()
     }
 
     /// What to do now.
@@ -223,25 +248,38 @@ impl Pulse {
         if self.due(watchfulness).is_none_or(|due| now < due) {
             return Verdict::Fine;
         }
-        let asked = self.asked.get_or_insert(Asked { since: now, last: now, doubted: false });
-        if !asked.doubted && now >= asked.since + watchfulness.patience() {
+        if let Some(asked) = &mut self.asked
+            && !asked.doubted
+            && now >= asked.since + watchfulness.patience()
+        {
             asked.doubted = true;
             return Verdict::Doubt(now.duration_since(self.answered));
         }
-        asked.last = now;
+        Verdict::Probe(self.ask(now))
+    }
+
+    /// Asks whether the server is there.
+    pub fn ask(&mut self, now: Instant) -> Ping {
+        self.asked.get_or_insert(Asked { since: now, last: now, doubted: false }).last = now;
         if self.probes.len() == PROBES_MAX {
             self.probes.pop_front();
         }
         self.probes.push_back(now);
         let id = self.next;
         self.next = id.wrapping_add(1);
-        Verdict::Probe(Ping { id })
+        Ping { id }
+    }
+
+    /// The same if the server is the one who asks, and was not asked yet.
+    pub fn ask_along(&mut self, now: Instant) -> Option<Ping> {
+        (self.quiet.is_told() && self.asked.is_none()).then(|| self.ask(now))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use whimbrel_protocol::frame::ClientState;
 
     const LIVENESS: Liveness =
         Liveness { active: Duration::from_secs(4), idle: Duration::from_secs(25), give_up_after: Duration::from_secs(3) };
@@ -254,7 +292,9 @@ mod tests {
     }
 
     fn pulse(now: Instant, round_trip_ms: u64, steady: bool) -> Pulse {
-        Pulse::new(now, Duration::from_millis(round_trip_ms), steady, u32::MAX)
+        // The server is to ask after 15 s; its question is missed 10 s later.
+        let quiet = Quiet::new(now, ClientState { background: false, ask_after_s: 15 });
+        Pulse::new(now, Duration::from_millis(round_trip_ms), steady, u32::MAX, quiet)
     }
 
     impl Test {
@@ -278,7 +318,11 @@ mod tests {
                 let just_before = due - Duration::from_millis(1);
                 assert_eq!(self.pulse.check(just_before, &self.watchfulness), Verdict::Fine, "too early");
             }
-            (self.pulse.check(self.now, &self.watchfulness), (self.now - before).as_millis())
+            let verdict = self.pulse.check(self.now, &self.watchfulness);
+            if matches!(verdict, Verdict::Probe(_)) {
+                self.pulse.quiet.on_said(self.now);
+            }
+            (verdict, (self.now - before).as_millis())
         }
 
         /// The next thing to do is to ask, after so many milliseconds.
@@ -331,12 +375,12 @@ mod tests {
         let mut test = Test::new(20);
         let mut probes = 0;
         while test.now < test.watchfulness.active_until {
-            test.asks(if probes < 14 { 4_000 } else { 25_000 });
+            test.asks(if probes < 14 { 4_000 } else { 24_980 });
             test.pong(20);
             probes += 1;
         }
         assert!((13..=16).contains(&probes), "{probes} probes in the first minute");
-        test.asks(25_000);
+        test.asks(24_980);
         test.pong(20);
         // Somebody comes back after a while: whether the server is there is asked at once.
         test.later(10_000);
@@ -346,7 +390,7 @@ mod tests {
         test.asks(4_000);
         test.pong(20);
         test.watchfulness.on_active(false);
-        test.asks(25_000);
+        test.asks(24_980);
         test.pong(20);
         test.later(10_000);
         test.watchfulness.on_wish(test.now);
@@ -365,6 +409,7 @@ mod tests {
         test.later(100_000);
         test.pulse.on_answer(test.now);
         test.pulse.on_owing(test.now);
+        test.pulse.quiet.on_said(test.now);
         test.later(400);
         test.pulse.on_owing(test.now);
         test.asks(100);

@@ -4,6 +4,7 @@
 //! at a time ([`Driver::drive`]). Everything the store does is handed over in order and awaited beside the rest, but for the moments
 //! of a session's beginning where nothing may happen before it is stored.
 
+mod background;
 mod deliver;
 mod directory;
 mod liveness;
@@ -11,6 +12,7 @@ mod networks;
 mod outbox;
 mod phase;
 mod queries;
+mod quiet;
 mod roaming;
 mod scout;
 mod session;
@@ -24,6 +26,7 @@ use crate::inbox::{Done, Inbox, Item};
 use crate::link::{Address, Haste, Known, Trust};
 use crate::state::{Keeper, Loaded};
 use crate::{Connection, EndReason, Liveness, OutcomeError, QueryError, SendError, StateError, Transport};
+use background::Suspending;
 use directory::Directory;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -31,6 +34,7 @@ use liveness::Watchfulness;
 use outbox::Outbox;
 use phase::{Backoff, Phase, Retry};
 use queries::Queries;
+use quiet::Suspicion;
 use scout::Scout;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -69,10 +73,15 @@ pub(crate) struct Config {
 
 /// What handles ask.
 pub(crate) enum Request {
-    Query { body: QueryBody, reply: Reply },
+    Query {
+        body: QueryBody,
+        reply: Reply,
+    },
     Signal(Signal),
     Watch(Watch),
     NetworkChanged,
+    /// Whether the application is suspended, and whom to tell when the server knows.
+    Background(bool, oneshot::Sender<()>),
     Transport(Transport),
     Close(oneshot::Sender<()>),
 }
@@ -163,6 +172,9 @@ pub(crate) struct Driver {
     scout: Scout,
     backoff: Backoff,
     watchfulness: Watchfulness,
+    suspending: Suspending,
+    /// The last silence may have been too long.
+    suspicion: Option<Suspicion>,
     /// Where the server is, as it said.
     known: Option<Known>,
     /// Whether the attempt under way is to hurry.
@@ -218,6 +230,8 @@ impl Driver {
             phase: Phase::Waiting(now),
             scout: Scout::default(),
             backoff: Backoff::default(),
+            suspending: Suspending::default(),
+            suspicion: None,
             known: None,
             haste: Haste::default(),
             offline_since: None,
@@ -281,7 +295,9 @@ impl Driver {
     }
 
     fn on_request(&mut self, request: Request) {
-        self.on_wish();
+        if !matches!(request, Request::Background(..)) {
+            self.on_wish();
+        }
         match request {
             Request::Query { body, reply } => self.queries.open(body, reply),
             Request::Signal(signal) => {
@@ -296,6 +312,7 @@ impl Driver {
                 self.watch = Some(watch);
             }
             Request::NetworkChanged => self.on_network_changed(),
+            Request::Background(background, known) => self.on_background(background, known),
             Request::Transport(transport) => self.on_transport(transport),
             Request::Close(closed) => {
                 self.closers.push(closed);

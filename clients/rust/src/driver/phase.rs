@@ -9,13 +9,15 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use whimbrel_protocol::codec::CodecError;
-use whimbrel_protocol::frame::ClientFrame;
+use whimbrel_protocol::frame::{ClientFrame, ClientState};
 use whimbrel_protocol::{CommandSeq, Incarnation};
 
 /// The longest first wait …
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// … which doubles with each attempt, up to this.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// … or this, where nobody waits.
+const BACKOFF_PATIENT: Duration = Duration::from_secs(60);
 /// A session that lasted this long makes the next wait a first one again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// Commands that are said before the server has said a word, at most: they fit into the first packets of a connection.
@@ -40,8 +42,8 @@ pub(super) struct Connecting {
     said: Option<Said>,
 }
 
-/// What an opening says beside the hello: the outbox, and the highest command of it.
-type Said = (Incarnation, CommandSeq);
+/// What an opening says: how we are, the outbox, and the highest command of it.
+type Said = (ClientState, Incarnation, CommandSeq);
 
 /// What happened to the connection.
 pub(super) enum Progress {
@@ -102,12 +104,18 @@ pub(super) struct Backoff {
     failures: u32,
     /// An attempt has failed since the last session, or on this network.
     failed: bool,
+    /// The application is suspended, so nobody waits.
+    pub patient: bool,
+    /// The server asked for the last wait.
+    pub asked: bool,
     pub why: Option<String>,
 }
 
 impl Backoff {
     pub fn wait(&mut self, retry: Retry) -> Duration {
-        let limit = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
+        let most = if self.patient { BACKOFF_PATIENT } else { BACKOFF_MAX };
+        let limit = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(most);
+        self.asked = matches!(retry, Retry::After(_));
         if retry != Retry::Now {
             self.failures = self.failures.saturating_add(1);
         }
@@ -158,10 +166,12 @@ impl Driver {
             }
             Progress::Frame(Ok(Some(frame))) => self.in_session(frame).await,
             Progress::Frame(Ok(None)) => {
+                self.on_closed();
                 self.lost("the server closed the connection".into(), Retry::Backoff);
                 Ok(())
             }
             Progress::Frame(Err(why)) | Progress::Flushed(Err(why)) => {
+                self.on_closed();
                 self.lost(why.to_string(), Retry::Backoff);
                 Ok(())
             }
@@ -245,7 +255,8 @@ impl Driver {
     /// command is being stored none, for the outbox does not say which of them are durable; nor where a snapshot must be expected, for none
     /// may be on its way then.
     fn openings(&mut self) -> Result<([Opening; 2], Said), CodecError> {
-        let hellos = [self.hello(), self.hello()];
+        let state = self.first_state();
+        let hellos = [self.hello(state), self.hello(state)];
         let incarnation = self.outbox.incarnation();
         let no_commands = self.storing || self.closing.is_some() || self.downlink.position().is_none() || incarnation == Incarnation(0);
         let most = if no_commands { 0 } else { OPENING_COMMANDS };
@@ -262,7 +273,7 @@ impl Driver {
         }
         // Of two hellos one may be a byte longer, and leave room for a command less: what both say is said.
         let [one, other] = through;
-        Ok((openings, (incarnation, one.min(other))))
+        Ok((openings, (state, incarnation, one.min(other))))
     }
 
     /// A link is there: the session says hello, unless the opening did.
@@ -272,13 +283,14 @@ impl Driver {
             _ => None,
         };
         let session = match said {
-            Some((incarnation, through)) => {
+            Some((state, incarnation, through)) => {
                 self.outbox.on_opened(incarnation, through);
-                Ok(Session::begin(link))
+                Ok(Session::begin(link, state))
             }
             None => {
-                let hello = self.hello();
-                let mut session = Session::begin(link);
+                let state = self.first_state();
+                let hello = self.hello(state);
+                let mut session = Session::begin(link, state);
                 session.sink.push(&ClientFrame::Hello(hello)).map(|()| session)
             }
         };
@@ -290,6 +302,7 @@ impl Driver {
 
     /// The connection, or the attempt at one, is over: wait, then try again.
     pub(super) fn lost(&mut self, why: String, retry: Retry) {
+        self.suspending.is_over();
         self.outbox.on_disconnect();
         self.downlink.on_disconnect();
         self.queries.on_disconnect();
@@ -337,6 +350,7 @@ impl Driver {
     pub(super) fn on_other_network(&mut self) {
         self.backoff.reset();
         self.networks.look();
+        self.suspicion = None;
         self.upgrade.reset(Instant::now());
         // It is tried over the network that was.
         self.scout.stop();

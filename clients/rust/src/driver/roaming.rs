@@ -9,6 +9,8 @@ use whimbrel_protocol::frame::Ping;
 
 /// How often the address is looked at while the application is active. It costs three system calls and no packet.
 const LOOK: Duration = Duration::from_millis(500);
+/// The same while it is not.
+const LOOK_IDLE: Duration = Duration::from_secs(25);
 
 /// When a connection that was moved is probed. Several times and soon: a server may send to an address that has not proved itself only
 /// three times what came from there, so a single packet that is lost, or whose answer is, would leave it mute until a time-out of seconds.
@@ -95,9 +97,9 @@ impl Whereabouts {
         Self { peer, local: local_address(peer), looked: now }
     }
 
-    /// When to look again: soon while the application is active, else as seldom as it may be probed at all.
-    pub fn due(&self, active: bool, idle: Duration) -> Instant {
-        self.looked + if active { LOOK } else { idle }
+    /// When to look again.
+    pub fn due(&self, active: bool) -> Instant {
+        self.looked + if active { LOOK } else { LOOK_IDLE }
     }
 
     /// Looks, and says whether the address is another one than before. No address at all is none: there is nowhere to go yet.

@@ -5,6 +5,7 @@ mod beginning;
 use super::Driver;
 use super::liveness::{Pulse, Verdict};
 use super::phase::{Phase, Retry, Stop};
+use super::quiet::Quiet;
 use super::roaming::{Move, Step, Whereabouts};
 use crate::inbox::Item;
 use crate::link::{Link, QUEUED_MAX, STEP_TIMEOUT, Sink, Source};
@@ -13,7 +14,9 @@ use crate::{Connection, EndReason, Incoming, Outcome, TransportKind};
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::error::Advice;
-use whimbrel_protocol::frame::{ClientFrame, Error, Event, GoAway, Hello, Query, ResetReason, ServerFrame, Signal, Snapshot, Welcome};
+use whimbrel_protocol::frame::{
+    ClientFrame, ClientState, Error, Event, GoAway, Hello, Query, ResetReason, ServerFrame, Signal, Snapshot, Welcome,
+};
 use whimbrel_protocol::{Agreement, Disagreement, MailboxSeq, Nonce, Taken, VERSION_MAX, VERSION_MIN};
 
 /// Why a session ends whose connection cannot move.
@@ -59,7 +62,8 @@ struct Pages {
 }
 
 impl Session {
-    pub fn begin(link: Link) -> Self {
+    /// `told` is how the hello says that we are.
+    pub fn begin(link: Link, told: ClientState) -> Self {
         let Link { source, sink, transport, peer, opened } = link;
         let now = Instant::now();
         Self {
@@ -69,7 +73,7 @@ impl Session {
             begun: now,
             greeted: None,
             heard: false,
-            pulse: Pulse::new(now, opened.unwrap_or_default(), false, 0),
+            pulse: Pulse::new(now, opened.unwrap_or_default(), false, 0, Quiet::new(now, told)),
             whereabouts: Whereabouts::new(peer, now),
             moving: None,
             head: MailboxSeq(0),
@@ -138,6 +142,7 @@ impl Session {
     /// Sends a signal, if that is possible at once.
     pub fn signal(&mut self, signal: Signal) {
         if self.greeted.is_some() && self.sink.queued() < QUEUED_MAX {
+            self.pulse.quiet.on_said(Instant::now());
             // Too long for a frame: lost, as signals may be.
             let _ = self.sink.push(&ClientFrame::Signal(signal));
         }
@@ -147,7 +152,14 @@ impl Session {
         self.sink.close().await;
     }
 
-    fn push(&mut self, frame: &ClientFrame) -> Result<(), Stop> {
+    /// Tells the server how we are.
+    pub fn tell(&mut self, state: ClientState) -> Result<(), Stop> {
+        self.pulse.quiet.told = state;
+        self.push(&ClientFrame::Signal(Signal::State(state)))
+    }
+
+    pub fn push(&mut self, frame: &ClientFrame) -> Result<(), Stop> {
+        self.pulse.quiet.on_said(Instant::now());
         self.sink.push(frame).map_err(|why| Stop::lost(format!("a frame of ours is not one: {why}"), Retry::Backoff))
     }
 }
@@ -155,13 +167,14 @@ impl Session {
 impl Session {
     /// Asks, on a stream beside the session's if there can be one and the server answered there before.
     fn ask(&mut self, query: Query, beside: bool) -> Result<(), Stop> {
+        self.pulse.quiet.on_said(Instant::now());
         let asked = if beside { self.sink.ask(query) } else { self.sink.push(&ClientFrame::Query(query)) };
         asked.map_err(|why| Stop::lost(format!("a query of ours is no frame: {why}"), Retry::Backoff))
     }
 }
 
 impl Driver {
-    pub(super) fn hello(&mut self) -> Hello {
+    pub(super) fn hello(&mut self, state: ClientState) -> Hello {
         self.attempt = self.attempt.saturating_add(1);
         Hello {
             min_version: VERSION_MIN,
@@ -175,7 +188,7 @@ impl Driver {
             incarnation: self.outbox.incarnation(),
             position: self.downlink.position(),
             origin: self.config.origin,
-            extensions: Vec::new(),
+            extensions: if state == ClientState::default() { Vec::new() } else { vec![state.to_extension()] },
         }
     }
 
@@ -257,7 +270,7 @@ impl Driver {
             }
             return Ok(());
         }
-        if now >= session.whereabouts.due(self.watchfulness.is_active(now), self.watchfulness.idle()) && session.whereabouts.look(now) {
+        if now >= session.whereabouts.due(self.watchfulness.is_active(now)) && session.whereabouts.look(now) {
             self.on_other_network();
             if !session.move_on() {
                 return Err(Stop::lost(NETWORK_CHANGED, Retry::Now));
@@ -282,6 +295,8 @@ impl Driver {
             }
         }
         self.try_upgrade(session);
+        self.tell_state(session)?;
+        self.on_asking(session, now);
         match session.pulse.check(now, &self.watchfulness) {
             Verdict::Fine => Ok(()),
             Verdict::Probe(ping) => session.push(&ClientFrame::Ping(ping)),
@@ -308,7 +323,7 @@ impl Driver {
             return wake;
         }
         at(session.pulse.due(&self.watchfulness).filter(|_| self.may_read()));
-        at(Some(session.whereabouts.due(self.watchfulness.is_active(Instant::now()), self.watchfulness.idle())));
+        at(Some(session.whereabouts.due(self.watchfulness.is_active(Instant::now()))));
         at(session.sink.due());
         at(self.upgrade_due(session).filter(|_| self.may_read()));
         at(session.moving.as_ref().filter(|_| self.may_read()).map(Move::due));
@@ -324,7 +339,10 @@ impl Driver {
     pub(super) async fn on_frame(&mut self, session: &mut Session, frame: ServerFrame) -> Result<(), Stop> {
         session.heard = true;
         let now = Instant::now();
+        self.on_heard(session, matches!(frame, ServerFrame::Ping(_)), now);
         if let ServerFrame::Pong(pong) = &frame {
+            self.suspending.on_pong(pong);
+            self.on_server_answers(true, now);
             session.moving.take_if(|moving| moving.is_answer(pong));
             session.pulse.on_pong(pong, now, &mut self.watchfulness);
             return Ok(());
@@ -348,7 +366,7 @@ impl Driver {
             (ServerFrame::GoAway(GoAway { retry_after_ms, message }), _) => {
                 Err(Stop::lost(format!("the server is going away: {message}"), asked_for(retry_after_ms)))
             }
-            (ServerFrame::Ping(ping), _) => session.push(&ClientFrame::Pong(ping)),
+            (ServerFrame::Ping(ping), _) => self.answer(session, ping),
             (ServerFrame::Welcome(welcome), None) => self.on_welcome(session, welcome).await,
             (ServerFrame::Welcome(_), Some(_)) => Err(out_of_place("a second Welcome")),
             (_, None) => Err(out_of_place("something before Welcome")),

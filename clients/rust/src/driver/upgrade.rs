@@ -53,8 +53,8 @@ impl Upgrade {
     }
 
     fn on_try(&mut self, now: Instant) {
-        self.at = now + self.wait;
         self.wait = (self.wait * GROWTH).min(LATEST);
+        self.at = now + self.wait;
     }
 }
 
@@ -74,9 +74,13 @@ impl Driver {
     }
 
     /// When a better transport is to be tried: not before what the session begins with is over, nor while it is in doubt, which is a reason
-    /// to try everything.
+    /// to try everything, nor while nobody would notice.
     pub(super) fn upgrade_due(&self, session: &Session) -> Option<Instant> {
-        let ready = self.closing.is_none() && session.is_settled() && !session.pulse.is_doubted() && self.scout.is_idle();
+        let ready = self.closing.is_none()
+            && !self.watchfulness.is_background()
+            && session.is_settled()
+            && !session.pulse.is_doubted()
+            && self.scout.is_idle();
         (ready && self.better(session).is_some()).then_some(self.upgrade.at)
     }
 
@@ -115,7 +119,7 @@ mod tests {
             upgrade.on_try(now);
             waits.push((upgrade.at - now).as_secs());
         }
-        assert_eq!(waits, [2, 8, 32, 128, 512, 2048, 3600, 3600, 3600]);
+        assert_eq!(waits, [8, 32, 128, 512, 2048, 3600, 3600, 3600, 3600]);
         // A session that does not last changes nothing.
         let now = upgrade.at;
         upgrade.on_end(PROVEN_AFTER / 2, now);

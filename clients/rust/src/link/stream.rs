@@ -21,8 +21,8 @@ use whimbrel_protocol::codec::{CodecError, Form, find_frame, frames_in, write_fr
 use whimbrel_protocol::frame::{ClientFrame, Query, ServerFrame, ServerSignal, Signal};
 use whimbrel_protocol::{Copies, Loss};
 
-/// QUIC gives up on a silent path after this; our own probe notices sooner.
-const IDLE_TIMEOUT_MS: u32 = 30_000;
+/// QUIC gives up on a silent path after this: longer than the longest silence that a server asks after. Our own probes notice sooner.
+const IDLE_TIMEOUT_MS: u32 = 360_000;
 /// What the server may send on the stream before we have read it: a few of the longest frames.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// How long the server may take for what is queued when the client leaves.

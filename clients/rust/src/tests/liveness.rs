@@ -4,7 +4,7 @@ use super::server::*;
 use crate::*;
 use std::time::Duration;
 use whimbrel_protocol::MailboxSeq;
-use whimbrel_protocol::frame::{self, ClientFrame, Ping, ServerFrame};
+use whimbrel_protocol::frame::{self, ClientFrame, ClientState, Ping, ServerFrame, ServerSignal, Signal};
 
 #[tokio::test]
 async fn silence_is_probed_and_then_left() {
@@ -127,34 +127,125 @@ async fn is_quiet(peer: &mut Peer, id: u32) {
     assert_eq!(peer.recv().await, Some(ClientFrame::Pong(Ping { id })));
 }
 
-#[tokio::test]
-async fn an_idle_client_is_quiet_until_somebody_looks() {
-    let mut server = Server::start().await;
-    let (client, _events) = server.client("alice").start().await.unwrap();
-    let (mut peer, _) = server.greeted().await;
+/// The server asks as it was told to; the client answers, and asks along: one exchange for both.
+async fn asked(peer: &mut Peer, events: &mut Events) {
+    peer.send(ServerFrame::Ping(Ping { id: 7 })).await;
+    assert_eq!(peer.recv().await, Some(ClientFrame::Pong(Ping { id: 7 })));
+    let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!("it did not ask") };
+    peer.send(ServerFrame::Pong(ping)).await;
+    has_heard(peer, events).await;
+}
+
+/// The client has heard everything so far, before time passes.
+async fn has_heard(peer: &mut Peer, events: &mut Events) {
+    peer.send(ServerFrame::Signal(ServerSignal::Presence(Vec::new()))).await;
+    assert!(matches!(events.next().await.unwrap(), Incoming::Signal(_)));
+}
+
+async fn says(peer: &mut Peer, background: bool, ask_after_s: u16) {
+    assert_eq!(peer.recv().await, Some(ClientFrame::Signal(Signal::State(ClientState { background, ask_after_s }))));
+}
+
+/// A client that has been left alone for a while, and its server.
+async fn idle(server: &mut Server, builder: Builder) -> (Client, Events, Peer, std::sync::mpsc::Sender<()>) {
+    let (client, events) = builder.start().await.unwrap();
+    let (mut peer, hello) = server.greeted().await;
+    assert_eq!(ClientState::in_hello(&hello), ClientState::default(), "who has just begun asks often");
     is_quiet(&mut peer, 1).await;
-    let _stopped = stop_the_clock();
-    for seconds in [5, 61] {
-        later(seconds).await;
-        let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!("it did not ask") };
-        peer.send(ServerFrame::Pong(ping)).await;
-        is_quiet(&mut peer, 2).await;
+    let stopped = stop_the_clock();
+    later(61).await;
+    let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!("it did not ask") };
+    peer.send(ServerFrame::Pong(ping)).await;
+    says(&mut peer, false, 30).await;
+    (client, events, peer, stopped)
+}
+
+#[tokio::test]
+async fn an_idle_client_is_as_quiet_as_its_network_lets_it_until_somebody_looks() {
+    let mut server = Server::start().await;
+    let builder = server.client("alice");
+    let (client, mut events, mut peer, _stopped) = idle(&mut server, builder).await;
+    for (silence, next) in [(30, Some(60)), (60, Some(120)), (120, Some(240)), (240, Some(300)), (300, None), (300, None)] {
+        later(silence).await;
+        asked(&mut peer, &mut events).await;
+        if let Some(next) = next {
+            says(&mut peer, false, next).await;
+        }
     }
-    for id in 3..10 {
-        later(20).await;
-        is_quiet(&mut peer, id).await;
-        // That it answered shows the server that it is there. Whether the server is, it asks every 25 seconds.
-        later(6).await;
-        let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!("it did not ask") };
-        peer.send(ServerFrame::Pong(ping)).await;
-        is_quiet(&mut peer, id).await;
-    }
-    later(20).await;
+    // It is not woken by what comes of itself, and what comes is no question.
+    later(200).await;
+    has_heard(&mut peer, &mut events).await;
+    later(50).await;
     client.active(true);
+    assert!(matches!(peer.recv().await, Some(ClientFrame::Signal(Signal::State(ClientState { ask_after_s: 0, .. })))));
     assert!(matches!(peer.recv().await, Some(ClientFrame::Ping(_))));
     later(4).await;
     tokio::time::resume();
     let mut connection = client.connection();
     let given_up = connection.wait_for(|state| !matches!(state, Connection::Connected { .. }));
     tokio::time::timeout(PATIENCE, given_up).await.expect("it still believes in the server").unwrap();
+}
+
+#[tokio::test]
+async fn a_way_that_was_forgotten_is_found_out_and_remembered_for_the_next_run() {
+    let mut server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let builder = server.client("alice").device("phone").state(State::Folder(folder.path().into()));
+    let (client, mut events, mut peer, stopped) = idle(&mut server, builder.clone()).await;
+    later(30).await;
+    asked(&mut peer, &mut events).await;
+    says(&mut peer, false, 60).await;
+    // The question that would come now does not: the client asks, gets no answer there, and at once over another connection.
+    later(70).await;
+    assert!(matches!(peer.recv().await, Some(ClientFrame::Ping(_))));
+    later(2).await;
+    drop(stopped);
+    tokio::time::resume();
+    let (mut peer, hello) = server.greeted().await;
+    assert_eq!(ClientState::in_hello(&hello).ask_after_s, 60, "it is not known to be too long before the server answers");
+    says(&mut peer, false, 30).await;
+    client.close().await;
+
+    let (client, _events) = builder.start().await.unwrap();
+    let (mut peer, _) = server.greeted().await;
+    client.background().await;
+    says(&mut peer, true, 30).await;
+    client.close().await;
+}
+
+#[tokio::test]
+async fn an_application_that_is_suspended_says_so_at_once_and_in_each_session() {
+    let mut server = Server::start().await;
+    let (client, _events) = server.client("alice").start().await.unwrap();
+    let (mut peer, _) = server.greeted().await;
+    let suspending = tokio::spawn({
+        let client = client.clone();
+        async move { client.background().await }
+    });
+    says(&mut peer, true, 30).await;
+    let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!("it does not want to know whether that was heard") };
+    assert!(!suspending.is_finished());
+    peer.send(ServerFrame::Pong(ping)).await;
+    suspending.await.unwrap();
+    drop(peer);
+    let (mut peer, hello) = server.greeted().await;
+    assert_eq!(ClientState::in_hello(&hello), ClientState { background: true, ask_after_s: 30 });
+    let waking = tokio::spawn(async move { client.foreground().await });
+    says(&mut peer, false, 0).await;
+    let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!("it does not want to know whether the connection lives") };
+    peer.send(ServerFrame::Pong(ping)).await;
+    waking.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_suspended_without_a_connection_does_not_wait_for_one() {
+    let server = Server::start().await;
+    let url = server.url.clone();
+    drop(server);
+    let (client, _events) = Client::builder(url, "alice").start().await.unwrap();
+    let mut connection = client.connection();
+    connection.wait_for(|state| matches!(state, Connection::Offline { .. })).await.unwrap();
+    let begun = std::time::Instant::now();
+    client.background().await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "it waited for a server that is not there");
 }

@@ -48,7 +48,9 @@ impl Driver {
         session.greeted = Some(now);
         // What was opened early is welcomed at once.
         let round_trip = session.round_trip().max(session.begun.elapsed());
-        session.pulse = Pulse::new(now, round_trip, session.is_steady(), rand::random());
+        let quiet = Quiet::new(now, session.pulse.quiet.told);
+        session.pulse = Pulse::new(now, round_trip, session.is_steady(), rand::random(), quiet);
+        self.on_server_answers(false, now);
         session.head = welcome.head;
         self.backoff.why = None;
         self.remember(session.transport);
