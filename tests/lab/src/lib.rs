@@ -11,6 +11,8 @@ mod error;
 #[cfg(target_os = "linux")]
 mod folder;
 #[cfg(target_os = "linux")]
+pub mod idle;
+#[cfg(target_os = "linux")]
 pub mod journey;
 #[cfg(target_os = "linux")]
 pub mod journeys;

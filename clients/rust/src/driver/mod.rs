@@ -9,6 +9,7 @@ mod deliver;
 mod directory;
 mod liveness;
 mod networks;
+mod notices;
 mod outbox;
 mod phase;
 mod queries;
@@ -31,6 +32,7 @@ use directory::Directory;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use liveness::Watchfulness;
+use notices::Notices;
 use outbox::Outbox;
 use phase::{Backoff, Phase, Retry};
 use queries::Queries;
@@ -184,6 +186,7 @@ pub(crate) struct Driver {
     /// How long the network took in the last session.
     round_trip: Option<Duration>,
     networks: Networks,
+    notices: Notices,
     upgrade: Upgrade,
     /// The zero of the time that the machines are told.
     epoch: Instant,
@@ -237,6 +240,7 @@ impl Driver {
             offline_since: None,
             round_trip: None,
             networks,
+            notices: Notices::listen(),
             upgrade: Upgrade::new(now),
             epoch: now,
             closing: None,
@@ -278,6 +282,7 @@ impl Driver {
                 Some(completed) = self.jobs.next(), if !self.jobs.is_empty() => self.on_completed(completed)?,
                 () = sleep_until(wake) => {}
                 progress = self.phase.progress(read) => self.on_progress(progress).await?,
+                () = self.notices.next() => self.on_notice(),
                 scouted = self.scout.progress() => self.on_scouted(scouted).await?,
             }
         }

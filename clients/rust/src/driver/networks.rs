@@ -54,9 +54,12 @@ impl Networks {
         networks
     }
 
-    /// Looks which network this is now.
-    pub fn look(&mut self) {
-        self.enter(local_address(self.towards).map_or_else(String::new, name));
+    /// Looks which network this is now. Says whether it is one, and another than before.
+    pub fn look(&mut self) -> bool {
+        let name = local_address(self.towards).map_or_else(String::new, name);
+        let is_another = !name.is_empty() && name != self.here.name;
+        self.enter(name);
+        is_another
     }
 
     fn enter(&mut self, name: String) {

@@ -365,6 +365,18 @@ impl Driver {
         }
     }
 
+    /// The system says that the network may be another one.
+    pub(super) fn on_notice(&mut self) {
+        match &mut self.phase {
+            Phase::Session(session) => session.whereabouts.on_notice(),
+            Phase::Waiting(_) | Phase::Connecting(_) => {
+                if self.networks.look() {
+                    self.on_network_changed();
+                }
+            }
+        }
+    }
+
     /// The network is another one. A connection that can moves there; whatever else there is of one is no good any more.
     pub(super) fn on_network_changed(&mut self) {
         self.on_other_network();

@@ -88,7 +88,7 @@ impl Path {
         self.borne = self.borne.max(silence);
         let most = self.too_long.map_or(MOST_S, |(too_long, _)| too_long - too_long / 4);
         let next = silence.saturating_mul(2).min(most);
-        self.silence = if next >= silence.saturating_add(silence / 4) { next } else { silence }.clamp(LEAST_S, MOST_S);
+        self.silence = if next >= silence.saturating_add(silence / 8) { next } else { silence }.clamp(LEAST_S, MOST_S);
         self
     }
 
@@ -280,7 +280,7 @@ mod tests {
     fn the_longest_silence_that_a_path_bears_is_found_from_below_and_kept_to() {
         assert_eq!(tries(&mut Path::default(), u16::MAX, 0, 6), [30, 60, 120, 240, 300, 300]);
         assert_eq!(tries(&mut Path::default(), 200, 0, 7), [30, 60, 120, 240, 120, 180, 180]);
-        assert_eq!(tries(&mut Path::default(), 60, 0, 8), [30, 60, 120, 60, 90, 60, 60, 60]);
+        assert_eq!(tries(&mut Path::default(), 60, 0, 9), [30, 60, 120, 60, 90, 60, 68, 60, 60]);
         assert_eq!(tries(&mut Path::default(), 29, 0, 5), [30, 15, 23, 23, 23]);
         assert_eq!(tries(&mut Path::default(), 1, 0, 4), [30, 15, 15, 15], "less is not tried");
     }
@@ -291,10 +291,10 @@ mod tests {
         tries(&mut path, 200, 0, 10);
         assert_eq!(path.silence, 180);
         // It bears less now.
-        assert_eq!(tries(&mut path, 50, 5_000, 6), [180, 90, 45, 68, 45, 45]);
+        assert_eq!(tries(&mut path, 55, 5_000, 7), [180, 90, 45, 68, 45, 51, 51]);
         // It bears more, which is tried a day later, and not before.
-        assert_eq!(tries(&mut path, 300, 6_000, 3), [45, 45, 45]);
-        assert_eq!(tries(&mut path, 300, 6_000 + DAY, 5), [45, 90, 180, 300, 300]);
+        assert_eq!(tries(&mut path, 300, 6_000, 3), [51, 51, 51]);
+        assert_eq!(tries(&mut path, 300, 6_000 + DAY, 5), [51, 102, 204, 300, 300]);
     }
 
     #[test]

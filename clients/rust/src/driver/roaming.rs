@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::frame::Ping;
 
-/// How often the address is looked at while the application is active. It costs three system calls and no packet.
+/// How often the address is looked at while the application is active, where the system gives no notice. It costs three system calls and no
+/// packet.
 const LOOK: Duration = Duration::from_millis(500);
 /// The same while it is not.
 const LOOK_IDLE: Duration = Duration::from_secs(25);
@@ -90,21 +91,33 @@ pub(super) struct Whereabouts {
     peer: SocketAddr,
     local: Option<IpAddr>,
     looked: Instant,
+    /// The system says that it may be another one.
+    noticed: bool,
 }
 
 impl Whereabouts {
     pub fn new(peer: SocketAddr, now: Instant) -> Self {
-        Self { peer, local: local_address(peer), looked: now }
+        Self { peer, local: local_address(peer), looked: now, noticed: false }
     }
 
-    /// When to look again.
-    pub fn due(&self, active: bool) -> Instant {
-        self.looked + if active { LOOK } else { LOOK_IDLE }
+    /// The system gives notice.
+    pub fn on_notice(&mut self) {
+        self.noticed = true;
+    }
+
+    /// When to look again, if `notices` of the system are not enough.
+    pub fn due(&self, active: bool, notices: bool) -> Option<Instant> {
+        match (self.noticed, notices) {
+            (true, _) => Some(self.looked),
+            (false, true) => None,
+            (false, false) => Some(self.looked + if active { LOOK } else { LOOK_IDLE }),
+        }
     }
 
     /// Looks, and says whether the address is another one than before. No address at all is none: there is nowhere to go yet.
     pub fn look(&mut self, now: Instant) -> bool {
         self.looked = now;
+        self.noticed = false;
         self.is_another(local_address(self.peer))
     }
 

@@ -34,7 +34,7 @@ pub(super) struct Session {
     /// What is heard of the server.
     pub pulse: Pulse,
     /// Where we are, as the system says.
-    whereabouts: Whereabouts,
+    pub whereabouts: Whereabouts,
     /// We are somewhere else than before, and whether the connection works there is not known yet.
     moving: Option<Move>,
     /// The head of the log when the session began: what lies up to there was asked for by our hello.
@@ -270,7 +270,8 @@ impl Driver {
             }
             return Ok(());
         }
-        if now >= session.whereabouts.due(self.watchfulness.is_active(now)) && session.whereabouts.look(now) {
+        let look_at = session.whereabouts.due(self.watchfulness.is_active(now), self.notices.are_given());
+        if look_at.is_some_and(|at| now >= at) && session.whereabouts.look(now) {
             self.on_other_network();
             if !session.move_on() {
                 return Err(Stop::lost(NETWORK_CHANGED, Retry::Now));
@@ -323,7 +324,7 @@ impl Driver {
             return wake;
         }
         at(session.pulse.due(&self.watchfulness).filter(|_| self.may_read()));
-        at(Some(session.whereabouts.due(self.watchfulness.is_active(Instant::now()))));
+        at(session.whereabouts.due(self.watchfulness.is_active(Instant::now()), self.notices.are_given()));
         at(session.sink.due());
         at(self.upgrade_due(session).filter(|_| self.may_read()));
         at(session.moving.as_ref().filter(|_| self.may_read()).map(Move::due));

@@ -2,6 +2,7 @@
 
 mod blackout;
 mod history;
+mod idle;
 mod journeys;
 mod loss;
 mod machine;
@@ -40,6 +41,8 @@ enum Commands {
     History(history::History),
     /// A network of 80 ms that loses 10 % each way: latency and bytes of few and of many messages.
     Loss(loss::Loss),
+    /// Phones that lie in pockets, suspended, with nothing to do: what an hour costs, beside other clients.
+    Idle(idle::IdleHour),
     /// Journeys from seeds: a search for messages that are lost, doubled or out of order.
     Random(random::Random),
 }
@@ -101,6 +104,7 @@ pub(crate) fn main() -> ExitCode {
         Commands::Blackout(command) => command.run(),
         Commands::History(command) => command.run(),
         Commands::Loss(command) => command.run(),
+        Commands::Idle(command) => command.run(),
         Commands::Random(command) => command.run(),
     };
     remove_own();

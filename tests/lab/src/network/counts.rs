@@ -39,6 +39,8 @@ pub struct LinkCounts {
     pub up: Counts,
     /// From the server to the phone.
     pub down: Counts,
+    /// How often the phone's radio was woken: a packet of its own or for it, after a second or more without any.
+    pub wakes: u64,
 }
 
 impl LinkCounts {
@@ -88,7 +90,7 @@ impl Add for LinkCounts {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { up: self.up + other.up, down: self.down + other.down }
+        Self { up: self.up + other.up, down: self.down + other.down, wakes: self.wakes + other.wakes }
     }
 }
 
@@ -96,6 +98,7 @@ impl Sub for LinkCounts {
     type Output = Self;
 
     fn sub(self, earlier: Self) -> Self {
-        Self { up: self.up - earlier.up, down: self.down - earlier.down }
+        let wakes = self.wakes.saturating_sub(earlier.wakes);
+        Self { up: self.up - earlier.up, down: self.down - earlier.down, wakes }
     }
 }

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const PACKET_MAX: usize = 65_536;
 /// Packets that are read from one end before the other gets its turn.
 const TURN: usize = 64;
+/// A radio that has had nothing to do for this long is asleep.
+const AWAKE: Duration = Duration::from_secs(1);
 /// An end whose device is down reports an error all the time: how long it is left alone then.
 const DOWN_PAUSE: Duration = Duration::from_millis(2);
 
@@ -42,7 +44,18 @@ struct State {
     /// Rises with each rebinding.
     rebindings: u64,
     counts: LinkCounts,
+    /// When the phone sent or got a packet last.
+    active: Option<Instant>,
     stop: bool,
+}
+
+impl State {
+    /// The phone sends or gets a packet.
+    fn on_phone_active(&mut self, now: Instant) {
+        if self.active.replace(now).is_none_or(|before| now.duration_since(before) >= AWAKE) {
+            self.counts.wakes += 1;
+        }
+    }
 }
 
 impl Shared {
@@ -63,7 +76,7 @@ impl Link {
         let ends = [tun::open(phone, phone_device)?, tun::open(server, server_device)?];
         let failed = |why: &dyn std::fmt::Display| LabError::Command { command: "start a link".into(), why: why.to_string() };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|why| failed(&why))?;
-        let state = State { settings, rebindings: 0, counts: LinkCounts::default(), stop: false };
+        let state = State { settings, rebindings: 0, counts: LinkCounts::default(), active: None, stop: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake });
         let emulator = Emulator {
             shared: Arc::clone(&shared),
@@ -226,7 +239,6 @@ impl Emulator {
             self.mapping.rebind();
         }
         let settings = state.settings;
-        let counts = state.counts.way_mut(end);
         for _ in 0..TURN {
             // Nothing there, or a device that is down: either way the turn is over.
             let Ok(len) = self.ends[end].read(buffer) else { break };
@@ -234,6 +246,11 @@ impl Emulator {
             if !is_ipv4(packet) {
                 continue;
             }
+            let now = Instant::now();
+            if end == 0 {
+                state.on_phone_active(now);
+            }
+            let counts = state.counts.way_mut(end);
             if settings.mtu_silent > 0 {
                 clamp_segments(packet, settings.mtu_silent);
             }
@@ -241,13 +258,16 @@ impl Emulator {
                 counts.udp_blocked += 1;
             } else if settings.mtu_silent > 0 && len > settings.mtu_silent {
                 counts.too_long += 1;
-            } else if end == 0 {
-                self.mapping.outgoing(packet, settings.nat);
-                self.ways[end].enter(packet, &settings.up, Instant::now(), counts);
-            } else if self.mapping.incoming(packet, settings.nat) {
-                self.ways[end].enter(packet, &settings.down, Instant::now(), counts);
             } else {
-                counts.nobodys += 1;
+                let (passes, way) = match end {
+                    0 => (self.mapping.outgoing(packet, settings.nat, settings.forgets, now), &settings.up),
+                    _ => (self.mapping.incoming(packet, settings.nat, settings.forgets, now), &settings.down),
+                };
+                if passes {
+                    self.ways[end].enter(packet, way, now, counts);
+                } else {
+                    counts.nobodys += 1;
+                }
             }
         }
         !state.stop
@@ -259,9 +279,12 @@ impl Emulator {
         let mut state = shared.state();
         for end in 0..2 {
             let blackout = if end == 0 { state.settings.up.blackout } else { state.settings.down.blackout };
-            let counts = state.counts.way_mut(end);
             let now = Instant::now();
             while let Some((due, packet)) = self.ways[end].arrive(now) {
+                if end == 1 && !blackout {
+                    state.on_phone_active(now);
+                }
+                let counts = state.counts.way_mut(end);
                 if blackout {
                     counts.blacked_out += 1;
                 } else if self.ends[1 - end].write_all(&packet).is_ok() {

@@ -12,6 +12,6 @@ mod tun;
 pub use counts::{Counts, LinkCounts};
 pub use dice::Dice;
 pub use emulator::Link;
-pub use nat::Nat;
+pub use nat::{Forgets, Nat};
 pub use settings::{CELL, CELL_OLD, LOSSY, Settings, WIFI_GOOD, Way};
 pub use space::Namespace;

@@ -6,6 +6,7 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 /// Of the flags of TCP.
 const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 /// Its headers and IP's, without options.
 const HEADERS: usize = 40;
 /// Of UDP's header.
@@ -29,7 +30,7 @@ impl Side {
         }
     }
 
-    /// In the header of UDP.
+    /// In the header of UDP, and of TCP.
     fn port_at(self) -> usize {
         match self {
             Self::Source => 0,
@@ -120,6 +121,21 @@ fn tcp_at(packet: &[u8]) -> Option<usize> {
     (first_fragment && packet[9] == TCP && packet.len() >= at + 20).then_some(at)
 }
 
+/// Whether a packet of TCP opens a connection.
+pub(super) fn is_opening(packet: &[u8]) -> bool {
+    tcp_at(packet).is_some_and(|tcp| packet[tcp + 13] & (SYN | ACK) == SYN)
+}
+
+/// From where to where it goes, if it is TCP.
+pub(super) fn tcp_ends(packet: &[u8]) -> Option<(Place, Place)> {
+    let tcp = tcp_at(packet)?;
+    let end = |side: Side| {
+        let at = side.address_at();
+        (Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]), read(packet, tcp + side.port_at()))
+    };
+    Some((end(Side::Source), end(Side::Destination)))
+}
+
 /// RFC 1624, equation 3: the checksum after one word changed.
 fn mend(packet: &mut [u8], at: usize, old: u16, new: u16) {
     let mut sum = u32::from(!read(packet, at)) + u32::from(!old) + u32::from(new);
@@ -167,6 +183,16 @@ pub(super) mod tests {
         let pseudo: Vec<u16> = words(&packet[12..20]).chain([u16::from(UDP), len - 20]).chain(words(&packet[20..])).collect();
         let check = !sum(pseudo);
         packet[26..28].copy_from_slice(&if check == 0 { 0xffff } else { check }.to_be_bytes());
+        packet
+    }
+
+    /// A packet of TCP, without checksums, that opens a connection or belongs to one.
+    pub fn tcp(from: Place, to: Place, opening: bool) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 40, 0, 7, 0x40, 0, 64, TCP, 0, 0];
+        packet.extend(from.0.octets());
+        packet.extend(to.0.octets());
+        packet.extend([from.1, to.1].iter().flat_map(|port| port.to_be_bytes()));
+        packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, if opening { SYN } else { ACK }, 0xff, 0xff, 0, 0, 0, 0]);
         packet
     }
 

@@ -1,6 +1,6 @@
 //! How good a link is, each way.
 
-use super::Nat;
+use super::{Forgets, Nat};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Settings {
     pub udp_blocked: bool,
     /// Whether the phone's UDP addresses are translated.
     pub nat: Nat,
+    /// After how much silence it forgets connections.
+    pub forgets: Forgets,
     /// Packets with more bytes than this vanish without a word, as where a network filters ICMP; 0: none do. Connections over TCP that begin
     /// there keep their segments short, as routers of such networks see to. An MTU that the devices know of is another thing:
     /// [`Phone::set_mtu`](crate::Phone::set_mtu).
@@ -59,12 +61,14 @@ impl Way {
     }
 }
 
+const NEVER: Forgets = Forgets { udp_s: 0, tcp_s: 0 };
+
 impl Settings {
     /// The same both ways, with half of the round trip time each.
     #[must_use]
     pub const fn of_round_trip_ms(ms: u64) -> Self {
         let way = Way::of_delay(Duration::from_micros(ms * 500));
-        Self { up: way, down: way, udp_blocked: false, nat: Nat::Off, mtu_silent: 0 }
+        Self { up: way, down: way, udp_blocked: false, nat: Nat::Off, forgets: NEVER, mtu_silent: 0 }
     }
 
     /// The same with this part of packets lost each way, 0 to 1.
@@ -115,6 +119,14 @@ impl Settings {
     #[must_use]
     pub const fn nat(mut self, nat: Nat) -> Self {
         self.nat = nat;
+        self
+    }
+
+    /// The same behind a translation of addresses that forgets after so many seconds of silence, 0 for never.
+    #[must_use]
+    pub const fn forgets(mut self, udp_s: u16, tcp_s: u16) -> Self {
+        self.nat = Nat::Ports;
+        self.forgets = Forgets { udp_s, tcp_s };
         self
     }
 
