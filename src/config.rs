@@ -75,6 +75,16 @@ pub struct Flags {
     #[arg(long, env = "WHIMBREL_MAX_SESSIONS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_sessions: Option<usize>,
+    /// Where to say, by a POST, that devices have a message which they may not get over a session: the way to APNs, FCM and Web Push. Unless
+    /// said nobody is told.
+    #[arg(long, env = "WHIMBREL_PUSH_URL", value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push_url: Option<String>,
+    /// What these are signed with: `whsec_` and then 24 to 64 bytes in base64. Better in the environment or the file than on the command line,
+    /// which others on the machine can read.
+    #[arg(long, env = "WHIMBREL_PUSH_SECRET", hide_env_values = true, value_name = "SECRET")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push_secret: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
@@ -118,6 +128,10 @@ pub struct Config {
     pub mailbox_days: u64,
     /// Sessions at a time.
     pub max_sessions: usize,
+    /// Where hints go.
+    pub push_url: Option<String>,
+    /// What they are signed with.
+    pub push_secret: Option<String>,
 }
 
 impl Default for Config {
@@ -134,6 +148,8 @@ impl Default for Config {
             mailbox_entries: 100_000,
             mailbox_days: 365,
             max_sessions: 50_000,
+            push_url: None,
+            push_secret: None,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The assembly: the order in which parts start and stop.
 
 use crate::config::{AuthMode, Config, ConfigError};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, Push};
 use crate::http::{self, Http};
+use crate::push::{PushError, Webhook};
 use crate::session::{self, Admission, Context};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Retention, Store, StoreError};
@@ -59,6 +60,9 @@ pub enum ServerError {
     /// The QUIC endpoint cannot be bound.
     #[error(transparent)]
     Quic(#[from] BindError),
+    /// Hints cannot be brought anywhere.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// The system refused something else.
     #[error("{what}: {why}")]
     System {
@@ -91,6 +95,8 @@ impl Server {
     /// # Errors
     /// If a part cannot start; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
+        let (url, secret) = (config.push_url.clone(), config.push_secret.clone());
+        let webhook = blocking(move || open_webhook(url.as_deref(), secret.as_deref())).await??;
         // First: a server that cannot listen leaves no folders behind.
         let plain = bind(config.http, "--http")?;
         let (tls, udp) = bind_secure(config.secure)?;
@@ -112,6 +118,7 @@ impl Server {
         let engine_config = EngineConfig {
             presence_grace: Duration::from_secs(config.presence_grace),
             retention: Retention { entries: config.mailbox_entries, age: Duration::from_secs(config.mailbox_days.saturating_mul(86_400)) },
+            push: webhook.clone().map(|webhook| webhook as Arc<dyn Push>),
         };
         let engine =
             Engine::start(store, engine_config).map_err(|why| ServerError::System { what: "cannot start the engine's threads", why })?;
@@ -139,6 +146,9 @@ impl Server {
         tasks.spawn(keys.clone().run_renewal());
         tasks.spawn(upkeep(state.metrics.clone()));
         tasks.spawn(accept_quic(listener.clone(), context));
+        if let Some(webhook) = webhook {
+            tasks.spawn(webhook.run());
+        }
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
         servers.spawn(http::listener::serve(plain, http::router(state.clone(), false), None, stopped.clone()));
@@ -181,6 +191,15 @@ impl Server {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServerError> {
     let why = |why: tokio::task::JoinError| ServerError::System { what: "a start-up step failed", why: std::io::Error::other(why) };
     tokio::task::spawn_blocking(work).await.map_err(why)
+}
+
+/// Where hints go, if that is said. Empty is not said.
+fn open_webhook(url: Option<&str>, secret: Option<&str>) -> Result<Option<Arc<Webhook>>, PushError> {
+    match (url.filter(|url| !url.is_empty()), secret.filter(|secret| !secret.is_empty())) {
+        (Some(url), secret) => Webhook::open(url, secret).map(Arc::new).map(Some),
+        (None, Some(_)) => Err(PushError::NoUrl),
+        (None, None) => Ok(None),
+    }
 }
 
 fn open_store(path: &std::path::Path) -> Result<Arc<dyn Store>, StoreError> {

@@ -2,10 +2,11 @@
 
 use super::decide::{self, Arrival, Outcome};
 use super::hub::{Attempt, End, Hub, NewSession, SessionHandle};
+use super::push::Handover;
 use super::queue::{Bounds, FairQueue};
 use super::receipts::Cursors;
 use super::wall_clock;
-use crate::store::{DeviceKey, Record, Store, StoreError, Transaction, UserNo};
+use crate::store::{Device, DeviceKey, Record, Store, StoreError, Transaction, UserNo};
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(super) enum Work {
     Confirm { said: Said, session: Arc<SessionHandle>, answer: oneshot::Sender<Result<Arrival, End>> },
     /// A user's devices have taken conversations up to here.
     Delivered { user: UserNo, marks: Vec<(ConversationId, ConversationSeq)> },
+    /// Which devices does a user have?
+    Devices { user: UserNo, answer: oneshot::Sender<Vec<Arc<Device>>> },
 }
 
 /// What a hello says of a device. `user` is who it is, checked.
@@ -85,6 +88,7 @@ enum Decided {
     Known(Option<Arrival>),
     Late,
     Delivered,
+    Devices(Vec<Arc<Device>>),
 }
 
 /// Whether commits go through.
@@ -119,6 +123,7 @@ pub(super) struct Committer {
     pub hub: Arc<Hub>,
     pub queue: Arc<FairQueue<Work>>,
     pub cursors: Arc<Cursors>,
+    pub handover: Option<Arc<Handover>>,
     /// [`UNKNOWN_PAUSE`], but for simulations.
     pub unknown_pause: Duration,
 }
@@ -142,7 +147,7 @@ impl Committer {
             match self.try_commit(&batch, &mut noted) {
                 Ok(decided) => {
                     self.health.passed(noted.written);
-                    self.publish(batch, decided, noted.heads);
+                    self.publish(batch, decided, noted);
                     if tries > 0 {
                         // What had been committed after all was not decided again, so nobody was woken for it.
                         self.hub.wake_all(&*self.store);
@@ -216,6 +221,7 @@ impl Committer {
                         }
                         Decided::Delivered
                     }
+                    Work::Devices { user, .. } => Decided::Devices(tx.devices(*user)?),
                 });
             }
             Ok(())
@@ -227,7 +233,7 @@ impl Committer {
         Ok(decided)
     }
 
-    fn publish(&self, batch: Vec<Work>, decided: Vec<Decided>, heads: HashMap<UserNo, MailboxSeq>) {
+    fn publish(&self, batch: Vec<Work>, decided: Vec<Decided>, noted: Noted) {
         let applied = decided.iter().filter(|decided| matches!(decided, Decided::Command(Outcome::Applied(_)))).count();
         metrics::counter!("whimbrel_commands_applied_total").increment(applied as u64);
         for (work, decided) in batch.into_iter().zip(decided) {
@@ -250,13 +256,18 @@ impl Committer {
                     }
                 }
                 (Work::Delivered { user, .. }, Decided::Delivered) => self.cursors.settled(user),
+                // Who asked may have stopped.
+                (Work::Devices { answer, .. }, Decided::Devices(devices)) => drop(answer.send(devices)),
                 (Work::Hello { answer, .. }, Decided::Late) => drop(answer.send(Err(late()))),
                 (Work::Confirm { answer, .. }, Decided::Late) => drop(answer.send(Err(End::Error(late())))),
                 _ => {}
             }
         }
-        for (user, head) in heads {
+        for (user, head) in noted.heads {
             self.hub.wake(user, head);
+        }
+        if let Some(handover) = &self.handover {
+            handover.on_committed(&noted.records);
         }
     }
 
@@ -323,6 +334,7 @@ impl Committer {
                     self.cursors.hand_in(user, marks);
                     self.cursors.settled(user);
                 }
+                Work::Devices { answer, .. } => drop(answer),
             }
         }
     }
@@ -346,7 +358,7 @@ impl Committer {
         match refused {
             Ok(()) => {
                 let outcome = Outcome::Applied(command.cseq);
-                self.publish(vec![work], vec![Decided::Command(outcome)], noted.heads);
+                self.publish(vec![work], vec![Decided::Command(outcome)], noted);
             }
             Err(error) => {
                 self.health.failed(noted.written);
@@ -391,6 +403,8 @@ fn answer(session: &SessionHandle, outcome: Outcome) {
 struct Noted {
     /// Mailboxes that grew, and to where.
     heads: HashMap<UserNo, MailboxSeq>,
+    /// What they grew by.
+    records: Vec<Arc<Record>>,
     /// Bytes that it has to write, roughly.
     written: usize,
 }
@@ -413,10 +427,10 @@ impl Transaction for Noting<'_> {
     fn user(&mut self, id: &UserId) -> Result<UserNo, StoreError> {
         self.tx.user(id)
     }
-    fn devices(&mut self, user: UserNo) -> Result<Vec<Arc<crate::store::Device>>, StoreError> {
+    fn devices(&mut self, user: UserNo) -> Result<Vec<Arc<Device>>, StoreError> {
         self.tx.devices(user)
     }
-    fn device(&mut self, key: DeviceKey) -> Result<Option<Arc<crate::store::Device>>, StoreError> {
+    fn device(&mut self, key: DeviceKey) -> Result<Option<Arc<Device>>, StoreError> {
         self.tx.device(key)
     }
     fn conversation(&mut self, id: ConversationId) -> Result<Option<Arc<crate::store::Conversation>>, StoreError> {
@@ -442,6 +456,7 @@ impl Transaction for Noting<'_> {
             self.noted.heads.insert(*user, *seq);
         }
         self.noted.written += RECORD_BYTES + record.content_bytes();
+        self.noted.records.push(record.clone());
         Ok(record)
     }
 }

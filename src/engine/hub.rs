@@ -8,6 +8,7 @@ mod session;
 pub(super) use session::NewSession;
 pub use session::{Attempt, End, SessionHandle};
 
+use super::push::{PATIENCE, Standing};
 use crate::store::{DEVICES_MAX, DeviceKey, Store, UserNo};
 use claims::Claims;
 use presence::Presences;
@@ -34,6 +35,8 @@ pub struct Hub {
 #[derive(Default)]
 struct State {
     users: HashMap<UserNo, Here>,
+    /// Devices whose sessions ended a moment ago, not suspended, and when.
+    left: HashMap<DeviceKey, Instant>,
     /// Users without a session in the foreground, and until when they count as if they had one.
     leaving: VecDeque<(Instant, UserNo)>,
     presences: Presences,
@@ -135,6 +138,18 @@ impl Hub {
         state.users.get(&device.user).is_some_and(|here| here.sessions.iter().any(|session| session.device == device))
     }
 
+    /// How a device stands. One that changes its network is away for a moment, and not gone.
+    pub(super) fn standing(&self, device: DeviceKey) -> Standing {
+        let state = lock(&self.state);
+        let sessions = state.users.get(&device.user).map_or(&[][..], |here| &here.sessions);
+        match sessions.iter().find(|session| session.device == device) {
+            Some(session) if session.is_background() => Standing::Suspended,
+            Some(_) => Standing::Here,
+            None if state.left.get(&device).is_some_and(|left| left.elapsed() < PATIENCE) => Standing::Here,
+            None => Standing::Away,
+        }
+    }
+
     /// Enters a session; an older one of the same device is told that it was replaced, and may no longer write.
     pub(super) fn enter(&self, session: &Arc<SessionHandle>, now_ms: u64) {
         let mut state = lock(&self.state);
@@ -143,6 +158,7 @@ impl Hub {
         state.claims.set(session.device, session.attempt.instance);
         state.epochs.insert(session.device, epoch);
         session.epoch.store(epoch.0, Ordering::Release);
+        state.left.remove(&session.device);
         let here = || Here { id: session.user_id.clone(), sessions: Vec::new(), online: false, until: None };
         let here = state.users.entry(session.user).or_insert_with(here);
         here.sessions.retain(|older| {
@@ -172,7 +188,11 @@ impl Hub {
         let mut state = lock(&self.state);
         state.presences.unwatch(session);
         let Some(here) = state.users.get_mut(&session.user) else { return };
+        let before = here.sessions.len();
         here.sessions.retain(|other| !Arc::ptr_eq(other, session));
+        if here.sessions.len() < before && !session.is_background() {
+            state.left.insert(session.device, Instant::now());
+        }
         state.settle(session.user, Some(self.grace));
     }
 
@@ -225,6 +245,7 @@ impl Hub {
         let now = Instant::now();
         let mut state = lock(&self.state);
         state.claims.forget_old(now);
+        state.left.retain(|_, left| now.duration_since(*left) < PATIENCE);
         while let Some(&(until, user)) = state.leaving.front() {
             if until > now {
                 break;

@@ -7,6 +7,7 @@ mod committer;
 pub mod decide;
 mod early;
 pub mod hub;
+mod push;
 mod queries;
 mod queue;
 mod receipts;
@@ -19,11 +20,13 @@ mod view;
 
 pub use early::Provisional;
 pub use hub::{End, Hub, SessionHandle};
+pub use push::{Hint, Push, Standing};
 pub use snapshot::{SnapshotCursor, SnapshotPage};
 pub use view::Viewer;
 
 use crate::store::{MailboxBounds, Retention, Store, StoreError, UserNo};
 use committer::{Arrived, Committer, Health, Said, Work};
+use push::Handover;
 use queue::{Bounds, FairQueue, Full, Lane};
 use receipts::Cursors;
 use std::collections::HashMap;
@@ -65,12 +68,14 @@ pub(crate) fn wall_clock() -> Time {
 }
 
 /// What can be set.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EngineConfig {
     /// How long a user without a session still counts as online.
     pub presence_grace: Duration,
     /// How much of each mailbox is kept.
     pub retention: Retention,
+    /// Who brings hints to devices that are not there; nobody if there is none.
+    pub push: Option<Arc<dyn Push>>,
 }
 
 /// The engine. Dropping it does not stop its threads: call [`Engine::stop`].
@@ -79,6 +84,7 @@ pub struct Engine {
     hub: Arc<Hub>,
     queue: Arc<FairQueue<Work>>,
     cursors: Arc<Cursors>,
+    handover: Option<Arc<Handover>>,
     health: Arc<Health>,
     /// Hellos so far.
     hellos: AtomicU64,
@@ -109,15 +115,19 @@ impl Engine {
     /// # Errors
     /// If the system gives no thread.
     pub fn start(store: Arc<dyn Store>, config: EngineConfig) -> std::io::Result<Arc<Self>> {
-        let engine = Self::new(store, config);
+        let engine = Arc::new(Self::new(store, config));
         let committer = engine.committer(committer::UNKNOWN_PAUSE);
         let (store, cursors, queue) = (engine.store.clone(), engine.cursors.clone(), engine.queue.clone());
-        let threads = vec![
+        let mut threads = vec![
             std::thread::Builder::new().name("committer".into()).spawn(move || committer.run())?,
             std::thread::Builder::new().name("receipts".into()).spawn(move || receipts::run(&*store, &cursors, &queue))?,
         ];
+        if let Some(handover) = engine.handover.clone() {
+            let engine = engine.clone();
+            threads.push(std::thread::Builder::new().name("push".into()).spawn(move || push::run(&engine, &handover))?);
+        }
         *engine.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
-        Ok(Arc::new(engine))
+        Ok(engine)
     }
 
     fn new(store: Arc<dyn Store>, config: EngineConfig) -> Self {
@@ -126,6 +136,7 @@ impl Engine {
             hub: Arc::new(Hub::new(config.presence_grace)),
             queue: Arc::new(FairQueue::new(QUEUE)),
             cursors: Arc::new(Cursors::new()),
+            handover: config.push.map(|push| Arc::new(Handover::new(push))),
             health: Arc::default(),
             hellos: AtomicU64::new(0),
             reads: Arc::new(Semaphore::new(READS_MAX)),
@@ -142,6 +153,7 @@ impl Engine {
             hub: self.hub.clone(),
             queue: self.queue.clone(),
             cursors: self.cursors.clone(),
+            handover: self.handover.clone(),
             unknown_pause,
         }
     }
@@ -189,14 +201,20 @@ impl Engine {
 
     /// Commits what waits, writes what was put off, and ends the threads. Blocks until that is done.
     pub fn stop(&self) {
-        // First who makes receipts, then who commits them.
+        // First who asks the committer and who makes receipts, then who commits them.
+        if let Some(handover) = &self.handover {
+            handover.stop();
+        }
         self.cursors.stop();
         let mut threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         while let Some(thread) = threads.pop() {
+            if threads.is_empty() {
+                // Only the committer is left.
+                self.queue.close();
+            }
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine panicked");
             }
-            self.queue.close();
         }
         if let Err(error) = self.store.flush() {
             tracing::warn!(%error, "the next start takes longer: what was put off could not be written");
@@ -316,6 +334,14 @@ impl Engine {
     pub fn leave(&self, session: &Arc<SessionHandle>) {
         self.hub.leave(session);
         self.cursors.leave(session.device, session.epoch());
+        self.stands_otherwise(session.user);
+    }
+
+    /// A device of the user came or went, or is suspended, or no longer.
+    fn stands_otherwise(&self, user: UserNo) {
+        if let Some(handover) = &self.handover {
+            handover.on_standing(user);
+        }
     }
 
     /// Takes a command in. Its outcome shows in the session's [`applied`](SessionHandle::applied).
@@ -397,7 +423,10 @@ impl Engine {
     pub fn signal(self: &Arc<Self>, session: &Arc<SessionHandle>, signal: Signal) {
         match signal {
             Signal::Watch(watch) => self.hub.watch(session, watch),
-            Signal::State(state) => self.hub.set_background(session, state.background),
+            Signal::State(state) => {
+                self.hub.set_background(session, state.background);
+                self.stands_otherwise(session.user);
+            }
             Signal::Typing(typing) => {
                 let Ok(permit) = self.reads.clone().try_acquire_owned() else { return };
                 let (engine, session) = (self.clone(), session.clone());

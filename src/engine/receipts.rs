@@ -84,6 +84,11 @@ impl Cursors {
         }
     }
 
+    /// How far a device has said that it is; 0 if it is not here.
+    pub(super) fn acked(&self, device: DeviceKey) -> MailboxSeq {
+        self.lock().get(&device).map_or(MailboxSeq(0), |cursor| cursor.acked)
+    }
+
     pub(super) fn leave(&self, device: DeviceKey, session: SessionEpoch) {
         if let Some(cursor) = self.lock().get_mut(&device).filter(|cursor| cursor.session == session) {
             cursor.here = false;

@@ -16,7 +16,7 @@ use whimbrel_protocol::{MailboxSeq, UserId};
 impl Engine {
     pub(crate) fn stepped(store: Arc<dyn Store>) -> Arc<Self> {
         let retention = Retention { entries: u64::MAX, age: Duration::MAX };
-        Arc::new(Self::new(store, EngineConfig { presence_grace: Duration::ZERO, retention }))
+        Arc::new(Self::new(store, EngineConfig { presence_grace: Duration::ZERO, retention, push: None }))
     }
 
     /// Commits up to `max` of what waits. Returns whether anything did.

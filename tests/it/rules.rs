@@ -105,11 +105,12 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// Which parts of the server must not name which others.
 const STRANGERS: &[(&str, &[&str])] = &[
-    ("engine", &["crate::session", "crate::transport", "crate::http", "crate::tls", "crate::cli", "store::sqlite"]),
+    ("engine", &["crate::session", "crate::transport", "crate::http", "crate::push", "crate::tls", "crate::cli", "store::sqlite"]),
     ("store", &["crate::engine", "crate::session", "crate::transport", "crate::http", "crate::tls", "crate::cli"]),
     ("session", &["crate::store", "crate::http", "crate::tls", "crate::cli", "transport::websocket", "transport::webtransport"]),
     ("transport", &["crate::store", "crate::engine", "crate::session", "crate::http", "crate::cli"]),
     ("http", &["crate::store", "crate::cli", "transport::webtransport"]),
+    ("push", &["crate::store", "crate::session", "crate::transport", "crate::http", "crate::tls", "crate::cli"]),
     ("tls", &["crate::store", "crate::engine", "crate::session", "crate::transport", "crate::http", "crate::cli"]),
 ];
 

@@ -194,3 +194,20 @@ fn nothing_stays_of_who_left_whatever_they_were() {
     let state = lock(&hub.state);
     assert!(state.users.is_empty() && state.epochs.is_empty() && state.leaving.is_empty());
 }
+
+#[test]
+fn who_changes_networks_is_not_away_and_who_was_suspended_is() {
+    let hub = Hub::new(Duration::ZERO);
+    let phone = enter(&hub, new(1, "ann", 0), 0);
+    let tablet = enter(&hub, NewSession { background: true, ..new(1, "ann", 1) }, 0);
+    assert_eq!((hub.standing(phone.device), hub.standing(tablet.device)), (Standing::Here, Standing::Suspended));
+    hub.leave(&phone);
+    hub.leave(&tablet);
+    assert_eq!((hub.standing(phone.device), hub.standing(tablet.device)), (Standing::Here, Standing::Away));
+    assert_eq!(hub.standing(new(1, "ann", 2).device), Standing::Away);
+    let phone = enter(&hub, new(1, "ann", 0), 0);
+    hub.set_background(&phone, true);
+    assert_eq!(hub.standing(phone.device), Standing::Suspended);
+    hub.leave(&phone);
+    assert_eq!(hub.standing(phone.device), Standing::Away);
+}
