@@ -1,6 +1,7 @@
 //! The commands: which trips to make, and what to say of them.
 
 mod blackout;
+mod fallback;
 mod history;
 mod idle;
 mod journeys;
@@ -37,6 +38,8 @@ enum Commands {
     Switch(switch::Switch),
     /// Blackouts of some lengths: how soon messages flow again.
     Blackout(blackout::Blackout),
+    /// Networks without UDP: what a client that begins there loses over a plain WebSocket, and when it moves up.
+    Fallback(fallback::Fallback),
     /// A narrow network on which much history is read while messages come: how long those take.
     History(history::History),
     /// A network of 80 ms that loses 10 % each way: latency and bytes of few and of many messages.
@@ -102,6 +105,7 @@ pub(crate) fn main() -> ExitCode {
         Commands::Journeys(command) => command.run(),
         Commands::Switch(command) => command.run(),
         Commands::Blackout(command) => command.run(),
+        Commands::Fallback(command) => command.run(),
         Commands::History(command) => command.run(),
         Commands::Loss(command) => command.run(),
         Commands::Idle(command) => command.run(),
