@@ -80,6 +80,10 @@ pub struct Flags {
     #[arg(long, env = "WHIMBREL_PUSH_URL", value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub push_url: Option<String>,
+    /// Seconds that a device which looks connected has to acknowledge a message, before that is said of it too, at least 1. Unless said 10.
+    #[arg(long, env = "WHIMBREL_PUSH_PATIENCE", value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push_patience: Option<u64>,
     /// What these are signed with: `whsec_` and then 24 to 64 bytes in base64. Better in the environment or the file than on the command line,
     /// which others on the machine can read.
     #[arg(long, env = "WHIMBREL_PUSH_SECRET", hide_env_values = true, value_name = "SECRET")]
@@ -130,6 +134,8 @@ pub struct Config {
     pub max_sessions: usize,
     /// Where hints go.
     pub push_url: Option<String>,
+    /// Seconds that a device which looks connected has to acknowledge a message.
+    pub push_patience: u64,
     /// What they are signed with.
     pub push_secret: Option<String>,
 }
@@ -149,6 +155,7 @@ impl Default for Config {
             mailbox_days: 365,
             max_sessions: 50_000,
             push_url: None,
+            push_patience: 10,
             push_secret: None,
         }
     }
@@ -174,6 +181,9 @@ pub enum ConfigError {
     /// Users would hardly ever go offline.
     #[error("presence_grace (--presence-grace) is {0} seconds, and may be at most {PRESENCE_GRACE_MAX}, a day")]
     GraceTooLong(u64),
+    /// Push would come for everything, or never.
+    #[error("push_patience (--push-patience) is {0} seconds: give 1 to {PRESENCE_GRACE_MAX}, a day")]
+    BadPatience(u64),
     /// Plain and TLS at one port.
     #[error("plain TCP (--http) and TLS (--secure) cannot both be at {0}: give one of them another port")]
     OneAddress(SocketAddr),
@@ -254,6 +264,9 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         if self.presence_grace > PRESENCE_GRACE_MAX {
             return Err(ConfigError::GraceTooLong(self.presence_grace));
+        }
+        if !(1..=PRESENCE_GRACE_MAX).contains(&self.push_patience) {
+            return Err(ConfigError::BadPatience(self.push_patience));
         }
         if self.http == self.secure && self.http.port() != 0 {
             return Err(ConfigError::OneAddress(self.http));
@@ -338,7 +351,9 @@ mod tests {
         for default in [config.http.to_string(), config.secure.to_string()] {
             assert!(help.contains(&format!("Unless said {default} [env")), "{default}: {help}");
         }
-        for default in [config.presence_grace, config.mailbox_entries, config.mailbox_days, config.max_sessions as u64] {
+        for default in
+            [config.presence_grace, config.mailbox_entries, config.mailbox_days, config.max_sessions as u64, config.push_patience]
+        {
             assert!(help.contains(&format!("Unless said {default} [env")), "{default}: {help}");
         }
         for default in [config.data, config.certs] {

@@ -1,7 +1,7 @@
 //! The assembly: the order in which parts start and stop.
 
 use crate::config::{AuthMode, Config, ConfigError};
-use crate::engine::{Engine, EngineConfig, Push};
+use crate::engine::{Engine, EngineConfig, Pushing};
 use crate::http::{self, Http};
 use crate::push::{PushError, Webhook};
 use crate::session::{self, Admission, Context};
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use whimbrel_protocol::frame::{Endpoint, Hello};
 
 /// How long sessions have to leave when the server drains. With what follows it stays below the promised 10 seconds.
@@ -28,6 +28,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long QUIC connections have to be forgotten whose sessions have left before: until then they answer what is still under way, but who
 /// is to come back should find the next server.
 const CLOSED: Duration = Duration::from_millis(100);
+/// How long those have who are told which devices to wake.
+const HINTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Packets that wait for us, and for the network, in bytes; each counts for 1 to 2 KiB. Some 2,000 first packets, and more of those who are here.
 const UDP_BUFFER: usize = 4 << 20;
 /// How often a pair of free ports with one number is looked for, where the system picks.
@@ -87,6 +89,8 @@ pub struct Server {
     servers: JoinSet<()>,
     listener: Arc<QuicListener>,
     tasks: JoinSet<()>,
+    /// Who brings hints, if anybody does.
+    hints: Option<(Arc<Webhook>, JoinHandle<()>)>,
 }
 
 impl Server {
@@ -118,7 +122,7 @@ impl Server {
         let engine_config = EngineConfig {
             presence_grace: Duration::from_secs(config.presence_grace),
             retention: Retention { entries: config.mailbox_entries, age: Duration::from_secs(config.mailbox_days.saturating_mul(86_400)) },
-            push: webhook.clone().map(|webhook| webhook as Arc<dyn Push>),
+            push: webhook.clone().map(|webhook| Pushing { push: webhook, patience: Duration::from_secs(config.push_patience) }),
         };
         let engine =
             Engine::start(store, engine_config).map_err(|why| ServerError::System { what: "cannot start the engine's threads", why })?;
@@ -146,15 +150,13 @@ impl Server {
         tasks.spawn(keys.clone().run_renewal());
         tasks.spawn(upkeep(state.metrics.clone()));
         tasks.spawn(accept_quic(listener.clone(), context));
-        if let Some(webhook) = webhook {
-            tasks.spawn(webhook.run());
-        }
+        let hints = webhook.map(|webhook| (webhook.clone(), tokio::spawn(webhook.run())));
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
         servers.spawn(http::listener::serve(plain, http::router(state.clone(), false), None, stopped.clone()));
         let config = keys.tcp_config(&[b"http/1.1"]);
         servers.spawn(http::listener::serve(tls, http::router(state.clone(), true), Some(config), stopped));
-        Ok(Self { http, secure, quic, engine, state, stop, servers, listener, tasks })
+        Ok(Self { http, secure, quic, engine, state, stop, servers, listener, tasks, hints })
     }
 
     /// Drains and stops: every session is told, what was taken in is committed.
@@ -184,6 +186,14 @@ impl Server {
         let engine = self.engine;
         if tokio::task::spawn_blocking(move || engine.stop()).await.is_err() {
             tracing::error!("the engine did not stop cleanly");
+        }
+        if let Some((webhook, bringing)) = self.hints {
+            webhook.close();
+            let abort = bringing.abort_handle();
+            if tokio::time::timeout(HINTS_TIMEOUT, bringing).await.is_err() {
+                tracing::warn!("some hints were given up: the receiver did not take them in time");
+                abort.abort();
+            }
         }
     }
 }

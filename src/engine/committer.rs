@@ -40,7 +40,15 @@ pub(super) enum Work {
     /// A user's devices have taken conversations up to here.
     Delivered { user: UserNo, marks: Vec<(ConversationId, ConversationSeq)> },
     /// Which devices does a user have?
-    Devices { user: UserNo, answer: oneshot::Sender<Vec<Arc<Device>>> },
+    Devices { user: UserNo, answer: oneshot::Sender<Vec<Known>> },
+}
+
+/// A device that a user has.
+pub(super) struct Known {
+    pub key: DeviceKey,
+    pub name: DeviceId,
+    /// How far it was when its cursor was saved last.
+    pub cursor: MailboxSeq,
 }
 
 /// What a hello says of a device. `user` is who it is, checked.
@@ -66,6 +74,7 @@ impl Said {
             user: arrival.device.user,
             user_id: self.user,
             device: arrival.device,
+            device_id: self.device,
             incarnation: arrival.incarnation,
             applied: arrival.applied,
             attempt: self.attempt,
@@ -88,7 +97,7 @@ enum Decided {
     Known(Option<Arrival>),
     Late,
     Delivered,
-    Devices(Vec<Arc<Device>>),
+    Devices(Vec<Known>),
 }
 
 /// Whether commits go through.
@@ -143,7 +152,7 @@ impl Committer {
     pub fn commit(&self, batch: Vec<Work>) {
         let mut tries = 0;
         loop {
-            let mut noted = Noted::default();
+            let mut noted = Noted { keeps: self.handover.is_some(), ..Noted::default() };
             match self.try_commit(&batch, &mut noted) {
                 Ok(decided) => {
                     self.health.passed(noted.written);
@@ -221,7 +230,10 @@ impl Committer {
                         }
                         Decided::Delivered
                     }
-                    Work::Devices { user, .. } => Decided::Devices(tx.devices(*user)?),
+                    Work::Devices { user, .. } => {
+                        let known = |device: Arc<Device>| Known { key: device.key, name: device.name.clone(), cursor: device.cursor };
+                        Decided::Devices(tx.devices(*user)?.into_iter().map(known).collect())
+                    }
                 });
             }
             Ok(())
@@ -403,7 +415,8 @@ fn answer(session: &SessionHandle, outcome: Outcome) {
 struct Noted {
     /// Mailboxes that grew, and to where.
     heads: HashMap<UserNo, MailboxSeq>,
-    /// What they grew by.
+    /// Whether to keep what they grew by.
+    keeps: bool,
     records: Vec<Arc<Record>>,
     /// Bytes that it has to write, roughly.
     written: usize,
@@ -418,7 +431,7 @@ struct Noting<'a> {
 impl<'a> Noting<'a> {
     /// What was noted of an earlier run of the same transaction is forgotten.
     fn new(tx: &'a mut dyn Transaction, noted: &'a mut Noted) -> Self {
-        *noted = Noted::default();
+        *noted = Noted { keeps: noted.keeps, ..Noted::default() };
         Self { tx, noted }
     }
 }
@@ -456,7 +469,9 @@ impl Transaction for Noting<'_> {
             self.noted.heads.insert(*user, *seq);
         }
         self.noted.written += RECORD_BYTES + record.content_bytes();
-        self.noted.records.push(record.clone());
+        if self.noted.keeps {
+            self.noted.records.push(record.clone());
+        }
         Ok(record)
     }
 }

@@ -8,16 +8,16 @@ mod session;
 pub(super) use session::NewSession;
 pub use session::{Attempt, End, SessionHandle};
 
-use super::push::{PATIENCE, Standing};
+use super::push::Standing;
 use crate::store::{DEVICES_MAX, DeviceKey, Store, UserNo};
 use claims::Claims;
 use presence::Presences;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use whimbrel_protocol::frame::{Error, PresenceState, ServerSignal, Watch};
-use whimbrel_protocol::{ErrorCode, MailboxSeq, SessionEpoch, UserId};
+use whimbrel_protocol::{DeviceId, ErrorCode, MailboxSeq, SessionEpoch, UserId};
 
 /// A server that is started anew is not there sooner than this.
 const AWAY_MS: u32 = 500;
@@ -25,20 +25,27 @@ const AWAY_MS: u32 = 500;
 const TELLING: f64 = 0.125;
 /// Clients are not asked to stay away longer than this: it is what they obey at most.
 const SLOTS_MS: u32 = 300_000;
+/// After a start those who were here before come back within this time, in their slots: until then who is not here may be on the way.
+const RETURN: Duration = Duration::from_secs(30);
+
 /// Everybody who is here.
 pub struct Hub {
     state: Mutex<State>,
     /// How long a user without a session still counts as online.
     grace: Duration,
+    /// How long a device whose session ended may be on its way to another network.
+    patience: Duration,
 }
 
 #[derive(Default)]
 struct State {
     users: HashMap<UserNo, Here>,
-    /// Devices whose sessions ended a moment ago, not suspended, and when.
-    left: HashMap<DeviceKey, Instant>,
-    /// Users without a session in the foreground, and until when they count as if they had one.
-    leaving: VecDeque<(Instant, UserNo)>,
+    /// The same by name.
+    names: HashMap<UserId, UserNo>,
+    /// When to look at users again of whose devices one left a moment ago.
+    agenda: BTreeSet<(Instant, UserNo)>,
+    /// The devices that have come since the start, for as long as others are expected.
+    returning: Option<(Instant, HashSet<DeviceKey>)>,
     presences: Presences,
     epochs: HashMap<DeviceKey, SessionEpoch>,
     claims: Claims,
@@ -48,10 +55,10 @@ struct State {
 struct Here {
     id: UserId,
     sessions: Vec<Arc<SessionHandle>>,
+    /// Devices that have no session, and had one in the foreground a moment ago; and until when.
+    left: Vec<(DeviceKey, Instant)>,
     /// Whether the user looks online.
     online: bool,
-    /// Until when a session in the foreground that is gone still counts.
-    until: Option<Instant>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,53 +66,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl State {
-    /// Looks again whether a user looks online. Without a session in the foreground that ends after `grace`, which a device that says that it
-    /// is suspended does not need.
-    fn settle(&mut self, user: UserNo, grace: Option<Duration>) {
-        let Some(here) = self.users.get_mut(&user) else { return };
-        if here.sessions.iter().any(|session| !session.is_background()) {
-            here.until = None;
-            if !std::mem::replace(&mut here.online, true) {
-                self.presences.set(&here.id, PresenceState::Online);
-            }
-            return;
-        }
-        match grace {
-            Some(grace) if here.until.is_none() => {
-                let until = Instant::now() + grace;
-                here.until = Some(until);
-                self.leaving.push_back((until, user));
-            }
-            Some(_) => {}
-            None => {
-                if std::mem::take(&mut here.online) {
-                    self.presences.set(&here.id, PresenceState::Offline);
-                }
-            }
-        }
-    }
-
-    /// The grace of a user is over.
-    fn end_grace(&mut self, user: UserNo, until: Instant) {
-        // They may have come back, and left again, since.
-        let Some(here) = self.users.get_mut(&user).filter(|here| here.until == Some(until)) else { return };
-        here.until = None;
-        if std::mem::take(&mut here.online) {
-            self.presences.set(&here.id, PresenceState::Offline);
-        }
-        if here.sessions.is_empty() {
-            self.users.remove(&user);
-            for slot in 0..DEVICES_MAX as u8 {
-                self.epochs.remove(&DeviceKey { user, slot });
-            }
-        }
-    }
-}
-
 impl Hub {
-    pub(super) fn new(grace: Duration) -> Self {
-        Self { state: Mutex::default(), grace }
+    /// `grace` is how long a user without a session in the foreground still counts as online, `patience` how long a device without a session
+    /// may be on its way to another network.
+    pub(super) fn new(grace: Duration, patience: Duration) -> Self {
+        let returning = (!patience.is_zero()).then(|| (Instant::now() + RETURN, HashSet::new()));
+        Self { state: Mutex::new(State { returning, ..State::default() }), grace, patience }
+    }
+
+    /// Looks again whether a user looks online, and whether anything is to be known of them.
+    fn settle(&self, state: &mut State, user: UserNo) {
+        let Some(here) = state.users.get_mut(&user) else { return };
+        let now = Instant::now();
+        here.left.retain(|(_, at)| now < *at + self.grace.max(self.patience));
+        let foreground = here.sessions.iter().any(|session| !session.is_background());
+        let online = foreground || here.left.iter().any(|(_, at)| now < *at + self.grace);
+        if std::mem::replace(&mut here.online, online) != online {
+            state.presences.set(&here.id, if online { PresenceState::Online } else { PresenceState::Offline });
+        }
+        if here.sessions.is_empty() && here.left.is_empty() {
+            if let Some(here) = state.users.remove(&user) {
+                state.names.remove(&here.id);
+            }
+            for slot in 0..DEVICES_MAX as u8 {
+                state.epochs.remove(&DeviceKey { user, slot });
+            }
+        }
     }
 
     /// Whether a hello comes late: a later one of the same run has a session.
@@ -138,15 +124,25 @@ impl Hub {
         state.users.get(&device.user).is_some_and(|here| here.sessions.iter().any(|session| session.device == device))
     }
 
+    /// Whether a device of this name has a session, which a hello of it would take the place of.
+    pub fn has(&self, user: &UserId, device: &DeviceId) -> bool {
+        let state = lock(&self.state);
+        let here = state.names.get(user).and_then(|user| state.users.get(user));
+        here.is_some_and(|here| here.sessions.iter().any(|session| session.device_id == *device))
+    }
+
     /// How a device stands. One that changes its network is away for a moment, and not gone.
     pub(super) fn standing(&self, device: DeviceKey) -> Standing {
         let state = lock(&self.state);
-        let sessions = state.users.get(&device.user).map_or(&[][..], |here| &here.sessions);
-        match sessions.iter().find(|session| session.device == device) {
+        let here = state.users.get(&device.user);
+        let session = here.and_then(|here| here.sessions.iter().find(|session| session.device == device));
+        let left = here.and_then(|here| here.left.iter().find(|(left, _)| *left == device));
+        let moving = left.is_some_and(|(_, at)| at.elapsed() < self.patience);
+        let returning = state.returning.as_ref().is_some_and(|(_, came)| !came.contains(&device));
+        match session {
             Some(session) if session.is_background() => Standing::Suspended,
-            Some(_) => Standing::Here,
-            None if state.left.get(&device).is_some_and(|left| left.elapsed() < PATIENCE) => Standing::Here,
-            None => Standing::Away,
+            None if !moving && !returning => Standing::Away,
+            _ => Standing::Here,
         }
     }
 
@@ -158,8 +154,11 @@ impl Hub {
         state.claims.set(session.device, session.attempt.instance);
         state.epochs.insert(session.device, epoch);
         session.epoch.store(epoch.0, Ordering::Release);
-        state.left.remove(&session.device);
-        let here = || Here { id: session.user_id.clone(), sessions: Vec::new(), online: false, until: None };
+        if let Some((_, came)) = &mut state.returning {
+            came.insert(session.device);
+        }
+        state.names.entry(session.user_id.clone()).or_insert(session.user);
+        let here = || Here { id: session.user_id.clone(), sessions: Vec::new(), left: Vec::new(), online: false };
         let here = state.users.entry(session.user).or_insert_with(here);
         here.sessions.retain(|older| {
             if older.device != session.device {
@@ -174,26 +173,29 @@ impl Hub {
             false
         });
         here.sessions.push(session.clone());
-        // One in the background does not take back the grace of another device.
-        if !session.is_background() || here.until.is_none() {
-            state.settle(session.user, None);
-        }
+        here.left.retain(|(device, _)| *device != session.device);
+        self.settle(&mut state, session.user);
         if state.draining {
             session.finish(End::going_away(rand::random_range(AWAY_MS..2 * AWAY_MS)));
         }
     }
 
-    /// A session is over. The user counts as online for the grace time, if it was the last in the foreground.
+    /// A session is over. The user counts as online for the grace time, if it was in the foreground.
     pub(super) fn leave(&self, session: &Arc<SessionHandle>) {
         let mut state = lock(&self.state);
+        let state = &mut *state;
         state.presences.unwatch(session);
         let Some(here) = state.users.get_mut(&session.user) else { return };
         let before = here.sessions.len();
         here.sessions.retain(|other| !Arc::ptr_eq(other, session));
         if here.sessions.len() < before && !session.is_background() {
-            state.left.insert(session.device, Instant::now());
+            let now = Instant::now();
+            here.left.push((session.device, now));
+            state.agenda.extend([(now + self.grace, session.user), (now + self.patience, session.user)]);
+            // The grace is over when presence is told next, at the earliest.
+            return;
         }
-        state.settle(session.user, Some(self.grace));
+        self.settle(state, session.user);
     }
 
     /// A session's application is suspended, or no longer.
@@ -202,7 +204,7 @@ impl Hub {
         if session.is_replaced() || session.background.swap(background, Ordering::AcqRel) == background {
             return;
         }
-        state.settle(session.user, None);
+        self.settle(&mut state, session.user);
     }
 
     /// A mailbox has a new head.
@@ -245,13 +247,10 @@ impl Hub {
         let now = Instant::now();
         let mut state = lock(&self.state);
         state.claims.forget_old(now);
-        state.left.retain(|_, left| now.duration_since(*left) < PATIENCE);
-        while let Some(&(until, user)) = state.leaving.front() {
-            if until > now {
-                break;
-            }
-            state.leaving.pop_front();
-            state.end_grace(user, until);
+        state.returning.take_if(|(until, _)| *until <= now);
+        while state.agenda.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, user)) = state.agenda.pop_first() else { break };
+            self.settle(&mut state, user);
         }
         state.presences.tell();
     }

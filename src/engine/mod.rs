@@ -20,7 +20,7 @@ mod view;
 
 pub use early::Provisional;
 pub use hub::{End, Hub, SessionHandle};
-pub use push::{Hint, Push, Standing};
+pub use push::{Hint, Push, Pushing, Standing};
 pub use snapshot::{SnapshotCursor, SnapshotPage};
 pub use view::Viewer;
 
@@ -74,8 +74,8 @@ pub struct EngineConfig {
     pub presence_grace: Duration,
     /// How much of each mailbox is kept.
     pub retention: Retention,
-    /// Who brings hints to devices that are not there; nobody if there is none.
-    pub push: Option<Arc<dyn Push>>,
+    /// Who brings hints to devices that are not there, if anybody does.
+    pub push: Option<Pushing>,
 }
 
 /// The engine. Dropping it does not stop its threads: call [`Engine::stop`].
@@ -133,10 +133,10 @@ impl Engine {
     fn new(store: Arc<dyn Store>, config: EngineConfig) -> Self {
         Self {
             store,
-            hub: Arc::new(Hub::new(config.presence_grace)),
+            hub: Arc::new(Hub::new(config.presence_grace, config.push.as_ref().map_or(Duration::ZERO, |pushing| pushing.patience))),
             queue: Arc::new(FairQueue::new(QUEUE)),
             cursors: Arc::new(Cursors::new()),
-            handover: config.push.map(|push| Arc::new(Handover::new(push))),
+            handover: config.push.map(|pushing| Arc::new(Handover::new(pushing))),
             health: Arc::default(),
             hellos: AtomicU64::new(0),
             reads: Arc::new(Semaphore::new(READS_MAX)),
@@ -287,6 +287,7 @@ impl Engine {
         } else {
             self.cursors.begin_at(arrival.device, session.epoch(), begin.cursor);
         }
+        self.stands_otherwise(session.user);
     }
 
     /// Where a device's events begin.

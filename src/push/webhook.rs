@@ -1,7 +1,7 @@
 //! Hints by HTTP: a POST for each to a URL of the operator's, who knows which token of which push service belongs to which device. In the
 //! form of Standard Webhooks, version 1 (docs/push.md).
 
-use super::queue::Queue;
+use super::queue::{Errand, Queue};
 use crate::engine::{Hint, Push, Standing};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -14,8 +14,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Notify;
@@ -62,6 +63,7 @@ pub struct Webhook {
     client: HttpClient,
     queue: Mutex<Queue>,
     changed: Notify,
+    closed: AtomicBool,
 }
 
 /// Why a hint was not taken.
@@ -100,7 +102,7 @@ impl Webhook {
             builder.with_tls_config(none.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
         };
         let client = Client::builder(TokioExecutor::new()).build(builder.https_or_http().enable_http1().build());
-        Ok(Self { url: uri, secret, client, queue: Mutex::default(), changed: Notify::new() })
+        Ok(Self { url: uri, secret, client, queue: Mutex::default(), changed: Notify::new(), closed: AtomicBool::new(false) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -108,56 +110,72 @@ impl Webhook {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings hints. Runs until dropped; what waits then is given up.
+    /// Brings hints, until [`close`](Self::close) was called and those are brought that need not wait.
     pub async fn run(self: Arc<Self>) {
         let mut requests = JoinSet::new();
         loop {
+            let mut next = None;
             while requests.len() < REQUESTS_MAX {
-                let Some(hint) = self.lock().take() else { break };
+                let mut queue = self.lock();
+                let Some(errand) = queue.take(Instant::now()) else {
+                    next = queue.next();
+                    break;
+                };
                 let webhook = self.clone();
-                requests.spawn(async move {
-                    webhook.bring(&hint).await;
-                    webhook.lock().done(&hint.user);
-                });
+                requests.spawn(async move { webhook.bring(errand).await });
             }
+            if self.closed.load(Ordering::Acquire) && self.lock().is_idle() {
+                return;
+            }
+            let later = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
-                () = self.changed.notified(), if requests.len() < REQUESTS_MAX => {}
+                () = self.changed.notified() => {}
                 Some(_) = requests.join_next() => {}
+                () = tokio::time::sleep_until(later.into()) => {}
             }
         }
     }
 
-    async fn bring(&self, hint: &Hint) {
-        let body = Bytes::from(body(hint));
-        let id = format!("hint_{:032x}", rand::random::<u128>());
-        let mut waits = TRIES.into_iter();
-        loop {
-            let (why, wait) = match self.post(&id, body.clone()).await {
-                Ok(()) => return count("sent"),
-                Err(Failure::Passing(why)) => (why, waits.next()),
-                Err(Failure::Lasting(why)) => (why, None),
-            };
-            let Some(wait) = wait else {
-                tracing::warn!(user = %hint.user, why, "a hint was given up: the devices learn of the message when they come back");
-                return count("failed");
-            };
-            tracing::debug!(user = %hint.user, why, ?wait, "a hint was not taken; trying again");
-            // Up to half as much more, so that many do not come at once.
-            tokio::time::sleep(wait.mul_f64(1.0 + rand::random::<f64>() / 2.0)).await;
-        }
+    /// No more hints come. Those that wait because they were refused are given up.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.changed.notify_one();
     }
 
-    async fn post(&self, id: &str, body: Bytes) -> Result<(), Failure> {
+    async fn bring(&self, mut errand: Errand) {
+        let (why, wait) = match self.post(errand.id, body(&errand.hint)).await {
+            Ok(()) => {
+                count("sent");
+                return self.lock().done(&errand.hint.user);
+            }
+            Err(Failure::Passing(why)) => (why, TRIES.get(errand.tries)),
+            Err(Failure::Lasting(why)) => (why, None),
+        };
+        let user = errand.hint.user.clone();
+        let Some(wait) = wait else {
+            count("failed");
+            tracing::warn!(%user, why, "a hint was given up: the devices learn of the message when they come back");
+            return self.lock().done(&user);
+        };
+        // Up to half as much more, so that many do not come at once.
+        let wait = wait.mul_f64(1.0 + rand::random::<f64>() / 2.0);
+        tracing::debug!(%user, why, ?wait, "a hint was not taken; trying again");
+        errand.tries += 1;
+        self.lock().again(errand, Instant::now() + wait);
+    }
+
+    async fn post(&self, id: u128, body: String) -> Result<(), Failure> {
+        let id = format!("hint_{id:032x}");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut request = Request::post(&self.url)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("whimbrel/", env!("CARGO_PKG_VERSION")))
-            .header("webhook-id", id)
+            .header("webhook-id", &id)
             .header("webhook-timestamp", now);
         if let Some(secret) = &self.secret {
-            request = request.header("webhook-signature", signature(secret, id, now, &body));
+            request = request.header("webhook-signature", signature(secret, &id, now, body.as_bytes()));
         }
-        let request = request.body(Full::new(body)).map_err(|why| Failure::Lasting(why.to_string()))?;
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|why| Failure::Lasting(why.to_string()))?;
         let asked = async {
             let answer = self.client.request(request).await.map_err(|why| Failure::Passing(told(&why)))?;
             let status = answer.status();

@@ -51,13 +51,17 @@ impl Admission {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// Lets a session begin, or says what to tell its client.
-    pub(super) fn ask(&self) -> Result<Admitted<'_>, End> {
+    /// Lets a session begin, or says what to tell its client. One that takes the place of another of its device (a phone that changes its network,
+    /// a session that moves to a better transport) needs no place, and was let in before.
+    pub(super) fn ask(&self, takes_over: bool) -> Result<Admitted<'_>, End> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(End::going_away(rand::random_range(SOONEST_MS..2 * SOONEST_MS)));
         }
         // Counted first: two who come at once must not both find the last place.
         let admitted = Admitted::new(&self.here);
+        if takes_over {
+            return Ok(admitted);
+        }
         let full = self.here() > self.most;
         let overloaded =
             |retry_after_ms, message: &str| Err(End::Error(Error { code: ErrorCode::Overloaded, message: message.into(), retry_after_ms }));
@@ -196,17 +200,18 @@ mod tests {
     #[test]
     fn a_full_server_and_one_that_leaves_say_when_to_come() {
         let admission = Admission::new(2, 1_000);
-        let first = admission.ask().unwrap();
-        let _second = admission.ask().unwrap();
-        let refused = admission.ask();
+        let first = admission.ask(false).unwrap();
+        let _second = admission.ask(false).unwrap();
+        let refused = admission.ask(false);
         let Err(End::Error(error)) = refused else { panic!("{refused:?}") };
         assert_eq!(error.code, ErrorCode::Overloaded);
         assert!(FULL_MS.contains(&error.retry_after_ms));
         assert_eq!(admission.here(), 2);
+        drop(admission.ask(true).unwrap());
         drop(first);
-        drop(admission.ask().unwrap());
+        drop(admission.ask(false).unwrap());
         admission.close();
-        let refused = admission.ask();
+        let refused = admission.ask(true);
         let Err(End::GoAway(away)) = refused else { panic!("{refused:?}") };
         assert!(away.retry_after_ms >= SOONEST_MS);
         assert_eq!(admission.here(), 1);

@@ -66,7 +66,9 @@ pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Pe
         Ok(Ok(None) | Err(LinkError::Gone(_))) => return sink.close().await,
         Err(_) => return refuse(source, sink, error(ErrorCode::HelloTimeout, "no Hello came within 10 seconds")).await,
     };
-    let _admitted = match context.admission.ask() {
+    // Who it says that it is, unproved: it takes nobody's place before that is looked at.
+    let takes_over = context.engine.hub().has(&hello.user, &hello.device);
+    let _admitted = match context.admission.ask(takes_over) {
         Ok(admitted) => admitted,
         Err(later) => {
             metrics::counter!("whimbrel_sessions_put_off_total").increment(1);

@@ -34,3 +34,25 @@ fn who_finds_the_server_full_is_told_when_to_come_and_gets_in_once_somebody_left
         }
     });
 }
+
+#[test]
+fn who_changes_networks_needs_no_other_place_in_a_full_server() {
+    run(async {
+        let server = ServerProcess::start_with(&["--max-sessions", "1"]);
+        let mut before = Frames::over(server.http, TransportKind::WebSocket, "ann", "phone").await;
+        for kind in [TransportKind::Quic, TransportKind::WebTransport, TransportKind::WebSocket] {
+            // The server does not know yet that the former connection is dead, or is about to be left.
+            let after = Frames::over(server.http, kind, "ann", "phone").await;
+            before
+                .wait("Replaced", |frame| matches!(frame, ServerFrame::Error(error) if error.code == ErrorCode::Replaced).then_some(()))
+                .await;
+            before = after;
+        }
+        // Another device does.
+        let mut link = Link::over(server.http, TransportKind::WebSocket).await;
+        link.send(&ClientFrame::Hello(hello("ann", "tablet"))).await;
+        let answered = link.next().await;
+        let Some(ServerFrame::Error(error)) = answered else { panic!("{answered:?}") };
+        assert_eq!(error.code, ErrorCode::Overloaded);
+    });
+}

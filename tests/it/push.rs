@@ -57,11 +57,11 @@ impl Receiver {
         Self { address, posts }
     }
 
-    /// A server that sends hints here.
-    fn server(&self) -> ServerProcess {
+    /// A server that sends hints here. `patience` is an hour where a test is of what happens at once.
+    fn server(&self, patience: &str) -> ServerProcess {
         let url = format!("http://{}/hints?for=tests", self.address);
         let secret = format!("whsec_{}", STANDARD.encode(KEY));
-        ServerProcess::start_with(&["--push-url", &url, "--push-secret", &secret])
+        ServerProcess::start_with(&["--push-url", &url, "--push-secret", &secret, "--push-patience", patience])
     }
 
     /// The next request.
@@ -92,6 +92,8 @@ async fn check(request: Request<Incoming>) -> Post {
     Post { id, body }
 }
 
+const HOUR: &str = "3600";
+
 const SUSPENDED: ClientState = ClientState { background: true, ask_after_s: 0 };
 
 async fn suspended(server: &ServerProcess, user: &str, device: &str) -> Frames {
@@ -110,7 +112,7 @@ async fn over(server: &ServerProcess, user: &str, device: &str) -> Frames {
 fn a_suspended_device_is_handed_over_at_once_and_one_that_takes_the_message_is_not() {
     run(async {
         let mut receiver = Receiver::start(&[]).await;
-        let server = receiver.server();
+        let server = receiver.server(HOUR);
         let mut ann = over(&server, "ann", "phone").await;
         let _other = suspended(&server, "ann", "tablet").await;
         let mut desk = over(&server, "bob", "desk").await;
@@ -144,10 +146,26 @@ fn a_suspended_device_is_handed_over_at_once_and_one_that_takes_the_message_is_n
 }
 
 #[test]
+fn who_comes_back_suspended_is_handed_over_at_once() {
+    run(async {
+        let mut receiver = Receiver::start(&[]).await;
+        let server = receiver.server(HOUR);
+        let mut ann = over(&server, "ann", "phone").await;
+        // Gone without a word that it is suspended: for an hour it may be on its way to another network.
+        drop(over(&server, "bob", "phone").await);
+        let _desk = over(&server, "bob", "desk").await;
+        let cseq = ann.say("bob", "are you there?").await;
+        ann.applied(cseq).await;
+        let _phone = suspended(&server, "bob", "phone").await;
+        assert_eq!(receiver.hint().await, ("bob".into(), "are you there?".into(), json!([{ "id": "phone", "state": "suspended" }])));
+    });
+}
+
+#[test]
 fn a_connected_device_that_takes_nothing_is_handed_over_after_a_while() {
     run(async {
         let mut receiver = Receiver::start(&[]).await;
-        let server = receiver.server();
+        let server = receiver.server("3");
         let mut ann = over(&server, "ann", "phone").await;
         // In a tunnel, with a connection that nobody knows to be dead.
         let _phone = over(&server, "bob", "phone").await;
@@ -160,11 +178,27 @@ fn a_connected_device_that_takes_nothing_is_handed_over_after_a_while() {
 }
 
 #[test]
+fn a_server_that_leaves_hands_over_who_has_not_taken_everything() {
+    run(async {
+        let mut receiver = Receiver::start(&[]).await;
+        let mut server = receiver.server(HOUR);
+        let mut ann = over(&server, "ann", "phone").await;
+        let _phone = over(&server, "bob", "phone").await;
+        let cseq = ann.say("bob", "are you there?").await;
+        ann.applied(cseq).await;
+        let ended = tokio::task::spawn_blocking(move || server.terminate());
+        let (user, text, devices) = receiver.hint().await;
+        assert_eq!((user.as_str(), text.as_str(), devices), ("bob", "are you there?", json!([{ "id": "phone", "state": "silent" }])));
+        assert!(ended.await.unwrap().success());
+    });
+}
+
+#[test]
 fn a_hint_is_brought_again_where_that_may_help_and_given_up_where_it_does_not() {
     run(async {
         let answers = &[StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS, StatusCode::OK, StatusCode::GONE];
         let mut receiver = Receiver::start(answers).await;
-        let server = receiver.server();
+        let server = receiver.server(HOUR);
         let mut ann = over(&server, "ann", "phone").await;
         for user in ["bob", "carol", "dave"] {
             drop(suspended(&server, user, "phone").await);

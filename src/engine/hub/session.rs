@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::Notify;
 use whimbrel_protocol::frame::{Error, GoAway, ServerFrame, ServerSignal};
-use whimbrel_protocol::{CommandSeq, ErrorCode, Incarnation, MailboxSeq, Nonce, SessionEpoch, UserId};
+use whimbrel_protocol::{CommandSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq, Nonce, SessionEpoch, UserId};
 
 /// Signals that wait for a session beyond this are dropped, the oldest first.
 pub(super) const SIGNALS_MAX: usize = 64;
@@ -21,6 +21,8 @@ pub struct SessionHandle {
     pub user_id: UserId,
     /// Which device.
     pub device: DeviceKey,
+    /// Which device, by name.
+    pub device_id: DeviceId,
     /// The device's outbox.
     pub incarnation: Incarnation,
     /// Which run of the client, and which of its attempts to connect.
@@ -165,6 +167,7 @@ pub(in crate::engine) struct NewSession {
     pub user: UserNo,
     pub user_id: UserId,
     pub device: DeviceKey,
+    pub device_id: DeviceId,
     pub incarnation: Incarnation,
     pub applied: CommandSeq,
     pub background: bool,
@@ -177,6 +180,7 @@ impl NewSession {
             user: self.user,
             user_id: self.user_id,
             device: self.device,
+            device_id: self.device_id,
             incarnation: self.incarnation,
             attempt: self.attempt,
             epoch: AtomicU64::new(0),

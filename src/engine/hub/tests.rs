@@ -11,6 +11,7 @@ fn new(user: u32, name: &str, slot: u8) -> NewSession {
         user,
         user_id: UserId::new(name).unwrap(),
         device: DeviceKey { user, slot },
+        device_id: whimbrel_protocol::DeviceId::new(&format!("device {slot}")).unwrap(),
         incarnation: Incarnation(1),
         applied: CommandSeq(0),
         attempt: Attempt { instance: Nonce::default(), number: 0 },
@@ -36,7 +37,7 @@ fn presence_of(session: &SessionHandle) -> Vec<(String, PresenceState)> {
 
 #[test]
 fn a_newer_session_of_a_device_replaces_the_older_and_only_that() {
-    let hub = Hub::new(Duration::ZERO);
+    let hub = Hub::new(Duration::ZERO, Duration::ZERO);
     let phone = enter(&hub, new(1, "ann", 0), 7);
     let laptop = enter(&hub, new(1, "ann", 1), 7);
     let phone_again = enter(&hub, new(1, "ann", 0), 7);
@@ -47,7 +48,7 @@ fn a_newer_session_of_a_device_replaces_the_older_and_only_that() {
 
 #[test]
 fn who_comes_back_within_the_grace_was_never_away() {
-    let hub = Hub::new(Duration::from_secs(3600));
+    let hub = Hub::new(Duration::from_secs(3600), Duration::ZERO);
     let watcher = enter(&hub, new(1, "ann", 0), 0);
     hub.watch(&watcher, Watch { users: vec![UserId::new("bob").unwrap()], everyone: false });
     assert_eq!(presence_of(&watcher), [("bob".into(), PresenceState::Offline)]);
@@ -64,7 +65,7 @@ fn who_comes_back_within_the_grace_was_never_away() {
 
 #[test]
 fn who_stays_away_goes_offline() {
-    let hub = Hub::new(Duration::ZERO);
+    let hub = Hub::new(Duration::ZERO, Duration::ZERO);
     let watcher = enter(&hub, new(1, "ann", 0), 0);
     hub.watch(&watcher, Watch { users: Vec::new(), everyone: true });
     let bob = enter(&hub, new(2, "bob", 0), 0);
@@ -78,7 +79,7 @@ fn who_stays_away_goes_offline() {
 
 #[test]
 fn who_watches_by_name_hears_at_once_however_many_come() {
-    let hub = Hub::new(Duration::ZERO);
+    let hub = Hub::new(Duration::ZERO, Duration::ZERO);
     let watcher = enter(&hub, new(1, "ann", 0), 0);
     hub.watch(&watcher, Watch { users: vec![UserId::new("user 2999").unwrap()], everyone: false });
     presence_of(&watcher);
@@ -99,7 +100,7 @@ fn who_watches_by_name_hears_at_once_however_many_come() {
 #[test]
 fn who_watches_everyone_is_told_of_everyone_in_turns() {
     const USERS: u32 = 1_000;
-    let hub = Hub::new(Duration::ZERO);
+    let hub = Hub::new(Duration::ZERO, Duration::ZERO);
     let early = enter(&hub, new(1, "ann", 0), 0);
     hub.watch(&early, Watch { users: Vec::new(), everyone: true });
     presence_of(&early);
@@ -144,7 +145,7 @@ fn suspended(user: u32, name: &str, slot: u8) -> NewSession {
 
 #[test]
 fn who_is_suspended_never_looks_online() {
-    let hub = Hub::new(Duration::from_secs(3600));
+    let hub = Hub::new(Duration::from_secs(3600), Duration::ZERO);
     let watcher = enter(&hub, new(1, "ann", 0), 0);
     hub.watch(&watcher, Watch { users: vec![UserId::new("bob").unwrap()], everyone: false });
     presence_of(&watcher);
@@ -181,7 +182,7 @@ fn who_is_suspended_never_looks_online() {
 
 #[test]
 fn nothing_stays_of_who_left_whatever_they_were() {
-    let hub = Hub::new(Duration::ZERO);
+    let hub = Hub::new(Duration::ZERO, Duration::ZERO);
     let laptop = enter(&hub, new(2, "bob", 1), 0);
     let phone = enter(&hub, suspended(2, "bob", 0), 0);
     hub.leave(&laptop);
@@ -192,22 +193,46 @@ fn nothing_stays_of_who_left_whatever_they_were() {
     hub.leave(&phone);
     hub.tell_presence();
     let state = lock(&hub.state);
-    assert!(state.users.is_empty() && state.epochs.is_empty() && state.leaving.is_empty());
+    assert!(state.users.is_empty() && state.names.is_empty() && state.epochs.is_empty() && state.agenda.is_empty());
+}
+
+#[test]
+fn a_device_that_is_suspended_takes_no_grace_from_another() {
+    let hub = Hub::new(Duration::from_secs(3600), Duration::ZERO);
+    let laptop = enter(&hub, new(2, "bob", 1), 0);
+    let phone = enter(&hub, new(2, "bob", 0), 0);
+    hub.leave(&laptop);
+    hub.set_background(&phone, true);
+    assert_eq!(hub.online_count(), 1, "the laptop may be on its way to another network");
+    let _laptop = enter(&hub, suspended(2, "bob", 1), 0);
+    assert_eq!(hub.online_count(), 0, "it was, and says that it is suspended too");
 }
 
 #[test]
 fn who_changes_networks_is_not_away_and_who_was_suspended_is() {
-    let hub = Hub::new(Duration::ZERO);
+    let hub = Hub::new(Duration::ZERO, Duration::from_secs(3600));
     let phone = enter(&hub, new(1, "ann", 0), 0);
-    let tablet = enter(&hub, NewSession { background: true, ..new(1, "ann", 1) }, 0);
+    let tablet = enter(&hub, suspended(1, "ann", 1), 0);
     assert_eq!((hub.standing(phone.device), hub.standing(tablet.device)), (Standing::Here, Standing::Suspended));
     hub.leave(&phone);
     hub.leave(&tablet);
+    hub.tell_presence();
     assert_eq!((hub.standing(phone.device), hub.standing(tablet.device)), (Standing::Here, Standing::Away));
-    assert_eq!(hub.standing(new(1, "ann", 2).device), Standing::Away);
     let phone = enter(&hub, new(1, "ann", 0), 0);
     hub.set_background(&phone, true);
     assert_eq!(hub.standing(phone.device), Standing::Suspended);
     hub.leave(&phone);
     assert_eq!(hub.standing(phone.device), Standing::Away);
+}
+
+#[test]
+fn after_a_start_who_has_not_come_yet_may_be_on_the_way_back() {
+    let hub = Hub::new(Duration::ZERO, Duration::from_secs(3600));
+    let (phone, tablet) = (new(1, "ann", 0).device, new(1, "ann", 1).device);
+    assert_eq!((hub.standing(phone), hub.standing(tablet)), (Standing::Here, Standing::Here));
+    hub.leave(&enter(&hub, suspended(1, "ann", 0), 0));
+    assert_eq!((hub.standing(phone), hub.standing(tablet)), (Standing::Away, Standing::Here), "it came, and left");
+    lock(&hub.state).returning = Some((Instant::now(), HashSet::new()));
+    hub.tell_presence();
+    assert_eq!((hub.standing(phone), hub.standing(tablet)), (Standing::Away, Standing::Away), "those who were to come have come");
 }

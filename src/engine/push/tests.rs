@@ -4,6 +4,7 @@ use whimbrel_protocol::ConversationId;
 
 const ANN: UserNo = UserNo(1);
 const BOB: UserNo = UserNo(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bob's devices, and what is on his mind.
 struct Test {
@@ -17,7 +18,7 @@ struct Test {
 impl Test {
     fn new(devices: &[(&'static str, u64, Standing)]) -> Self {
         let now = Instant::now();
-        Self { minds: Minds::default(), begun: now, now, devices: devices.to_vec(), head: 0 }
+        Self { minds: Minds::new(PATIENCE), begun: now, now, devices: devices.to_vec(), head: 0 }
     }
 
     /// Ann writes to Bob after so many milliseconds.
@@ -71,9 +72,11 @@ fn who_is_suspended_or_away_is_handed_over_at_once_and_once() {
     let mut test = Test::new(&[("phone", 0, Suspended), ("tablet", 0, Away), ("desk", 0, Here)]);
     test.message(0);
     assert_eq!(test.passes(0), [(0, 1, vec!["phone", "tablet"])]);
+    assert_eq!(test.minds.users.len(), 1, "the desk may still take it");
     test.set("desk", 1, Here);
-    assert_eq!(test.passes(60_000), []);
-    assert!(test.minds.users.is_empty() && test.minds.agenda.is_empty(), "what was told is off their mind");
+    assert_eq!(test.passes(1_000), []);
+    assert!(test.minds.users.is_empty() && test.minds.agenda.is_empty(), "what was told, or taken, is off their mind soon");
+    assert_eq!(test.passes(59_000), []);
     test.message(0);
     assert_eq!(test.passes(0), [(60_000, 2, vec!["phone", "tablet"])], "the next message is another matter");
 }
@@ -89,18 +92,56 @@ fn who_is_connected_and_does_not_take_it_is_handed_over_after_a_while() {
 }
 
 #[test]
+fn a_message_after_one_that_was_taken_has_its_own_time() {
+    let mut test = Test::new(&[("phone", 0, Here)]);
+    test.message(0);
+    test.message(300);
+    test.set("phone", 1, Here);
+    assert_eq!(test.passes(60_000), [(10_000, 2, vec!["phone"])], "with the first, which came within the second before");
+    let mut test = Test::new(&[("phone", 0, Here)]);
+    test.message(0);
+    test.message(3_000);
+    test.set("phone", 1, Here);
+    assert_eq!(test.passes(60_000), [(13_000, 2, vec!["phone"])]);
+}
+
+#[test]
 fn a_stream_of_messages_does_not_put_off_who_is_silent_and_does_not_touch_who_takes_them() {
     let mut test = Test::new(&[("phone", 0, Here), ("desk", 0, Here)]);
     let mut handed = Vec::new();
-    for second in 0..25 {
+    for second in 0..13 {
         // A message behind, always, as one under way is.
         test.set("desk", second, Here);
         test.message(0);
         handed.extend(test.passes(1_000));
     }
-    let phone = vec!["phone"];
-    // The message of the moment of a look comes after it.
-    assert_eq!(handed, [(10_000, 10, phone.clone()), (20_000, 20, phone)]);
+    // From the first that was due on, at each look; the message of the moment of a look comes after it.
+    let phone = |second: u64| (u128::from(second) * 1_000, second, vec!["phone"]);
+    assert_eq!(handed, [phone(10), phone(11), phone(12), phone(13)]);
+}
+
+#[test]
+fn users_who_take_everything_or_have_no_device_leave_room_for_others() {
+    let mut test = Test::new(&[("desk", 0, Here)]);
+    test.message(0);
+    test.set("desk", 1, Here);
+    assert_eq!(test.passes(0), []);
+    assert!(test.minds.users.is_empty(), "taken before anybody looked");
+    let mut test = Test::new(&[]);
+    test.message(0);
+    assert_eq!(test.passes(0), []);
+    assert!(test.minds.users.is_empty());
+}
+
+#[test]
+fn when_the_server_leaves_nobody_is_waited_for() {
+    let mut test = Test::new(&[("phone", 0, Here), ("desk", 0, Here), ("tablet", 0, Suspended)]);
+    test.message(0);
+    assert_eq!(test.passes(2_000), [(0, 1, vec!["tablet"])]);
+    test.set("desk", 1, Here);
+    test.minds.on_leaving(test.now);
+    assert_eq!(test.passes(0), [(2_000, 1, vec!["phone"])]);
+    assert_eq!(test.minds.due(test.now), []);
 }
 
 #[test]
