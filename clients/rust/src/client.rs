@@ -211,8 +211,9 @@ impl Client {
     }
 
     /// Says that the network is another one now. A connection over QUIC moves there and is the same session, if it works; else there is a
-    /// new one at once, without waiting for the old one to be found dead. The client looks for another address by itself, twice a second
-    /// while it is [active](Self::active) and seldom otherwise; an application that is told by its system is quicker.
+    /// new one at once, without waiting for the old one to be found dead. The client looks for another address by itself: on Linux when the
+    /// system gives notice, elsewhere twice a second while it is [active](Self::active) and seldom otherwise; an application that is told by its
+    /// system is quicker.
     pub fn network_changed(&self) {
         // If the queue is full the driver is busy with requests, and its own probes find a dead connection.
         let _ = self.inner.handles.requests.try_send(Request::NetworkChanged);

@@ -56,9 +56,11 @@ impl Driver {
     /// Tells the server how we are, if it knows otherwise.
     pub(super) fn tell_state(&mut self, session: &mut Session) -> Result<(), Stop> {
         let state = self.wanted_state(session);
-        if state != session.pulse.quiet.told {
-            session.tell(state)?;
-        }
+        if state != session.pulse.quiet.told { session.tell(state) } else { Ok(()) }
+    }
+
+    /// Asks for an answer behind the news, where somebody waits for the server to know.
+    pub(super) fn await_knowing(&mut self, session: &mut Session) -> Result<(), Stop> {
         if !self.suspending.waiting.is_empty() && self.suspending.probe.is_none() {
             let ping = session.pulse.ask(Instant::now());
             self.suspending.probe = Some(ping.id);

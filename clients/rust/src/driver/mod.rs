@@ -17,6 +17,7 @@ mod quiet;
 mod roaming;
 mod scout;
 mod session;
+mod sleep;
 mod upgrade;
 
 pub(crate) use networks::{Networks, networks_key};
@@ -38,6 +39,9 @@ use phase::{Backoff, Phase, Retry};
 use queries::Queries;
 use quiet::Suspicion;
 use scout::Scout;
+use sleep::Sleep;
+#[cfg(test)]
+pub(crate) use sleep::tests::sleep as slept;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -177,6 +181,7 @@ pub(crate) struct Driver {
     suspending: Suspending,
     /// The last silence may have been too long.
     suspicion: Option<Suspicion>,
+    sleep: Sleep,
     /// Where the server is, as it said.
     known: Option<Known>,
     /// Whether the attempt under way is to hurry.
@@ -235,6 +240,7 @@ impl Driver {
             backoff: Backoff::default(),
             suspending: Suspending::default(),
             suspicion: None,
+            sleep: Sleep::new(now, sleep::wall()),
             known: None,
             haste: Haste::default(),
             offline_since: None,

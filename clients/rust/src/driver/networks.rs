@@ -77,6 +77,11 @@ impl Networks {
         }
     }
 
+    /// What this one is called; nothing if there is none.
+    pub fn name(&self) -> &str {
+        &self.here.name
+    }
+
     /// The transport that goes first here.
     pub fn favourite(&self) -> TransportKind {
         let age = self.here.websocket.map(|since| unix_seconds().saturating_sub(since));

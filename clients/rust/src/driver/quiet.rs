@@ -85,6 +85,8 @@ impl Path {
     /// It bears this silence: the next may be longer, up to a distance from what was too long, if that is worth a failure.
     pub fn on_borne(mut self, silence: u16, now: u64) -> Self {
         self.too_long.take_if(|(_, when)| now.saturating_sub(*when) >= TOO_LONG_FOR_S);
+        // Nobody closes what is silent for as long as that.
+        self.closed.take_if(|closed| *closed <= silence);
         self.borne = self.borne.max(silence);
         let most = self.too_long.map_or(MOST_S, |(too_long, _)| too_long - too_long / 4);
         let next = silence.saturating_mul(2).min(most);
@@ -121,12 +123,14 @@ enum Sign {
 }
 
 /// A silence that may have been too long.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Suspicion {
     since: Instant,
     sign: Sign,
     silence: u16,
     transport: TransportKind,
+    /// On which network.
+    network: String,
 }
 
 impl Suspicion {
@@ -239,12 +243,14 @@ impl Driver {
     }
 
     fn suspect(&mut self, sign: Sign, silence: u16, transport: TransportKind, now: Instant) {
-        self.suspicion = Some(Suspicion { since: now, sign, silence, transport });
+        self.suspicion = Some(Suspicion { since: now, sign, silence, transport, network: self.networks.name().to_owned() });
     }
 
     /// The server answers, in the session that was there before or in a new one: so the network was not away.
     pub(super) fn on_server_answers(&mut self, same_session: bool, now: Instant) {
-        let Some(suspicion) = self.suspicion.take().filter(|suspicion| suspicion.is_confirmed(same_session, now)) else { return };
+        let here = self.networks.name();
+        let is_true = |suspicion: &Suspicion| suspicion.network == here && suspicion.is_confirmed(same_session, now);
+        let Some(suspicion) = self.suspicion.take().filter(is_true) else { return };
         let path = self.networks.path(suspicion.transport);
         let path = match suspicion.sign {
             Sign::Missed => path.on_too_long(suspicion.silence, unix_seconds()),
@@ -317,7 +323,10 @@ mod tests {
             path = path.on_closed(silence, 0);
             assert_eq!(path.silence, 300);
         }
-        path = path.on_closed(60, 0).on_closed(61, 0);
+        // One that was closed at about the same time as another long before, with longer silences in between, is no habit.
+        path = path.on_closed(60, 0).on_borne(300, 0).on_closed(61, 0);
+        assert_eq!(path.silence, 300);
+        path = path.on_closed(61, 0);
         assert_eq!(path.too_long, Some((61, 0)));
         assert_eq!(tries(&mut path, 59, 0, 5), [30, 46, 46, 46, 46]);
     }
@@ -371,7 +380,7 @@ mod tests {
     fn only_an_answer_that_comes_soon_and_where_it_must_confirms() {
         let since = Instant::now();
         let confirmed = |sign, transport, same_session, seconds| {
-            let suspicion = Suspicion { since, sign, silence: 60, transport };
+            let suspicion = Suspicion { since, sign, silence: 60, transport, network: String::new() };
             suspicion.is_confirmed(same_session, since + Duration::from_secs(seconds))
         };
         assert!(confirmed(Sign::Missed, TransportKind::Quic, true, 1));

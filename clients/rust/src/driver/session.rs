@@ -270,6 +270,12 @@ impl Driver {
             }
             return Ok(());
         }
+        if self.sleep.is_over(now, super::sleep::wall()) {
+            // What did not come meanwhile says nothing of the network, and whoever looks wants to know soon whether the server is there.
+            self.suspicion = None;
+            let ping = session.pulse.ask(now);
+            session.push(&ClientFrame::Ping(ping))?;
+        }
         let look_at = session.whereabouts.due(self.watchfulness.is_active(now), self.notices.are_given());
         if look_at.is_some_and(|at| now >= at) && session.whereabouts.look(now) {
             self.on_other_network();
@@ -282,6 +288,7 @@ impl Driver {
             session.moving = None;
         }
         self.believe(session);
+        self.tell_state(session)?;
         if !self.may_read() {
             return Ok(());
         }
@@ -296,7 +303,7 @@ impl Driver {
             }
         }
         self.try_upgrade(session);
-        self.tell_state(session)?;
+        self.await_knowing(session)?;
         self.on_asking(session, now);
         match session.pulse.check(now, &self.watchfulness) {
             Verdict::Fine => Ok(()),

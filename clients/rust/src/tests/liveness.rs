@@ -187,6 +187,26 @@ async fn an_idle_client_is_as_quiet_as_its_network_lets_it_until_somebody_looks(
 }
 
 #[tokio::test]
+async fn a_machine_that_slept_asks_at_once_and_takes_the_silence_for_none_of_the_networks() {
+    let mut server = Server::start().await;
+    let builder = server.client("alice");
+    let (_client, mut events, mut peer, _stopped) = idle(&mut server, builder).await;
+    later(30).await;
+    asked(&mut peer, &mut events).await;
+    says(&mut peer, false, 60).await;
+    later(10).await;
+    crate::driver::slept(Duration::from_secs(3_600));
+    // Whatever wakes it: the system's notice of the network, as a rule.
+    has_heard(&mut peer, &mut events).await;
+    let Some(ClientFrame::Ping(ping)) = peer.recv().await else { panic!("it did not ask") };
+    peer.send(ServerFrame::Pong(ping)).await;
+    has_heard(&mut peer, &mut events).await;
+    later(60).await;
+    asked(&mut peer, &mut events).await;
+    says(&mut peer, false, 120).await;
+}
+
+#[tokio::test]
 async fn a_way_that_was_forgotten_is_found_out_and_remembered_for_the_next_run() {
     let mut server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
