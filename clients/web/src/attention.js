@@ -1,5 +1,5 @@
-// Who looks at the page, and when somebody last did something. It decides how soon a dead connection has to be noticed, and how soon a
-// lost one is tried again.
+// Who looks at the page, and when somebody last did something. It decides how soon a dead connection has to be noticed, how soon a lost one
+// is tried again, and whether the server is told that the device is in the background.
 
 /** After this much silence the server is asked whether it is there: while somebody looks … */
 const PROBE_AFTER = 4_000;
@@ -16,8 +16,13 @@ export class Attention {
     this.env = env;
     /** When somebody last did something, or turned to the page. */
     this.turnedAt = env.now();
-    /** The other tabs that are seen. @type {Set<string>} */
-    this.seen = new Set();
+    /** Whether this tab's page is suspended, or about to be. */
+    this.suspended = false;
+    /**
+     * Of the other tabs, as each said last: whether it is seen, whether its page is suspended.
+     * @type {Map<string, { seen: boolean, suspended: boolean }>}
+     */
+    this.others = new Map();
   }
 
   /** Somebody turned to the page, or does something. Says whether nobody looked before. */
@@ -28,18 +33,34 @@ export class Attention {
   }
 
   /**
-   * Another tab is seen now, or not any more.
+   * Another tab is seen now, or not any more; its page is suspended, or not.
    * @param {string} tab
    * @param {boolean} seen
+   * @param {boolean} [suspended]
    */
-  onSeen(tab, seen) {
-    this.seen[seen ? "add" : "delete"](tab);
+  onSeen(tab, seen, suspended = false) {
+    this.others.set(tab, { seen, suspended });
     if (seen) this.onTurned();
+  }
+
+  /** Another tab is closed. @param {string} tab */
+  onGone(tab) {
+    this.others.delete(tab);
+  }
+
+  /**
+   * How the device is: in the background, if every tab's page is suspended. One that is closed does not count. When to ask whether we are there
+   * is left to the server (0): browsers close a WebTransport connection through which nothing came for about 30 s, and a page does not see
+   * which network it is on, so it cannot find out how long each bears silence, as the Rust client does.
+   * @returns {import("./codec/frames.js").ClientState}
+   */
+  get state() {
+    return { background: this.suspended && [...this.others.values()].every(({ suspended }) => suspended), askAfterS: 0 };
   }
 
   /** Whether any tab is seen: the one that leads need not be the one that is looked at. */
   get #seen() {
-    return !this.env.hidden() || this.seen.size > 0;
+    return (!this.suspended && !this.env.hidden()) || [...this.others.values()].some(({ seen }) => seen);
   }
 
   /** Whether somebody looks at the page, in any tab, as far as can be known. */

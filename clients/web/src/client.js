@@ -11,6 +11,7 @@ import { Marks } from "./marks.js";
 import { Signals } from "./signals.js";
 import { discard, enqueue, markRead, readRejected } from "./store/outbox.js";
 import { conversation, conversations, load, lookUp, messages, pendingMessage, saveDraft } from "./store/views.js";
+import { Suspension } from "./suspension.js";
 import { Tabs } from "./tabs.js";
 
 /** @typedef {import("./index.js").Message} Message */
@@ -24,6 +25,8 @@ const TEXT_MAX = 61_440;
 const ENQUEUE_MAX = 256;
 /** The tab that leads has this long to try again by itself, before another one reminds it. */
 const LATE = 500;
+/** How long a page that is about to be suspended waits for the server. */
+const KNOWN_TIMEOUT = 5_000;
 
 /** @implements {ClientInterface} */
 export class Client extends EventTarget {
@@ -63,15 +66,11 @@ export class Client extends EventTarget {
     this.#db = db;
     this.#warning = warning;
     this.#signals = new Signals((type, detail) => this.#emit(type, detail), (note) => this.#tabs.toLeader(note), env);
+    this.#suspension = new Suspension(env);
     db.onlost = (why) => void this.#lostStore(why);
     this.#tabs = new Tabs(env, name, { lead: () => this.#lead(), note: (note) => this.#onNote(note) });
     this.#tabs.join();
-    this.#off = env.on(["visibilitychange", "pageshow", "focus"], () => {
-      if (this.#tabs.leading) return;
-      this.#tellSeen();
-      if (!env.hidden()) this.#tabs.say({ type: "hint" });
-      this.#awaitRetry();
-    });
+    this.#off = env.on(["visibilitychange", "pageshow", "focus", "freeze", "resume", "pagehide", "pageswap"], (event) => this.#onPage(event));
   }
 
   #env;
@@ -80,6 +79,7 @@ export class Client extends EventTarget {
   #warning;
   #signals;
   #tabs;
+  #suspension;
   #off;
   #closed = false;
   #asked = false;
@@ -275,6 +275,23 @@ export class Client extends EventTarget {
     this.#tabs.toLeader({ type: "reconnect" });
   }
 
+  background() {
+    return this.#sayState(true);
+  }
+
+  foreground() {
+    return this.#sayState(false);
+  }
+
+  /** @param {boolean} background */
+  async #sayState(background) {
+    if (this.#closed) return;
+    this.#suspension.say(background);
+    this.#tellState(!background);
+    // It goes on without us.
+    await this.#tabs.ask("known", {}, KNOWN_TIMEOUT).catch(() => {});
+  }
+
   async close() {
     if (this.#closed) return;
     this.#closed = true;
@@ -291,6 +308,7 @@ export class Client extends EventTarget {
   async #lead() {
     const { user, device } = this;
     const leader = new Leader({ ...this.#options, env: this.#env, db: this.#db, user, device }, this.#tabs, this.#signals);
+    leader.driver.attention.suspended = this.#suspension.is;
     this.#leader = leader;
     this.#signals.lead();
     try {
@@ -318,13 +336,44 @@ export class Client extends EventTarget {
     else if (type === "signal") this.#signals.onSignal(note.signal);
     else if (type === "leads") {
       this.#signals.onLeader();
-      if (!this.#tabs.leading) this.#tellSeen();
+      if (!this.#tabs.leading) this.#tellState(false);
     } else this.#leader?.onNote(note);
   }
 
-  /** The tab that leads may be one that nobody looks at: it hears that somebody looks at this one. */
-  #tellSeen() {
-    this.#tabs.say({ type: "seen", seen: !this.#env.hidden() });
+  /**
+   * Something happened to this tab's page.
+   * @param {Event} event
+   */
+  #onPage(event) {
+    const { type } = event;
+    const changed = this.#suspension.onEvent(event);
+    if (type === "pageswap") return;
+    if (type === "freeze" || type === "pagehide") {
+      // What is sent in here gets out; what would come later does not. So first the news, while there is a session that can tell it.
+      if (changed) this.#tellState(false);
+      if (type === "pagehide" && !(/** @type {PageTransitionEvent} */ (event).persisted)) this.#tabs.say({ type: "bye" });
+      // Then the lock: a frozen page that held it would leave the other tabs without a connection. On desktops Chromium freezes no page that
+      // holds one; but it does on phones, and pages that are kept for the way back everywhere. Where only the application says that it is
+      // suspended, the lock stays: whoever suspends it suspends all of its pages, so that none could lead instead.
+      void this.#tabs.leave();
+      return;
+    }
+    if (type === "resume" || type === "pageshow") this.#tabs.join();
+    if (!this.#tabs.leading) {
+      this.#tellState(!this.#env.hidden());
+      this.#awaitRetry();
+    } else if (changed) this.#tellState(true);
+  }
+
+  /**
+   * The tab that leads may be one that nobody looks at: it hears how this one is.
+   * @param {boolean} turned whether somebody turned to it
+   */
+  #tellState(turned) {
+    const suspended = this.#suspension.is;
+    if (this.#leader) this.#leader.driver.onSuspended(suspended);
+    // A page that goes hears that it is hidden after it has said goodbye.
+    else if (this.#tabs.joined) this.#tabs.say({ type: "seen", seen: !suspended && !this.#env.hidden(), suspended, turned });
   }
 
   /** … and when it is time to connect again, since the timers of such a tab come late. */

@@ -3,18 +3,20 @@
 
 import { Attention } from "./attention.js";
 import { Backoff } from "./backoff.js";
+import { stateExtension } from "./codec/index.js";
 import { randomHex } from "./environment.js";
 import { WhimbrelError, describe } from "./errors.js";
 import { connect, Ways } from "./link/race.js";
 import { Patience } from "./pulse.js";
 import { Queries } from "./queries.js";
 import { Session } from "./session.js";
-import { rowsAfter } from "./store/outbox.js";
 import { load, saveWay } from "./store/views.js";
 import { Upgrade } from "./upgrade.js";
+import { Waiting } from "./waiting.js";
 
 /** @typedef {import("./index.js").Connection} Connection */
-/** @typedef {import("./session.js").Host} Host */
+/** @typedef {import("./host.js").Config} Config */
+/** @typedef {import("./host.js").Host} Host */
 
 /** How long the server may take to welcome us, in milliseconds. */
 const WELCOME_TIMEOUT = 8_000;
@@ -27,24 +29,6 @@ const SHORT_WAIT = 1_000;
 /** What somebody does while there is no connection is a reason to try at once, but not sooner than this after the last attempt. */
 const HURRY_EVERY = 1_000;
 const AGENT = "whimbrel-web/0.1.0";
-
-/**
- * @typedef {object} Config
- * @property {import("./environment.js").Environment} env
- * @property {import("./store/database.js").Database} db
- * @property {string} user
- * @property {string} device
- * @property {string} token
- * @property {URL} url
- * @property {"auto" | import("./link/link.js").TransportKind} transport
- * @property {(connection: Connection) => void} status
- * @property {Host["changed"]} changed
- * @property {Host["received"]} received
- * @property {Host["signal"]} signal
- * @property {Host["reset"]} reset
- * @property {Host["conflict"]} conflict
- * @property {Host["watch"]} watch
- */
 
 export class Driver {
   /** @param {Config} config */
@@ -76,11 +60,9 @@ export class Driver {
     this.attention = new Attention(config.env);
     this.patience = new Patience();
     this.network = config.env.network();
-    /** Commands that wait while there is no session, and the last row of the outbox that is counted among them. */
-    this.idle = 0;
-    this.lastId = 0;
-    /** @type {Promise<void>} */
-    this.counting = Promise.resolve();
+    /** Who waits for the server to know how the device is. @type {(() => void)[]} */
+    this.telling = [];
+    this.idle = new Waiting(config.db);
     this.stopped = false;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
@@ -92,15 +74,14 @@ export class Driver {
   async start() {
     const { env, db, transport } = this.config;
     const loaded = await load(db, this.config);
-    this.idle = loaded.rows.filter((row) => !row.applied).length;
-    this.lastId = loaded.rows.at(-1)?.id ?? 0;
+    this.idle.start(loaded.rows);
     // A hint: losing it costs a head start at the next time.
     this.ways = new Ways(env, transport, loaded.way, (way) => void saveWay(db, way).catch(() => {}));
     this.#connect();
   }
 
   get waiting() {
-    return this.session ? this.session.uplink.waiting : this.idle;
+    return this.session ? this.session.uplink.waiting : this.idle.count;
   }
 
   /** The outbox may hold something new. */
@@ -108,30 +89,51 @@ export class Driver {
     this.#onActive();
     if (this.session) return this.session.sync();
     this.#hurry();
-    // One after the other: none may count what another has counted.
-    const counted = this.counting.then(async () => {
-      const rows = await rowsAfter(this.config.db, this.lastId);
-      if (this.session || rows.length === 0) return;
-      this.lastId = rows[rows.length - 1].id;
-      this.idle += rows.length;
-    });
-    this.counting = counted.catch(() => {});
-    return counted;
-  }
-
-  /** The page is looked at: if the connection is dead, that matters now. */
-  hint() {
-    this.#onHint("pageshow");
+    return this.idle.look(() => this.session !== undefined);
   }
 
   /**
-   * Another tab is seen now, or not any more: that decides how soon to look whether the connection is alive.
-   * @param {string} tab
-   * @param {boolean} seen
+   * Another tab is seen now, or not any more: that decides how soon to look whether the connection is alive. If somebody `turned` to it,
+   * that matters now.
+   * @param {Record<string, any>} how
    */
-  onSeen(tab, seen) {
-    this.attention.onSeen(tab, seen);
+  onSeen({ from, seen, suspended, turned }) {
+    this.attention.onSeen(from, seen, suspended);
+    this.#onTurned(turned);
+  }
+
+  /** Another tab is closed. @param {string} tab */
+  onGone(tab) {
+    this.attention.onGone(tab);
     this.#arm();
+  }
+
+  /** This tab's page is suspended, or about to be; or no longer. @param {boolean} suspended */
+  onSuspended(suspended) {
+    this.attention.suspended = suspended;
+    this.#onTurned(!suspended);
+  }
+
+  /** @param {boolean} turned */
+  #onTurned(turned) {
+    if (turned) this.#onHint("pageshow");
+    this.#arm();
+  }
+
+  /**
+   * Resolves when the server knows how the device is, or when there is no connection over which it could: the next one begins with it.
+   * @returns {Promise<void>}
+   */
+  known() {
+    return new Promise((resolve) => {
+      this.telling.push(resolve);
+      this.#arm();
+    });
+  }
+
+  #onKnown() {
+    const { session } = this;
+    if (session ? session.ready && !session.telling : !this.attempt) for (const resolve of this.telling.splice(0)) resolve();
   }
 
   /** By another tab's clock it is time to look: the timers of a page that nobody looks at come late. */
@@ -211,6 +213,7 @@ export class Driver {
     if (connection.state === "offline" || connection.state === "ended") {
       const why = connection.error?.message ?? "there is no connection";
       this.queries.rejectAll(new WhimbrelError("offline", why));
+      this.#onKnown();
     }
     this.config.status(connection);
   }
@@ -298,12 +301,15 @@ export class Driver {
   /** @returns {Host} */
   #host() {
     const { env, db, user, changed, received, signal, reset, conflict, watch } = this.config;
+    const { attention } = this;
     return {
       env, db, user, changed, received, signal, reset, conflict, watch, queries: this.queries, patience: this.patience,
       hello: (incarnation, position) => ({
         minVersion: 1, maxVersion: 1, user, device: this.config.device, token: this.config.token, agent: AGENT, instance: this.instance,
-        attempt: ++this.attempts, incarnation, position, origin: "snapshot", extensions: [],
+        attempt: ++this.attempts, incarnation, position, origin: "snapshot",
+        extensions: attention.state.background ? [stateExtension(attention.state)] : [],
       }),
+      state: () => attention.state,
       greeted: (session) => {
         if (session !== this.session) return;
         this.ways?.onConnected(session.link.transport);
@@ -339,7 +345,7 @@ export class Driver {
 
   /** What remains of a session that ends. @param {Session} session */
   #onEnd(session) {
-    [this.idle, this.lastId] = [session.uplink.waiting, session.lastId];
+    this.idle.onEnd(session);
     const now = this.env.now();
     if (session.ready && session.link.transport === "webtransport") this.upgrade.onEnd(now - session.begun, now);
   }
@@ -454,6 +460,7 @@ export class Driver {
   /** Sets the one timer to whatever comes first. @param {number} [wake] */
   #arm(wake = this.session?.poll() ?? Infinity) {
     if (this.stopped) return;
+    this.#onKnown();
     const now = this.env.now();
     if (this.session) wake = Math.min(wake, this.#watchOver(this.session, now));
     wake = Math.min(wake, this.retryAt);

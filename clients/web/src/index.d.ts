@@ -126,6 +126,14 @@ export interface Client extends EventTarget {
   presence(user: string): "online" | "offline" | "unknown";
   /** Tries now, also after the connection ended. */
   reconnect(): void;
+  /**
+   * Says that the page is suspended, or about to be: the user does not look online for this device, and what comes goes to push at once. For
+   * applications whose wrapper says so; what the browser says of its own pages the SDK hears itself. Resolves when the server knows, at once
+   * where there is no connection (each later one begins with it), and after 5 s at most. Never rejects.
+   */
+  background(): Promise<void>;
+  /** The opposite: somebody is there. Looks at once whether the connection lives, or tries to connect. Resolves as `background` does. */
+  foreground(): Promise<void>;
   /** Stores and acknowledges what is done, and lets another tab lead. What waits stays in the store. */
   close(): Promise<void>;
 

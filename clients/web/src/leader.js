@@ -55,12 +55,11 @@ export class Leader {
     const { driver, signals, tabs } = this;
     if (note.type === "kick") void driver.kick().then(() => this.tellState(), () => {});
     else if (note.type === "reconnect") driver.reconnect();
-    else if (note.type === "hint") driver.hint();
     else if (note.type === "due") driver.due();
     else if (note.type === "typing") driver.signal({ typing: { to: frameTarget(note.target), active: note.active } });
-    else if (note.type === "seen") driver.onSeen(note.from, note.seen);
+    else if (note.type === "seen") driver.onSeen(note);
     else if (note.type === "watch" || note.type === "bye") {
-      if (note.type === "bye") driver.onSeen(note.from, false);
+      if (note.type === "bye") driver.onGone(note.from);
       if (signals.onWish(note)) driver.watchAgain();
     } else if (note.type === "who") {
       tabs.say({ type: "leads" });
@@ -68,7 +67,7 @@ export class Leader {
       const signal = { presence: signals.known() };
       if (signal.presence.length > 0) tabs.say({ type: "signal", signal });
     } else if (note.type === "ask") {
-      const answer = note.what === "history" ? this.#history(note.args) : this.#online();
+      const answer = note.what === "history" ? this.#history(note.args) : note.what === "known" ? driver.known() : this.#online();
       answer.then((result) => tabs.answer(note, { result }), (why) => tabs.answer(note, { error: describe(why) }));
     }
   }

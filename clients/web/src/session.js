@@ -29,26 +29,7 @@ const QUEUED_MAX = 64 * 1024;
 /** Commands that a server that has forgotten an outbox is sent again, at most: it knows the nonces of twice as many. */
 const REPEATS_MAX = 128n;
 
-/**
- * What a session needs of whoever runs it.
- * @typedef {object} Host
- * @property {import("./environment.js").Environment} env
- * @property {import("./store/database.js").Database} db
- * @property {string} user
- * @property {import("./queries.js").Queries} queries
- * @property {import("./pulse.js").Patience} patience
- * @property {(incarnation: bigint, position: import("./codec/frames.js").Position | null) => import("./codec/frames.js").Hello} hello
- * @property {(session: Session) => void} greeted
- * @property {(session: Session, why: { code: string, message: string }, retryAfterMs: number) => void} lost -1: at once; 0: with backoff
- * @property {(session: Session, why: { code: string, message: string }) => void} ended nobody should connect again without the user
- * @property {() => void} wake something happened: `poll` is worth a call
- * @property {(changed: { id: number | null, other: string }[]) => void} changed
- * @property {(message: import("./store/rows.js").MessageRow) => void} received
- * @property {(signal: import("./codec/frames.js").ServerSignal) => void} signal
- * @property {(reason: string) => void} reset
- * @property {(message: string) => void} conflict
- * @property {() => import("./codec/frames.js").Watch | undefined} watch
- */
+/** @typedef {import("./host.js").Host} Host */
 
 export class Session {
   /**
@@ -92,6 +73,9 @@ export class Session {
     /** Nobody is told that messages up to this event came: that happened before anybody listened. */
     this.newsAfter = newsAfter;
     this.watched = false;
+    /** What the server was told of whether the device is in the background, and whether it is not known yet that it has heard that. */
+    this.background = false;
+    this.telling = false;
     this.reading = false;
     this.readAgain = false;
     /** What the pages of a snapshot have to be told. @type {{ reset: string | null, outcomesGone: boolean } | undefined} */
@@ -100,6 +84,7 @@ export class Session {
 
   start() {
     this.link.start((frames) => this.#onFrames(frames), (why) => this.#lost(why), (frames) => this.#onHints(frames));
+    this.background = this.host.state().background;
     this.#send({ hello: this.host.hello(this.uplink.state.incarnation, this.downlink.stored) });
   }
 
@@ -124,10 +109,15 @@ export class Session {
   }
 
   /**
-   * Asks whether the server is there.
+   * Asks whether the server is there; tells it before how the device is, if it knows otherwise, so that the answer shows that it has heard.
    * @param {boolean} hint whether something says that the network changed
    */
   ping(hint) {
+    const state = this.host.state();
+    if (state.background !== this.background) {
+      this.#send({ signal: { state } });
+      [this.background, this.telling] = [state.background, true];
+    }
     this.pinged = Math.floor(this.host.env.random() * 2 ** 32);
     this.pulse.onProbe(this.host.env.now(), hint);
     this.#send({ ping: { id: this.pinged } });
@@ -234,7 +224,7 @@ export class Session {
       if (givesUp(code)) this.#ended({ code, message });
       else this.#lost(new WhimbrelError(code, message), retryAfterMs);
     } else if ("pong" in frame) {
-      if (frame.pong.id === this.pinged) this.pinged = undefined;
+      if (frame.pong.id === this.pinged) [this.pinged, this.telling] = [undefined, false];
       this.#onAnswered();
     } else {
       if (!this.ready) return false;
@@ -340,9 +330,9 @@ export class Session {
 
   #acknowledge() {
     if (this.over) return;
-    // Timers of hidden pages come late: there the acknowledgement is not put off.
-    const { env } = this.host;
-    const seq = env.hidden() ? this.downlink.flushAck() : this.downlink.pollAck(env.now());
+    // Timers of pages that are hidden come late, of those that are suspended not at all: there the acknowledgement is not put off.
+    const { env, state } = this.host;
+    const seq = env.hidden() || state().background ? this.downlink.flushAck() : this.downlink.pollAck(env.now());
     if (seq !== undefined) this.#send({ ack: { seq } });
   }
 
@@ -455,6 +445,7 @@ export class Session {
     const { env, queries } = this.host;
     const now = env.now();
     this.#acknowledge();
+    if (this.host.state().background !== this.background) this.ping(false);
     const watch = this.watched ? undefined : this.host.watch();
     // Nobody repeats it: it goes over the stream, whatever waits there.
     if (watch) this.#send({ signal: { watch } });

@@ -1,6 +1,6 @@
 // Several tabs of one user share one session: one leads, the others go through it. Who leads holds a Web Lock, which the browser hands on
-// when that tab closes or crashes; a tab that is about to be frozen lets go of it. The channel between tabs carries hints and signals
-// only: what must not be lost is in the database that all of them read.
+// when that tab closes or crashes; a tab that is about to be frozen lets go of it (client.js says why). The channel between tabs carries
+// hints and signals only: what must not be lost is in the database that all of them read.
 
 import { randomHex } from "./environment.js";
 import { WhimbrelError } from "./errors.js";
@@ -43,10 +43,6 @@ export class Tabs {
     this.asks = new Map();
     this.channel = name && env.BroadcastChannel ? new env.BroadcastChannel(name) : undefined;
     if (this.channel) this.channel.onmessage = ({ data }) => this.#onNote(data);
-    this.off = env.on(["freeze", "resume", "pagehide", "pageshow"], (event) => {
-      if (event.type === "freeze" || event.type === "pagehide") void this.#leave();
-      else this.join();
-    });
   }
 
   /** Waits for its turn to lead. */
@@ -73,7 +69,8 @@ export class Tabs {
     await stop();
   }
 
-  async #leave() {
+  /** Lets another tab lead, until this one joins again. */
+  async leave() {
     this.joined?.abort();
     this.joined = undefined;
     this.release();
@@ -110,14 +107,15 @@ export class Tabs {
    * Asks the tab that leads; asked again if another one takes over.
    * @param {string} what
    * @param {unknown} args
+   * @param {number} [timeout]
    * @returns {Promise<any>}
    */
-  ask(what, args) {
+  ask(what, args, timeout = ASK_TIMEOUT) {
     return new Promise((resolve, reject) => {
       if (this.asks.size >= ASKS_MAX) throw new WhimbrelError("tooManyQueries", `${ASKS_MAX} questions are open already: wait for an answer`);
       const id = randomHex(8);
       const note = { type: "ask", id, what, args, from: this.id };
-      const timer = setTimeout(() => this.#settle(id, { error: { code: "offline", message: "nothing answers" } }), ASK_TIMEOUT);
+      const timer = setTimeout(() => this.#settle(id, { error: { code: "offline", message: "nothing answers" } }), timeout);
       this.asks.set(id, { note, resolve, reject, timer });
       this.toLeader(note);
     });
@@ -156,9 +154,8 @@ export class Tabs {
   }
 
   async close() {
-    this.off();
     for (const id of [...this.asks.keys()]) this.#settle(id, { error: { code: "closed", message: "the client was closed" } });
-    await this.#leave();
+    await this.leave();
     this.say({ type: "bye" });
     this.channel?.close();
     // What is still under way in this tab concerns nobody any more.

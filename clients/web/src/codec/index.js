@@ -2,12 +2,14 @@
 
 import { CodecError } from "../errors.js";
 import { Reader, Writer } from "./bytes.js";
-import { clientFrame, serverFrame } from "./schema.js";
+import { clientFrame, clientState, serverFrame } from "./schema.js";
 
 /** The longest frame, in bytes. */
 export const MAX_FRAME = 64 * 1024;
 /** The most bytes that a length takes on a stream. */
 const MAX_PREFIX = 3;
+/** The key of the extension that holds a `ClientState`. */
+const STATE_EXTENSION = 1;
 
 /** @param {number} length */
 function checkLength(length) {
@@ -49,6 +51,8 @@ export const decodeServerFrame = (bytes) => decode(serverFrame, bytes);
 export const decodeClientFrame = (bytes) => decode(clientFrame, bytes);
 /** @param {import("./frames.js").ClientFrame} frame */
 export const encodeClientFrame = (frame) => encode(clientFrame, frame);
+/** Of a hello: how the client is from the beginning. @param {import("./frames.js").ClientState} state */
+export const stateExtension = (state) => ({ key: STATE_EXTENSION, value: encode(clientState, state) });
 /** @param {import("./frames.js").ServerFrame} frame */
 export const encodeServerFrame = (frame) => encode(serverFrame, frame);
 

@@ -63,10 +63,11 @@ const answer = envelope("Answer", { id: u64, last: bool }, "AnswerBody", {
   3: kind("refused", struct("Refused", { code: errorCode, message: text })),
 });
 
+export const clientState = struct("ClientState", { background: bool, askAfterS: u16 });
 const signal = choice("Signal", [
   ["typing", struct("Typing", { to: target, active: bool })],
   ["watch", struct("Watch", { users: list(name), everyone: bool })],
-  ["state", struct("ClientState", { background: bool, askAfterS: u16 })],
+  ["state", clientState],
 ]);
 const serverSignal = choice("ServerSignal", [
   ["typing", struct("TypingFrom", { conversation: u64, user: name, active: bool })],

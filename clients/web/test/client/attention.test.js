@@ -30,6 +30,24 @@ test("silence is borne longest where nobody looks at any tab", () => {
   assert.equal(attention.quiet, LOOKED_AT);
 });
 
+test("a page that is suspended is not looked at, whatever can be seen of it; one tab that is not keeps the device out of the background", () => {
+  const { env, attention } = world(false);
+  assert.equal(attention.state.background, false);
+  attention.suspended = true;
+  assert.deepEqual([attention.quiet, attention.looked, attention.state], [HIDDEN, false, { background: true, askAfterS: 0 }]);
+  attention.onSeen("two", false, false);
+  assert.deepEqual([attention.quiet, attention.state.background], [HIDDEN, false], "it is only hidden");
+  attention.onSeen("two", false, true);
+  assert.equal(attention.state.background, true);
+  attention.onSeen("three", true);
+  assert.deepEqual([attention.quiet, attention.state.background], [LOOKED_AT, false]);
+  attention.onGone("three");
+  assert.deepEqual([attention.quiet, attention.state.background], [HIDDEN, true]);
+  attention.suspended = false;
+  env.isHidden = true;
+  assert.equal(attention.state.background, false);
+});
+
 test("silence is borne for the shortest time until a tab that is seen was left alone for long", () => {
   const { clock, attention } = world(true);
   attention.onSeen("two", true);

@@ -172,8 +172,8 @@ test("what comes in datagrams before the welcome, or has no place there, is igno
   await fresh.session.leave();
 });
 
-test("typing goes in a datagram if there are such, who is watched always over the stream", async () => {
-  const { session, said, datagrams } = await overQuic();
+test("typing goes in a datagram if there are such, who is watched and how the device is always over the stream", async () => {
+  const { session, feed, said, datagrams } = await overQuic();
   const typing = { typing: { to: { user: "bob" }, active: true } };
   session.signal(typing);
   assert.deepEqual(datagrams, [[{ signal: typing }]]);
@@ -187,6 +187,13 @@ test("typing goes in a datagram if there are such, who is watched always over th
   session.watched = false;
   session.poll();
   assert.deepEqual([datagrams.length, said.at(-1)], [1, { signal: { watch } }], "however much waits there");
+  await feed(text(3n));
+  assert.ok(!said.some((frame) => "ack" in frame), "it may take another along");
+  const state = { background: true, askAfterS: 0 };
+  session.host.state = () => state;
+  session.poll();
+  const last = [{ ack: { seq: 3n } }, { signal: { state } }, { ping: { id: session.pinged } }];
+  assert.deepEqual([datagrams.length, said.slice(-3)], [1, last], "behind what was put off, before a question");
   await session.leave();
 });
 

@@ -1,120 +1,14 @@
 // When a client tries again, under a clock of its own: soon while somebody looks, seldom while nobody does, at once where there is a reason.
 
 import assert from "node:assert/strict";
-import { afterEach, mock, test } from "node:test";
-import { encodeServerFrame } from "../../src/codec/index.js";
-import { closeAll, openTab } from "../harness/client.js";
-import { FakeBrowser } from "../harness/environment.js";
+import { afterEach, test } from "node:test";
+import { end, MINUTE, welcomed, world } from "../harness/timed.js";
 
 /** Longest wait while somebody looks, and while nobody does. */
 const LOOKED_AT_MAX = 4_000;
 const MAX = 30_000;
-const MINUTE = 60_000;
 
-/** @typedef {Awaited<ReturnType<typeof openTab>>} Tab */
-
-afterEach(async () => {
-  mock.timers.reset();
-  await closeAll();
-});
-
-/** What is under way without a timer: reads of the store, notes between tabs. */
-async function settle() {
-  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
-}
-
-let users = 0;
-
-/**
- * A WebSocket to a server that answers a hello with this, and says nothing more by itself.
- * @param {import("../../src/codec/frames.js").ServerFrame} answer
- * @param {{ hear: (frame: import("../../src/codec/frames.js").ServerFrame) => void }[]} sockets
- */
-const answering = (answer, sockets) => class {
-  greeted = false;
-  readyState = 1;
-  bufferedAmount = 0;
-  /** @type {(event?: any) => void} */
-  onopen = () => {};
-  /** @type {(event?: any) => void} */
-  onmessage = () => {};
-
-  constructor() {
-    sockets.push(this);
-    queueMicrotask(() => this.onopen());
-  }
-
-  send() {
-    if (!this.greeted) queueMicrotask(() => this.hear(answer));
-    this.greeted = true;
-  }
-
-  /** @param {import("../../src/codec/frames.js").ServerFrame} frame */
-  hear(frame) {
-    const { buffer, byteOffset, byteLength } = encodeServerFrame(frame);
-    this.onmessage({ data: buffer.slice(byteOffset, byteOffset + byteLength) });
-  }
-
-  close() {}
-};
-
-/**
- * A browser that reaches no server, or one that has only this to say, and when its tabs tried to.
- * @param {{ random?: number, answer?: import("../../src/codec/frames.js").ServerFrame }} [how]
- */
-function world({ random = 0.999, answer } = {}) {
-  mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
-  const browser = new FakeBrowser();
-  const user = `someone${++users}`;
-  /** @type {number[]} */
-  const dials = [];
-  /** @type {Parameters<typeof answering>[1]} */
-  const sockets = [];
-  /** @param {boolean} [hidden] */
-  const open = async (hidden = false) => {
-    const tab = await openTab({ user, url: "http://127.0.0.1:1" }, browser, (env) => {
-      env.isHidden = hidden;
-      Object.assign(env, { now: () => Date.now(), time: () => Date.now(), random: () => random });
-      if (answer) env.WebSocket = /** @type {any} */ (answering(answer, sockets));
-      env.fetch = () => {
-        dials.push(Date.now());
-        if (answer) return Promise.resolve(new Response(null, { status: 404 }));
-        return Promise.reject(new TypeError("refused"));
-      };
-    });
-    await settle();
-    return tab;
-  };
-  /** @param {number} ms */
-  const pass = async (ms) => {
-    for (const end = Date.now() + ms; Date.now() < end; ) {
-      mock.timers.tick(Math.min(100, end - Date.now()));
-      await settle();
-    }
-  };
-  /** The waits between the attempts of this time from now. @param {number} ms */
-  const waits = async (ms) => {
-    const before = dials.length;
-    await pass(ms);
-    return dials.slice(before).map((at, no) => (no === 0 ? 0 : at - (dials[before + no - 1] ?? 0))).slice(1);
-  };
-  /** How many attempts something leads to by itself, with no time passing. @param {() => unknown} act */
-  const triesAt = async (act) => {
-    const before = dials.length;
-    await act();
-    await settle();
-    return dials.length - before;
-  };
-  return { open, pass, waits, triesAt, sockets };
-}
-
-/** A welcome for the next user. @returns {import("../../src/codec/frames.js").ServerFrame} */
-const welcomed = () => ({
-  welcome: {
-    version: 1, user: `someone${users + 1}`, sessionEpoch: 1n, epoch: 1n, incarnation: 1n, applied: 0n, appliedNonce: "0".repeat(16), head: 0n,
-    begin: { cursor: 0n, time: 0n, snapshot: false, reset: null }, window: 16, maxText: 61_440, time: 0n, endpoints: [], extensions: [],
-  },
-});
+afterEach(end);
 
 test("while somebody looks at the page it is tried every few seconds, however long the server is away", async () => {
   const { open, pass, waits } = world();
@@ -133,8 +27,7 @@ test("the waits are spread, so that not all come back at once", async () => {
     await open();
     await pass(MINUTE);
     all.push(Math.max(...await waits(MINUTE)));
-    mock.timers.reset();
-    await closeAll();
+    await end();
   }
   assert.deepEqual(all, [400, 2_000, 3_600]);
 });
@@ -215,7 +108,7 @@ test("a tab that somebody looks at makes the one that leads hurry, also where th
 test("a server that asks for patience is left alone for as long, whatever happens here but its user's own wish", async () => {
   const error = { code: "overloaded", message: "too many at once", retryAfterMs: MINUTE };
   for (const answer of [{ error }, { goAway: { retryAfterMs: MINUTE, message: "a restart" } }]) {
-    const { open, pass, triesAt } = world({ answer });
+    const { open, pass, triesAt } = world({ answer: () => answer });
     const tab = await open();
     const { state, retryAt } = tab.client.connection;
     assert.deepEqual([state, retryAt], ["offline", Date.now() + MINUTE]);
@@ -234,13 +127,12 @@ test("a server that asks for patience is left alone for as long, whatever happen
     const { now } = tab.env;
     tab.env.now = () => now() + MINUTE;
     assert.equal(await triesAt(() => tab.env.emit("focus")), 1);
-    mock.timers.reset();
-    await closeAll();
+    await end();
   }
 });
 
 test("who is replaced while an attempt beside a silent connection is under way gives that attempt up", async () => {
-  const { open, pass, sockets } = world({ answer: welcomed() });
+  const { open, pass, sockets } = world({ answer: welcomed });
   const tab = await open();
   assert.equal(tab.client.connection.state, "connected");
   /** @type {() => void} */
@@ -278,7 +170,7 @@ test("an attempt that began on a network that is gone is not waited for when the
 });
 
 test("a browser's word of a change is a question to the server, and no answer within a second a reason to connect anew", async () => {
-  const { open, pass, sockets } = world({ answer: welcomed() });
+  const { open, pass, sockets } = world({ answer: welcomed });
   const tab = await open();
   assert.equal(tab.client.connection.state, "connected");
   await pass(100);

@@ -5,22 +5,24 @@ import { chromium } from "playwright-core";
 /** Where Chromium is, unless CHROMIUM says. */
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
-/** @param {string[]} [more] flags */
-export const launch = (more = []) =>
+/** What of a page these need. @typedef {{ evaluate: (code: any, argument?: any) => Promise<any> }} Page */
+
+/** @param {string[]} [more] flags @param {string[]} [without] of the driver's own */
+export const launch = (more = [], without = []) =>
   chromium.launch({
     executablePath: CHROMIUM,
     headless: true,
     args: ["--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", ...more],
-    ignoreDefaultArgs: ["--disable-quic"],
+    ignoreDefaultArgs: ["--disable-quic", ...without],
   });
 
 /**
  * Opens a client in a page, as `window.client`; what happened to it is in `window.seen`.
- * @param {import("playwright-core").Page} page
+ * @param {Page} page
  * @param {Record<string, unknown>} options
  */
 export async function openClient(page, options) {
-  await page.evaluate(async (options) => {
+  await page.evaluate(async (/** @type {any} */ options) => {
     const global = /** @type {any} */ (window);
     const { openClient } = await import(/** @type {any} */ ("/index.js"));
     global.seen = [];
@@ -35,7 +37,7 @@ const PATIENCE = 20_000;
 
 /**
  * Waits until an expression about `client` and `seen` is true in the page.
- * @param {import("playwright-core").Page} page
+ * @param {Page} page
  * @param {string} expression
  */
 export async function until(page, expression) {

@@ -10,7 +10,7 @@ export class FakeBrowser {
     this.locks = new FakeLocks();
   }
 
-  /** @returns {import("../../src/environment.js").Environment & { emit: (type: string) => void, isHidden: boolean, dials: number, channels: BroadcastChannel[] }} */
+  /** @returns {import("../../src/environment.js").Environment & { emit: (type: string, more?: object) => void, isHidden: boolean, dials: number, channels: BroadcastChannel[] }} */
   tab() {
     /** @type {Set<{ types: string[], handler: (event: Event) => void }>} */
     const listeners = new Set();
@@ -44,8 +44,8 @@ export class FakeBrowser {
         listeners.add(listener);
         return () => void listeners.delete(listener);
       },
-      emit(/** @type {string} */ type) {
-        for (const { types, handler } of [...listeners]) if (types.includes(type)) handler(new Event(type));
+      emit(/** @type {string} */ type, more = {}) {
+        for (const { types, handler } of [...listeners]) if (types.includes(type)) handler(Object.assign(new Event(type), more));
       },
     };
     return environment;

@@ -10,15 +10,17 @@ export const BINARY = process.env.WHIMBREL_BIN ?? fileURLToPath(new URL("../../.
 const READY_TIMEOUT = 30_000;
 
 export class Server {
-  static async start() {
-    const server = new Server(mkdtempSync(join(tmpdir(), "whimbrel-web-")));
+  /** @param {string[]} [flags] */
+  static async start(flags) {
+    const server = new Server(mkdtempSync(join(tmpdir(), "whimbrel-web-")), flags);
     await server.run("127.0.0.1:0", "127.0.0.1:0");
     return server;
   }
 
-  /** @param {string} folder */
-  constructor(folder) {
+  /** @param {string} folder @param {string[]} [flags] */
+  constructor(folder, flags = []) {
     this.folder = folder;
+    this.flags = flags;
     this.http = "";
     this.secure = "";
     /** @type {import("node:child_process").ChildProcess | undefined} */
@@ -35,7 +37,7 @@ export class Server {
    * @returns {Promise<void>}
    */
   run(http, secure) {
-    const args = ["serve", "--http", http, "--secure", secure, "--data", join(this.folder, "data"), "--certs", join(this.folder, "certs")];
+    const args = ["serve", "--http", http, "--secure", secure, "--data", join(this.folder, "data"), "--certs", join(this.folder, "certs"), ...this.flags];
     const child = (this.child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"] }));
     let out = "";
     let complaints = "";

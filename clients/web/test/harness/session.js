@@ -51,7 +51,7 @@ export async function open(db, more = {}, newsAfter) {
   };
   /** @type {string[]} */
   const lost = [];
-  /** @type {import("../../src/session.js").Host} */
+  /** @type {import("../../src/host.js").Host} */
   const host = {
     env: { ...new FakeBrowser().tab(), now: () => clock.now },
     db, user: ME, queries: new Queries(), patience: new Patience(),
@@ -59,6 +59,7 @@ export async function open(db, more = {}, newsAfter) {
       minVersion: 1, maxVersion: 1, user: ME, device: "device", token: "", agent: "test", instance: NO_NONCE, attempt: 1, incarnation, position,
       origin: "snapshot", extensions: [],
     }),
+    state: () => ({ background: false, askAfterS: 0 }),
     greeted: () => {},
     lost: (_, why) => void lost.push(why.code),
     ended: (_, why) => void lost.push(why.code),
