@@ -1,6 +1,6 @@
 //! A server of the bench's own: this program again, with an empty store in a folder of its own.
 
-use super::BenchError;
+use super::{BenchError, machine};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it is watched while it ends.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A folder that is removed when this is dropped.
 pub(super) struct Folder(PathBuf);
@@ -34,6 +36,15 @@ impl Drop for Folder {
     }
 }
 
+/// How a server ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    /// When it was asked to.
+    pub asked: Instant,
+    /// CPU time that it used from then on.
+    pub cpu_time: Option<Duration>,
+}
+
 /// A running server; killed when dropped.
 pub(super) struct ServerChild {
     child: Child,
@@ -49,21 +60,24 @@ impl ServerChild {
         Self::start_at(folder, name, cpu, ["127.0.0.1:0".into(), "127.0.0.1:0".into()])
     }
 
-    /// Ends it, as a service manager does or without a warning, and starts it again where it was. Blocks until it is ready. Returns when it
-    /// was asked to end, too.
-    pub fn restart(mut self, kill: bool, folder: &Path, name: &str, cpu: Option<usize>) -> Result<(Self, Instant), BenchError> {
-        let asked = Instant::now();
+    /// Ends it, as a service manager does or without a warning, and starts it again where it was. Blocks until it is ready.
+    pub fn restart(mut self, kill: bool, folder: &Path, name: &str, cpu: Option<usize>) -> Result<(Self, Ending), BenchError> {
+        let (asked, before) = (Instant::now(), machine::cpu_time(self.id()));
         let cannot = |why| BenchError::Failed(format!("cannot end the server: {why}"));
         if kill {
             self.child.kill().map_err(cannot)?;
         } else {
             Command::new("kill").args(["-TERM", &self.id().to_string()]).status().map_err(cannot)?;
         }
+        while !machine::has_ended(self.id()) && asked.elapsed() < END_TIMEOUT {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let cpu_time = machine::cpu_time(self.id()).zip(before).map(|(after, before)| after.saturating_sub(before));
         let ended = self.child.wait().map_err(cannot)?;
         if !kill && !ended.success() {
             return Err(BenchError::Failed(format!("the server did not end in order: {ended}")));
         }
-        Ok((Self::start_at(folder, name, cpu, self.addresses.clone())?, asked))
+        Ok((Self::start_at(folder, name, cpu, self.addresses.clone())?, Ending { asked, cpu_time }))
     }
 
     fn start_at(folder: &Path, name: &str, cpu: Option<usize>, at: [String; 2]) -> Result<Self, BenchError> {

@@ -68,6 +68,15 @@ pub(super) fn cpu_time(process: u32) -> Option<Duration> {
     parse_cpu_time(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
+/// Whether a process of ours has ended, and is still there to be looked at because nobody has waited for it yet.
+pub(super) fn has_ended(process: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| is_ended(&stat))
+}
+
+fn is_ended(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('Z'))
+}
+
 fn parse_cpu_time(stat: &str) -> Option<Duration> {
     // The name of the program comes second, in brackets, and may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;
@@ -104,6 +113,7 @@ mod tests {
         let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 3 0";
         assert_eq!(parse_cpu_time(stat), Some(Duration::from_secs(2)));
         assert_eq!(parse_cpu_time("nothing"), None);
+        assert!(!is_ended(stat) && is_ended("42 (a) S (b) Z 1 2"));
     }
 
     #[test]

@@ -52,7 +52,9 @@ pub(super) struct StormReport {
     killed: bool,
     /// From that until the server was ready again.
     restart_s: f64,
-    /// From then until the first client was welcomed, and until all were.
+    /// From then until a client was welcomed that comes at once, whatever its slot.
+    first_resume_ms: f64,
+    /// From then until the first was welcomed that keeps to its slot, and until all were.
     first_back_s: f64,
     all_back_s: f64,
     /// The last slot, from the end's beginning.
@@ -67,8 +69,10 @@ pub(super) struct StormReport {
     storm: Quantiles,
     /// CPU time of the server in a second of the quiet before, which is that of the messages alone.
     quiet_cpu_s: Option<f64>,
-    /// CPU time of the new server, from its start until all were back, and of the load.
+    /// CPU time of the server from the end's beginning until all were back: of the one that ended and of the new one; of them the former; and of
+    /// the load.
     server_cpu_s: Option<f64>,
+    ending_cpu_s: Option<f64>,
     load_cpu_s: Option<f64>,
     pinning: String,
 }
@@ -78,6 +82,7 @@ impl fmt::Display for StormReport {
         writeln!(f, "{} clients over {}, {}", self.clients, self.transport, self.pinning)?;
         let end = if self.killed { "SIGKILL" } else { "SIGTERM" };
         writeln!(f, "restart                      {:>8.2} s", self.restart_s)?;
+        writeln!(f, "first resume, after ready    {:>8.1} ms (of a client that comes at once)", self.first_resume_ms)?;
         writeln!(f, "first back, after ready      {:>8.2} s", self.first_back_s)?;
         writeln!(f, "all back, after ready        {:>8.2} s (the last slot was {:.2} s after {})", self.all_back_s, self.last_slot_s, end)?;
         writeln!(f, "attempts put off, failed     {:>8}, {}", self.put_off, self.failures)?;
@@ -86,7 +91,8 @@ impl fmt::Display for StormReport {
             writeln!(f, "{name:<28} p50 {:>7.1} ms, p99 {:>7.1} ms, max {:>7.1} ms", times.p50_ms, times.p99_ms, times.max_ms)?;
         }
         let cpu = |time: Option<f64>| time.map_or_else(|| "unknown".into(), |time| format!("{time:.2} s"));
-        writeln!(f, "CPU time of the storm        server {}, load {}", cpu(self.server_cpu_s), cpu(self.load_cpu_s))?;
+        let (server, ending) = (cpu(self.server_cpu_s), cpu(self.ending_cpu_s));
+        writeln!(f, "CPU time of the storm        server {server} (the one that ended {ending}), load {}", cpu(self.load_cpu_s))?;
         writeln!(f, "CPU time of the messages     server {} a second, in quiet", cpu(self.quiet_cpu_s))
     }
 }
@@ -102,6 +108,9 @@ impl Storm {
         let crowd = Arc::new(Crowd::new());
         progress(&format!("{clients} clients come"));
         let mut living = gather(&dialer, &crowd, clients).await?;
+        // Somebody who was here too, and whom nobody told when to come back.
+        let mut early = Phone::new(Arc::new(Crowd::new()), dialer.returning(), names("early", "phone", 0)?, None);
+        drop(early.enter().await?);
         progress(&format!("quiet, for {} s", QUIET.as_secs()));
         // Nobody should end; who does has a reason.
         let ended = async |living: &mut Living| match living.join_next().await {
@@ -123,9 +132,14 @@ impl Storm {
         let load_before = machine::cpu_time(std::process::id());
         let (place, kill) = (folder.path().to_owned(), self.kill);
         let restarted = tokio::task::spawn_blocking(move || server.restart(kill, &place, "storm", cpu));
-        let (server, asked) = restarted.await.map_err(BenchError::from_panic)??;
-        let (ready, asked) = (Instant::now(), Instant::from_std(asked));
+        let (server, ending) = restarted.await.map_err(BenchError::from_panic)??;
+        let (ready, asked) = (Instant::now(), Instant::from_std(ending.asked));
         let _ = crowd.restarted.set(ready);
+        let Entry::Welcomed(resumed) = early.enter().await? else {
+            return Err(BenchError::Failed("the first client after the restart was put off".into()));
+        };
+        let first_resume_ms = ready.elapsed().as_secs_f64() * 1_000.0;
+        drop(resumed);
         while crowd.back.load(Ordering::Relaxed) < clients {
             tokio::select! {
                 () = sleep(Duration::from_millis(5)) => {}
@@ -136,7 +150,8 @@ impl Storm {
                 return Err(BenchError::Failed(format!("after {} s {back} of {clients} clients are back", PATIENCE.as_secs())));
             }
         }
-        let server_cpu_s = machine::cpu_time(server.id()).map(|time| time.as_secs_f64());
+        let ending_cpu_s = ending.cpu_time.map(|time| time.as_secs_f64());
+        let server_cpu_s = machine::cpu_time(server.id()).zip(ending_cpu_s).map(|(time, ending)| time.as_secs_f64() + ending);
         let load_cpu_s = since(machine::cpu_time(std::process::id()), load_before);
         living.abort_all();
         let found = crowd.found();
@@ -147,6 +162,7 @@ impl Storm {
             clients,
             killed: self.kill,
             restart_s: ready.duration_since(asked).as_secs_f64(),
+            first_resume_ms,
             first_back_s: until(ready, found.first_back),
             all_back_s: until(ready, found.last_back),
             last_slot_s: until(asked, found.last_slot),
@@ -157,6 +173,7 @@ impl Storm {
             storm: found.storm.quantiles(),
             quiet_cpu_s,
             server_cpu_s,
+            ending_cpu_s,
             load_cpu_s,
             pinning,
         })
