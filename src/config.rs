@@ -1,5 +1,6 @@
 //! What can be set: defaults, then a file, then the environment, then flags. Unknown keys are errors.
 
+use crate::transport::Pages;
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use serde::de::Error as _;
@@ -57,6 +58,11 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
     pub open_anywhere: bool,
+    /// Origins whose pages may connect, read the status and use the lobby, such as `https://shop.example.org`, with commas between them; `*` for
+    /// all. Unless said all, or, with `--auth open` on loopback, the pages of this machine. Programs are not asked.
+    #[arg(long, env = "WHIMBREL_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origins: Option<Vec<String>>,
     /// Seconds for which a user without a connection still counts as online. Unless said 15.
     #[arg(long, env = "WHIMBREL_PRESENCE_GRACE", value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +130,8 @@ pub struct Config {
     pub auth: AuthMode,
     /// Whether `open` may be served beyond loopback.
     pub open_anywhere: bool,
+    /// Origins whose pages may connect; all of them, or those of this machine, where none are said.
+    pub origins: Option<Vec<String>>,
     /// Seconds for which a user without a connection still counts as online: a change of network takes a few, a lift half a minute.
     pub presence_grace: u64,
     /// Entries kept in each mailbox.
@@ -150,6 +158,7 @@ impl Default for Config {
             store: None,
             auth: AuthMode::Open,
             open_anywhere: false,
+            origins: None,
             presence_grace: 15,
             mailbox_entries: 100_000,
             mailbox_days: 365,
@@ -184,6 +193,11 @@ pub enum ConfigError {
     /// Push would come for everything, or never.
     #[error("push_patience (--push-patience) is {0} seconds: give 1 to {PRESENCE_GRACE_MAX}, a day")]
     BadPatience(u64),
+    /// A page's origin is not one.
+    #[error(
+        "origins (--origins) has {0:?}: give scheme and host, and the port if it is not the scheme's own, without a path, such as https://shop.example.org or http://localhost:3000; or * for all"
+    )]
+    BadOrigin(String),
     /// Plain and TLS at one port.
     #[error("plain TCP (--http) and TLS (--secure) cannot both be at {0}: give one of them another port")]
     OneAddress(SocketAddr),
@@ -199,6 +213,15 @@ pub enum ConfigError {
     /// `PORT` is not a port.
     #[error("PORT is {0:?}, which is not a port number")]
     BadPort(String),
+}
+
+/// Whether this is what a browser says where a page is from.
+fn is_origin(text: &str) -> bool {
+    let parsed = text.parse::<axum::http::Uri>().ok();
+    // A URI has a path, if only `/`, which an origin has not.
+    parsed.is_some_and(|uri| {
+        uri.scheme_str().is_some_and(|scheme| text == format!("{scheme}://{}", uri.authority().map_or("", |host| host.as_str())))
+    })
 }
 
 /// Reads where to listen.
@@ -265,6 +288,9 @@ impl Config {
         if self.presence_grace > PRESENCE_GRACE_MAX {
             return Err(ConfigError::GraceTooLong(self.presence_grace));
         }
+        if let Some(bad) = self.origins.iter().flatten().find(|origin| *origin != "*" && !is_origin(origin)) {
+            return Err(ConfigError::BadOrigin(bad.clone()));
+        }
         if !(1..=PRESENCE_GRACE_MAX).contains(&self.push_patience) {
             return Err(ConfigError::BadPatience(self.push_patience));
         }
@@ -282,6 +308,17 @@ impl Config {
         match beyond {
             Some(address) if self.auth == AuthMode::Open && !self.open_anywhere => Err(ConfigError::OpenBeyondLoopback(address)),
             _ => self.store_path().map(drop),
+        }
+    }
+
+    /// Which pages may connect.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        match &self.origins {
+            Some(origins) if origins.iter().any(|origin| origin == "*") => Pages::Any,
+            Some(origins) => Pages::Of(origins.as_slice().into()),
+            None if self.auth == AuthMode::Open && !self.open_anywhere => Pages::Loopback,
+            None => Pages::Any,
         }
     }
 
@@ -414,5 +451,22 @@ mod tests {
         let places = Places { config: Some(file), certs: Some("mine".into()), ..Places::default() };
         let config = Config::locate(places).unwrap();
         assert_eq!((config.store_path().unwrap().as_path(), config.certs.as_path()), (Path::new("dd/whimbrel.db"), Path::new("mine")));
+    }
+
+    #[test]
+    fn pages_may_connect_from_where_it_is_said() {
+        let pages = |origins: &[&str], open_anywhere| {
+            let origins = (!origins.is_empty()).then(|| origins.iter().map(|origin| (*origin).to_owned()).collect());
+            with_file("", Flags { origins, open_anywhere, ..Flags::default() }).map(|config| config.pages())
+        };
+        assert_eq!(pages(&[], false).unwrap(), Pages::Loopback);
+        assert_eq!(pages(&[], true).unwrap(), Pages::Any);
+        assert_eq!(pages(&["https://a.example", "*"], false).unwrap(), Pages::Any);
+        let both = ["https://a.example".to_owned(), "http://localhost:3000".to_owned()];
+        assert_eq!(pages(&["https://a.example", "http://localhost:3000"], false).unwrap(), Pages::Of(both.into()));
+        assert!(with_file("origins = ['https://a.example']", Flags::default()).is_ok());
+        for bad in ["a.example", "https://a.example/", "https://a.example/chat", "", "https://"] {
+            assert!(matches!(pages(&[bad], false), Err(ConfigError::BadOrigin(_))), "{bad}");
+        }
     }
 }

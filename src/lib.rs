@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod lobby;
 pub mod push;
 mod server;
 pub mod session;

@@ -3,12 +3,12 @@
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::engine::{Engine, EngineConfig, Pushing};
 use crate::http::{self, Http};
+use crate::lobby::Lobby;
 use crate::push::{PushError, Webhook};
 use crate::session::{self, Admission, Context};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Keys, TlsError};
-use crate::transport::Pages;
 use crate::transport::quic::{BindError, QuicListener, QuicOptions};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::io::ErrorKind;
@@ -111,11 +111,8 @@ impl Server {
         let certs = config.certs.clone();
         let keys = blocking(move || Keys::open(&certs, &names)).await??;
 
-        let pages = match config.auth {
-            AuthMode::Open if !config.open_anywhere => Pages::Loopback,
-            AuthMode::Open => Pages::Any,
-        };
-        let listener = Arc::new(QuicListener::on(udp, &keys, QuicOptions { pages, ..QuicOptions::default() })?);
+        let pages = config.pages();
+        let listener = Arc::new(QuicListener::on(udp, &keys, QuicOptions { pages: pages.clone(), ..QuicOptions::default() })?);
         let at = |listener: &TcpListener| listener.local_addr().map_err(|why| ServerError::System { what: "cannot read an address", why });
         let (http, secure, quic) = (at(&plain)?, at(&tls)?, listener.local_addr());
 
@@ -140,6 +137,7 @@ impl Server {
             keys: keys.clone(),
             quic,
             pages,
+            lobby: Lobby::default(),
             metrics: metrics_handle(),
             draining: AtomicBool::new(false),
         });
@@ -165,6 +163,7 @@ impl Server {
         let (admission, begun) = (&self.state.context.admission, Instant::now());
         admission.close();
         self.engine.drain();
+        self.state.lobby.close();
         let sessions = admission.here();
         let left = async {
             while admission.here() > 0 {

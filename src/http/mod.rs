@@ -4,12 +4,14 @@ pub mod listener;
 mod pages;
 
 use crate::engine::Engine;
+use crate::lobby::{self, Lobby};
 use crate::session::{self, Context};
 use crate::tls::Keys;
 use crate::transport::websocket;
 use crate::transport::{Pages, Peer, TransportKind};
 use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -39,6 +41,8 @@ pub struct Http {
     pub quic: SocketAddr,
     /// Which pages may open a WebSocket.
     pub pages: Pages,
+    /// Who is at `/chat`.
+    pub lobby: Lobby,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// Set once the server no longer wants new clients.
@@ -54,6 +58,7 @@ pub fn router(http: Arc<Http>, secure: bool) -> Router {
         .route("/api/online-users", get(online_users))
         .route("/.well-known/whimbrel", get(move |state, uri, headers| well_known(state, uri, headers, secure)))
         .route("/ws", any(web_socket))
+        .route("/chat", any(chat))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -61,10 +66,17 @@ pub fn router(http: Arc<Http>, secure: bool) -> Router {
         .with_state(http)
 }
 
-/// Reading is allowed to every page: what is told here is told to anybody who asks.
-fn shared(body: impl IntoResponse) -> Response {
+/// What pages of other origins may read: every page, where it is not said which, for what is told here is told to any program that asks.
+fn shared(http: &Http, headers: &HeaderMap, body: impl IntoResponse) -> Response {
     let mut response = body.into_response();
-    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    let Pages::Of(_) = http.pages else {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        return response;
+    };
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Origin"));
+    if let Some(origin) = headers.get(header::ORIGIN).filter(|origin| origin.to_str().is_ok_and(|origin| http.pages.may_connect(origin))) {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
     response
 }
 
@@ -98,9 +110,9 @@ async fn index(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap, secu
     let mut response = if accept.contains("text/html") {
         pages::page("/", &headers, Reached::of(&http, &uri, &headers, secure).as_ref())
     } else {
-        shared(Json(status(&http)))
+        shared(&http, &headers, Json(status(&http)))
     };
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
     response
 }
 
@@ -122,12 +134,12 @@ fn status(http: &Http) -> Value {
     })
 }
 
-async fn online_users(State(http): State<Arc<Http>>) -> Response {
+async fn online_users(State(http): State<Arc<Http>>, headers: HeaderMap) -> Response {
     /// Who is interested in more pages through the protocol's query.
     const USERS_MAX: usize = 10_000;
     let (users, _more) = http.engine.hub().online("", USERS_MAX);
     let users: Vec<Value> = users.iter().map(|user| json!({ "id": user, "name": user, "avatar": "", "status": "online" })).collect();
-    shared(Json(json!({ "users": users })))
+    shared(&http, &headers, Json(json!({ "users": users })))
 }
 
 /// How to connect.
@@ -136,34 +148,60 @@ async fn well_known(State(http): State<Arc<Http>>, uri: Uri, headers: HeaderMap,
         return (StatusCode::BAD_REQUEST, "the Host header is missing or malformed\n").into_response();
     };
     let hashes: Vec<String> = http.keys.hashes().iter().map(|hash| STANDARD.encode(hash)).collect();
-    let mut response = shared(Json(json!({
-        "webtransport": { "url": format!("https://{quic}/wt"), "certificateHashes": hashes },
-        "quic": { "address": quic, "alpn": ALPN, "certificateHashes": hashes },
-        "websocket": { "url": format!("{websocket_scheme}://{authority}/ws") },
-        "versions": (VERSION_MIN..=VERSION_MAX).collect::<Vec<u8>>(),
-    })));
+    let mut response = shared(
+        &http,
+        &headers,
+        Json(json!({
+            "webtransport": { "url": format!("https://{quic}/wt"), "certificateHashes": hashes },
+            "quic": { "address": quic, "alpn": ALPN, "certificateHashes": hashes },
+            "websocket": { "url": format!("{websocket_scheme}://{authority}/ws") },
+            "versions": (VERSION_MIN..=VERSION_MAX).collect::<Vec<u8>>(),
+        })),
+    );
     // Hashes change with the certificates.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Why nobody, or not this page, may open a WebSocket; `None` if it may.
+fn refusal(http: &Http, headers: &HeaderMap) -> Option<Response> {
+    if let Some(origin) = headers.get(header::ORIGIN)
+        && !http.pages.may_connect(origin.to_str().unwrap_or_default())
+    {
+        let words = match http.pages {
+            Pages::Of(_) => "pages of this origin may not connect: the server's operator can let them (--origins)\n",
+            _ => "pages from elsewhere may not connect to a server without authentication, unless its operator lets them (--origins)\n",
+        };
+        return Some((StatusCode::FORBIDDEN, words).into_response());
+    }
+    let draining = || (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the server is going down\n").into_response();
+    http.draining.load(Ordering::Relaxed).then(draining)
+}
+
+/// The lobby.
+async fn chat(State(http): State<Arc<Http>>, headers: HeaderMap, upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(why) => return (StatusCode::UPGRADE_REQUIRED, format!("/chat is a WebSocket: {why}\n")).into_response(),
+    };
+    if let Some(refusal) = refusal(&http, &headers) {
+        return refusal;
+    }
+    lobby::limited(upgrade).on_upgrade(async move |socket| http.lobby.serve(&http.context.admission, socket).await)
 }
 
 async fn web_socket(
     State(http): State<Arc<Http>>,
     Extension(ConnectInfo(remote)): Extension<ConnectInfo<SocketAddr>>,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(why) => return (StatusCode::UPGRADE_REQUIRED, format!("/ws is a WebSocket: {why}\n")).into_response(),
     };
-    if let Some(origin) = headers.get(header::ORIGIN)
-        && !http.pages.may_connect(origin.to_str().unwrap_or_default())
-    {
-        return (StatusCode::FORBIDDEN, "pages from elsewhere may not connect to a server without authentication\n").into_response();
-    }
-    if http.draining.load(Ordering::Relaxed) {
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the server is going down\n").into_response();
+    if let Some(refusal) = refusal(&http, &headers) {
+        return refusal;
     }
     let upgrade = upgrade.protocols(websocket::subprotocols());
     let chosen = upgrade.selected_protocol().and_then(|value| value.to_str().ok()).map(str::to_owned);

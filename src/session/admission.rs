@@ -53,7 +53,7 @@ impl Admission {
 
     /// Lets a session begin, or says what to tell its client. One that takes the place of another of its device (a phone that changes its network,
     /// a session that moves to a better transport) needs no place, and was let in before.
-    pub(super) fn ask(&self, takes_over: bool) -> Result<Admitted<'_>, End> {
+    pub(crate) fn ask(&self, takes_over: bool) -> Result<Admitted<'_>, End> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(End::going_away(rand::random_range(SOONEST_MS..2 * SOONEST_MS)));
         }
@@ -78,7 +78,7 @@ impl Admission {
 
 /// A session that may begin, for as long as it is held.
 #[derive(Debug)]
-pub(super) struct Admitted<'a>(&'a AtomicUsize);
+pub(crate) struct Admitted<'a>(&'a AtomicUsize);
 
 impl<'a> Admitted<'a> {
     fn new(here: &'a AtomicUsize) -> Self {

@@ -6,6 +6,7 @@ pub mod websocket;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 pub use whimbrel_protocol::TransportKind;
@@ -13,10 +14,12 @@ use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{ClientFrame, ServerFrame};
 
 /// Which pages may connect, by the `Origin` that browsers send for them. Programs send none, and are not asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pages {
     /// Pages from anywhere.
     Any,
+    /// Pages of these origins, such as `https://shop.example.org`: scheme, host, and port where it is not the scheme's own.
+    Of(Arc<[String]>),
     /// Pages that this machine serves. Where clients say who they are and only loopback keeps strangers out, any other page in the
     /// owner's browser would be such a stranger.
     Loopback,
@@ -25,16 +28,15 @@ pub enum Pages {
 impl Pages {
     /// Whether a page with this origin may connect.
     #[must_use]
-    pub fn may_connect(self, origin: &str) -> bool {
-        let rest = origin.split_once("://").map(|(_, rest)| rest);
-        let host = rest.and_then(|rest| rest.parse::<axum::http::uri::Authority>().ok());
-        match (self, host) {
-            (Self::Any, _) => true,
-            (Self::Loopback, Some(host)) => {
-                let name = host.host().trim_matches(['[', ']']);
-                name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-            }
-            (Self::Loopback, None) => false,
+    pub fn may_connect(&self, origin: &str) -> bool {
+        let is_loopback = |host: axum::http::uri::Authority| {
+            let name = host.host().trim_matches(['[', ']']);
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        match self {
+            Self::Any => true,
+            Self::Of(origins) => origins.iter().any(|known| known.eq_ignore_ascii_case(origin)),
+            Self::Loopback => origin.split_once("://").and_then(|(_, host)| host.parse().ok()).is_some_and(is_loopback),
         }
     }
 }
@@ -146,6 +148,11 @@ mod tests {
         for origin in ["https://evil.example", "http://localhost.evil.example", "http://127.0.0.1.evil.example", "null", "", "http://"] {
             assert!(!Pages::Loopback.may_connect(origin), "{origin}");
             assert!(Pages::Any.may_connect(origin), "{origin}");
+        }
+        let shop = Pages::Of(Arc::new(["https://shop.example.org".into()]));
+        assert!(shop.may_connect("https://shop.example.org") && shop.may_connect("https://SHOP.example.org"));
+        for origin in ["http://shop.example.org", "https://shop.example.org.evil.example", "https://shop.example.org:444", "null", ""] {
+            assert!(!shop.may_connect(origin), "{origin}");
         }
     }
 }

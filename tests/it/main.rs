@@ -14,6 +14,7 @@ mod http;
 mod kills;
 #[cfg(target_os = "linux")]
 mod lab;
+mod lobby;
 mod push;
 mod roaming;
 mod rules;

@@ -1,0 +1,142 @@
+//! The lobby at `/chat`: a text is a text to everybody else who is there, as it is.
+
+use crate::harness::{ServerProcess, http_get, run, within};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// A client that knows nothing of Whimbrel.
+type Plain = WebSocketStream<TcpStream>;
+
+async fn open(server: &ServerProcess, origin: Option<&str>) -> Result<Plain, Error> {
+    let mut request = format!("ws://{}/chat", server.http).into_client_request().unwrap();
+    if let Some(origin) = origin {
+        request.headers_mut().insert("origin", origin.parse().unwrap());
+    }
+    Ok(client_async(request, TcpStream::connect(server.http).await.unwrap()).await?.0)
+}
+
+async fn plain(server: &ServerProcess) -> Plain {
+    open(server, None).await.unwrap()
+}
+
+async fn next(socket: &mut Plain) -> Message {
+    within("a line", socket.next()).await.unwrap().unwrap()
+}
+
+/// Waits until the server reads what this one says and says to it what others do: who has just connected may not be there yet.
+async fn settle(one: &mut Plain, other: &mut Plain) {
+    for number in 0.. {
+        let line = format!("settle {number}");
+        one.send(Message::text(&line)).await.unwrap();
+        match tokio::time::timeout(std::time::Duration::from_millis(100), other.next()).await {
+            Ok(Some(Ok(Message::Text(text)))) if text == line => return,
+            Ok(Some(Ok(_))) | Err(_) => {}
+            Ok(ended) => panic!("{ended:?}"),
+        }
+    }
+}
+
+async fn closed(socket: &mut Plain) -> CloseCode {
+    loop {
+        match next(socket).await {
+            Message::Close(frame) => return frame.unwrap().code,
+            Message::Text(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_one_says_everybody_else_hears_as_it_is() {
+    run(async {
+        let server = ServerProcess::start();
+        let (mut ann, mut bob, mut cat) = (plain(&server).await, plain(&server).await, plain(&server).await);
+        settle(&mut ann, &mut bob).await;
+        settle(&mut ann, &mut cat).await;
+        settle(&mut bob, &mut ann).await;
+        let lines = ["hello", "", "{\"json\": 1}", "何時に着きますか？\n\0 ", &"x".repeat(60 * 1024)];
+        for line in lines {
+            ann.send(Message::text(line)).await.unwrap();
+        }
+        for socket in [&mut bob, &mut cat] {
+            let mut heard = Vec::new();
+            while heard.len() < lines.len() {
+                match next(socket).await {
+                    Message::Text(text) if text.starts_with("settle ") => {}
+                    Message::Text(text) => heard.push(text.to_string()),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(heard, lines);
+        }
+        // Not oneself: the next that ann hears is of bob.
+        bob.send(Message::text("bye")).await.unwrap();
+        assert_eq!(next(&mut ann).await, Message::text("bye"));
+    });
+}
+
+#[test]
+fn what_is_no_line_ends_that_connection_with_a_reason_and_no_other() {
+    run(async {
+        let server = ServerProcess::start();
+        let (mut ann, mut bob) = (plain(&server).await, plain(&server).await);
+        settle(&mut ann, &mut bob).await;
+        for (message, code) in
+            [(Message::binary(vec![1, 2, 3]), CloseCode::Unsupported), (Message::text("x".repeat(60 * 1024 + 1)), CloseCode::Size)]
+        {
+            let mut bad = plain(&server).await;
+            bad.send(message).await.unwrap();
+            assert_eq!(closed(&mut bad).await, code);
+        }
+        settle(&mut bob, &mut ann).await;
+    });
+}
+
+#[test]
+fn only_pages_that_may_get_in_and_what_is_no_websocket_is_told() {
+    run(async {
+        let server = ServerProcess::start();
+        assert_eq!(http_get(server.http, "/chat", &[]).await.status(), 426);
+        assert!(open(&server, Some("http://localhost:3000")).await.is_ok());
+        let refused = open(&server, Some("https://shop.example.org")).await;
+        assert!(matches!(&refused, Err(Error::Http(response)) if response.status() == 403), "{refused:?}");
+
+        let shop = ("origin", "https://shop.example.org");
+        let allowed = |response: &hyper::Response<_>| response.headers().get("access-control-allow-origin").cloned();
+        let status = http_get(server.http, "/api/online-users", &[shop]).await;
+        assert_eq!(allowed(&status).unwrap(), "*", "reading is for all, as long as nobody says otherwise");
+
+        let server = ServerProcess::start_with(&["--origins", "https://shop.example.org,https://desk.example.org"]);
+        assert!(open(&server, Some("https://shop.example.org")).await.is_ok());
+        assert!(open(&server, Some("http://localhost:3000")).await.is_err());
+        for path in ["/", "/api/online-users", "/.well-known/whimbrel"] {
+            let status = http_get(server.http, path, &[shop]).await;
+            assert_eq!(allowed(&status).unwrap(), "https://shop.example.org", "{path}");
+            assert!(status.headers().get_all("vary").iter().any(|vary| vary == "Origin"), "{path}");
+            let other = http_get(server.http, path, &[("origin", "https://evil.example")]).await;
+            assert_eq!((other.status().as_u16(), allowed(&other)), (200, None), "{path}");
+        }
+    });
+}
+
+#[test]
+fn a_server_that_is_full_or_leaves_says_so() {
+    run(async {
+        let mut server = ServerProcess::start_with(&["--max-sessions", "1"]);
+        let (mut ann, mut bob) = (plain(&server).await, plain(&server).await);
+        // Whoever comes second is told.
+        let (code, mut there) = tokio::select! {
+            code = closed(&mut ann) => (code, bob),
+            code = closed(&mut bob) => (code, ann),
+        };
+        assert_eq!(code, CloseCode::Again);
+        let ended = tokio::task::spawn_blocking(move || server.terminate());
+        assert_eq!(closed(&mut there).await, CloseCode::Away);
+        drop(there);
+        assert!(ended.await.unwrap().success());
+    });
+}
