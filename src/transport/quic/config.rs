@@ -64,8 +64,8 @@ fn transport(options: &QuicOptions) -> TransportConfig {
         .congestion_controller_factory(Arc::<Windows>::default())
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        // Each connection would find out, with four packets of 1,400 bytes each way, whether longer packets than 1,200 bytes fit its network, and
-        // again on each other network. A chat has little to fill them with.
+        // Each connection would find out, with several long packets each way that hold nothing, whether longer ones than 1,200 bytes fit its
+        // network, and again on each other network. A chat has little to fill them with.
         .mtu_discovery_config(None)
         // A longer time than fits is no time-out at all.
         .max_idle_timeout(IdleTimeout::try_from(options.max_idle).ok());

@@ -43,7 +43,7 @@ pub(super) fn transport() -> quinn::TransportConfig {
         .receive_window(quinn::VarInt::from_u32(4 * STREAM_WINDOW))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        // As on the server: a phone pays for eleven kilobytes at each beginning, and has few long packets to send.
+        // As on the server: a phone would pay for them at each beginning, and has few long packets to send.
         .mtu_discovery_config(None)
         .congestion_controller_factory(Arc::<Windows>::default());
     transport
