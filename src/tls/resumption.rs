@@ -41,9 +41,13 @@ struct Known {
     sessions: HashMap<Vec<u8>, Arc<Ticket>>,
     /// In the order in which they came; also those that were taken meanwhile.
     order: VecDeque<(Vec<u8>, u64)>,
+    /// The number of the last one.
+    last: i64,
 }
 
 struct Ticket {
+    /// Its place in the file, where the newest are last: keys are random, and a row for each somewhere else would rewrite the whole file.
+    number: i64,
     state: Vec<u8>,
     /// When it was given out, in seconds since 1970.
     time: u64,
@@ -51,7 +55,7 @@ struct Ticket {
 
 enum Change {
     Put(Vec<u8>, Arc<Ticket>),
-    Gone(Vec<u8>),
+    Gone(i64),
 }
 
 impl fmt::Debug for Tickets {
@@ -119,21 +123,20 @@ impl StoresServerSessions for Tickets {
         if value.len() > TICKET_BYTES_MAX {
             return false;
         }
-        let ticket = Arc::new(Ticket { state: value, time: seconds() });
         let mut gone = Vec::new();
         let mut known = self.known();
+        known.last += 1;
+        let ticket = Arc::new(Ticket { number: known.last, state: value, time: seconds() });
         known.order.push_back((key.clone(), ticket.time));
         known.sessions.insert(key.clone(), ticket.clone());
         // The order also has those that were taken: it is cut at the same length, so neither grows beyond it.
         while known.order.len() > self.most {
             let Some((oldest, _)) = known.order.pop_front() else { break };
-            if known.sessions.remove(&oldest).is_some() {
-                gone.push(oldest);
-            }
+            gone.extend(known.sessions.remove(&oldest).map(|ticket| ticket.number));
         }
         drop(known);
         self.change(Change::Put(key, ticket));
-        gone.into_iter().for_each(|key| self.change(Change::Gone(key)));
+        gone.into_iter().for_each(|number| self.change(Change::Gone(number)));
         true
     }
 
@@ -144,7 +147,7 @@ impl StoresServerSessions for Tickets {
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
         let ticket = self.known().sessions.remove(key)?;
-        self.change(Change::Gone(key.to_vec()));
+        self.change(Change::Gone(ticket.number));
         ticket.is_good(seconds()).then(|| ticket.state.clone())
     }
 
@@ -168,23 +171,21 @@ fn load(path: &Path, most: usize, now: u64) -> rusqlite::Result<(Connection, Kno
     // Nothing here is worth waiting for the disk.
     connection.execute_batch(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA journal_size_limit=1048576;
-         CREATE TABLE IF NOT EXISTS ticket (id BLOB PRIMARY KEY, state BLOB NOT NULL, time INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
+         CREATE TABLE IF NOT EXISTS ticket (number INTEGER PRIMARY KEY, id BLOB NOT NULL, state BLOB NOT NULL, time INTEGER NOT NULL) STRICT;",
     )?;
-    let oldest = now.saturating_sub(LIFETIME.as_secs());
-    connection.execute("DELETE FROM ticket WHERE time <= ?1", [oldest as i64])?;
-    let mut known = Known::default();
+    connection.execute("DELETE FROM ticket WHERE time <= ?1", [now.saturating_sub(LIFETIME.as_secs()) as i64])?;
+    let (mut known, mut oldest) = (Known::default(), 0);
     {
-        let mut read = connection.prepare("SELECT id, state, time FROM ticket ORDER BY time DESC LIMIT ?1")?;
+        let mut read = connection.prepare("SELECT number, id, state, time FROM ticket ORDER BY number DESC LIMIT ?1")?;
         let mut rows = read.query([i64::try_from(most).unwrap_or(i64::MAX)])?;
         while let Some(row) = rows.next()? {
-            let (key, time) = (row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(2)? as u64);
+            let (number, key, time) = (row.get(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, i64>(3)? as u64);
+            (oldest, known.last) = (number, known.last.max(number));
             known.order.push_front((key.clone(), time));
-            known.sessions.insert(key, Arc::new(Ticket { state: row.get(1)?, time }));
+            known.sessions.insert(key, Arc::new(Ticket { number, state: row.get(2)?, time }));
         }
     }
-    if let Some((_, time)) = known.order.front().filter(|_| known.order.len() == most) {
-        connection.execute("DELETE FROM ticket WHERE time < ?1", [*time as i64])?;
-    }
+    connection.execute("DELETE FROM ticket WHERE number < ?1", [oldest])?;
     Ok((connection, known))
 }
 
@@ -197,9 +198,9 @@ fn write(mut connection: Connection, changes: &Receiver<Change>) {
             for change in std::iter::once(first).chain(changes.try_iter().take(CHANGES_MAX)) {
                 match change {
                     Change::Put(key, ticket) => transaction
-                        .prepare_cached("INSERT OR REPLACE INTO ticket (id, state, time) VALUES (?1, ?2, ?3)")?
-                        .execute((key, &ticket.state, ticket.time as i64))?,
-                    Change::Gone(key) => transaction.prepare_cached("DELETE FROM ticket WHERE id = ?1")?.execute([key])?,
+                        .prepare_cached("INSERT INTO ticket (number, id, state, time) VALUES (?1, ?2, ?3, ?4)")?
+                        .execute((ticket.number, key, &ticket.state, ticket.time as i64))?,
+                    Change::Gone(number) => transaction.prepare_cached("DELETE FROM ticket WHERE number = ?1")?.execute([number])?,
                 };
             }
             transaction.commit()

@@ -6,6 +6,7 @@ mod idle;
 mod load;
 mod machine;
 mod moves;
+mod pace;
 mod peer;
 mod phone;
 mod report;

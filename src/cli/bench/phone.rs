@@ -1,7 +1,7 @@
 //! Clients that come back after a restart, on bare frames: what each does as the SDKs do, and what all of them find.
 
 use super::BenchError;
-use super::histogram::Histogram;
+use super::pace::Times;
 use super::peer::hello;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -37,10 +37,10 @@ pub(super) struct Crowd {
 /// What they found.
 pub(super) struct Found {
     /// How long messages took before the restart, and after it.
-    pub quiet: Histogram,
-    pub storm: Histogram,
+    pub quiet: Times,
+    pub storm: Times,
     /// How long after its slot each was back.
-    pub after_slot: Histogram,
+    pub after_slot: Times,
     pub first_back: Option<Instant>,
     pub last_back: Option<Instant>,
     pub last_slot: Option<Instant>,
@@ -48,7 +48,7 @@ pub(super) struct Found {
 
 impl Found {
     fn new() -> Self {
-        let new = Histogram::new;
+        let new = Times::default;
         Self { quiet: new(), storm: new(), after_slot: new(), first_back: None, last_back: None, last_slot: None }
     }
 }
@@ -80,7 +80,7 @@ impl Crowd {
         found.first_back.get_or_insert(now);
         found.last_back = Some(now);
         found.last_slot = found.last_slot.max(Some(slot));
-        found.after_slot.record(now.saturating_duration_since(slot));
+        found.after_slot.record(slot.into_std(), now.saturating_duration_since(slot));
         self.back.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -90,8 +90,8 @@ impl Crowd {
         let took = sent.elapsed();
         let mut found = self.found();
         match self.restarted.get() {
-            None => found.quiet.record(took),
-            Some(restarted) if sent >= *restarted => found.storm.record(took),
+            None => found.quiet.record(sent.into_std(), took),
+            Some(restarted) if sent >= *restarted => found.storm.record(sent.into_std(), took),
             // It was under way when the server ended.
             Some(_) => {}
         }

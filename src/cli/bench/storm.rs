@@ -2,6 +2,7 @@
 
 use super::child::{Folder, ServerChild};
 use super::histogram::Quantiles;
+use super::pace::Watch;
 use super::phone::{Crowd, Entry, Phone, Talk};
 use super::{BenchError, machine, names, progress};
 use clap::Args;
@@ -67,6 +68,13 @@ pub(super) struct StormReport {
     /// From a message's sending to its arrival, before the restart and during the storm, between clients who are back.
     quiet: Quantiles,
     storm: Quantiles,
+    /// The same, of those on whose way the machine kept its pace.
+    after_slot_steady: Quantiles,
+    quiet_steady: Quantiles,
+    storm_steady: Quantiles,
+    /// The part of the quiet and of the storm in which the machine was at half its pace or less, and as long again.
+    quiet_slow: f64,
+    storm_slow: f64,
     /// CPU time of the server in a second of the quiet before, which is that of the messages alone.
     quiet_cpu_s: Option<f64>,
     /// CPU time of the server from the end's beginning until all were back: of the one that ended and of the new one; of them the former; and of
@@ -86,14 +94,22 @@ impl fmt::Display for StormReport {
         writeln!(f, "first back, after ready      {:>8.2} s", self.first_back_s)?;
         writeln!(f, "all back, after ready        {:>8.2} s (the last slot was {:.2} s after {})", self.all_back_s, self.last_slot_s, end)?;
         writeln!(f, "attempts put off, failed     {:>8}, {}", self.put_off, self.failures)?;
-        for (name, times) in [("back after the own slot", self.after_slot), ("message, quiet", self.quiet), ("message, storm", self.storm)]
-        {
-            writeln!(f, "{name:<28} p50 {:>7.1} ms, p99 {:>7.1} ms, max {:>7.1} ms", times.p50_ms, times.p99_ms, times.max_ms)?;
+        for (name, all, steady) in [
+            ("back after the own slot", self.after_slot, self.after_slot_steady),
+            ("message, quiet", self.quiet, self.quiet_steady),
+            ("message, storm", self.storm, self.storm_steady),
+        ] {
+            for (name, times) in [(name, all), ("  at the machine's pace", steady)] {
+                writeln!(f, "{name:<28} p50 {:>7.1} ms, p99 {:>7.1} ms, max {:>7.1} ms", times.p50_ms, times.p99_ms, times.max_ms)?;
+            }
         }
+        let (quiet, storm) = (100.0 * self.quiet_slow, 100.0 * self.storm_slow);
+        writeln!(f, "the machine was slow for     {quiet:>8.1} % of the quiet, {storm:.1} % of the storm")?;
         let cpu = |time: Option<f64>| time.map_or_else(|| "unknown".into(), |time| format!("{time:.2} s"));
         let (server, ending) = (cpu(self.server_cpu_s), cpu(self.ending_cpu_s));
-        writeln!(f, "CPU time of the storm        server {server} (the one that ended {ending}), load {}", cpu(self.load_cpu_s))?;
-        writeln!(f, "CPU time of the messages     server {} a second, in quiet", cpu(self.quiet_cpu_s))
+        let messages = cpu(self.quiet_cpu_s.map(|a_second| a_second * self.all_back_s));
+        writeln!(f, "CPU time, server             {server}: {ending} of the one that ended, about {messages} of the messages")?;
+        writeln!(f, "CPU time, load               {}", cpu(self.load_cpu_s))
     }
 }
 
@@ -120,6 +136,7 @@ impl Storm {
         };
         sleep(REST).await;
         crowd.begin();
+        let (watch, quiet_begun) = (Watch::start()?, Instant::now());
         let cpu_before = machine::cpu_time(server.id());
         tokio::select! {
             () = sleep(QUIET) => {}
@@ -154,7 +171,13 @@ impl Storm {
         let server_cpu_s = machine::cpu_time(server.id()).zip(ending_cpu_s).map(|(time, ending)| time.as_secs_f64() + ending);
         let load_cpu_s = since(machine::cpu_time(std::process::id()), load_before);
         living.abort_all();
+        let slow = watch.end()?;
+        let quiet_slow = slow.part(quiet_begun.into_std(), (quiet_begun + QUIET).into_std());
+        let storm_slow = slow.part(ready.into_std(), Instant::now().into_std());
         let found = crowd.found();
+        let (after_slot, after_slot_steady) = found.after_slot.quantiles(&slow);
+        let (quiet, quiet_steady) = found.quiet.quantiles(&slow);
+        let (storm, storm_steady) = found.storm.quantiles(&slow);
         let until = |from: Instant, at: Option<Instant>| at.map_or(0.0, |at| at.saturating_duration_since(from).as_secs_f64());
         Ok(StormReport {
             command: super::command_line(),
@@ -166,11 +189,16 @@ impl Storm {
             first_back_s: until(ready, found.first_back),
             all_back_s: until(ready, found.last_back),
             last_slot_s: until(asked, found.last_slot),
-            after_slot: found.after_slot.quantiles(),
+            after_slot,
+            after_slot_steady,
             put_off: crowd.put_off.load(Ordering::Relaxed),
             failures: crowd.failures.load(Ordering::Relaxed),
-            quiet: found.quiet.quantiles(),
-            storm: found.storm.quantiles(),
+            quiet,
+            storm,
+            quiet_steady,
+            storm_steady,
+            quiet_slow,
+            storm_slow,
             quiet_cpu_s,
             server_cpu_s,
             ending_cpu_s,

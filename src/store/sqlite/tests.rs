@@ -473,3 +473,16 @@ fn readers_miss_nothing_while_it_moves_from_memory_to_the_rows() {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_statement_is_planned_once_whatever_it_is_given() {
+    let folder = filled();
+    for access in [schema::Access::Write, schema::Access::Read] {
+        let connection = schema::connect(&path(&folder), access, &small()).unwrap();
+        let mut some = connection.prepare("SELECT conversation FROM member WHERE user = ?1 ORDER BY conversation LIMIT ?2").unwrap();
+        for limit in 1..4 {
+            some.query_row((1, limit), |row| row.get::<_, i64>(0)).unwrap();
+        }
+        assert_eq!(some.get_status(rusqlite::StatementStatus::RePrepare), 0);
+    }
+}

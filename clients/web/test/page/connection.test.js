@@ -103,10 +103,11 @@ const listed = (page) => page.locator("[data-user]").evaluateAll((all) => {
 });
 
 test("only who is known to be online stands under \"Online now\"", async () => {
-  const page = await set.open({ ...some, slowOnline: 500, quiet: true }, "/?as=alice&to=zoe");
+  const page = await set.open({ ...some, gated: ["online"], quiet: true }, "/?as=alice&to=zoe");
   await page.locator("[data-user=zoe]").waitFor();
   await page.locator("[data-connection=connected]").waitFor();
   assert.deepEqual(await listed(page), ["bob unknown", "zoe unknown"], "before the server has said who is there");
+  await fake(page, "release", "online");
   await page.locator("[data-user=dave]").waitFor();
   assert.deepEqual(await listed(page), ["bob online", "zoe offline", "Online now: dave online"], "the list says it, before any signal does");
   await fake(page, "setPresence", "zoe", "online");

@@ -4,6 +4,7 @@ use super::{Device, Loaded, LocalConversation, LocalMessage, MESSAGES_KEPT, Outb
 mod rows;
 
 use rows::{count, damaged, disagreement, disagreement_numbers, failed, int, list, outbox_row, reset_number, user, whose};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::path::Path;
@@ -53,6 +54,8 @@ impl SqliteStore {
         // FULL: a commit that returned survives a power cut. That is what "stored" means here.
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 4194304;")
             .map_err(|why| cannot(why.to_string()))?;
+        // Otherwise a statement with a bound `LIMIT` is planned anew for each value.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(|why| cannot(why.to_string()))?;
         migrations::migrations::runner().run(&mut db).map_err(|why| cannot(why.to_string()))?;
         db.set_prepared_statement_cache_capacity(64);
         let device = whose(&db, user, wanted, fresh)?;

@@ -31,6 +31,7 @@ class Fake extends EventTarget {
     this.online = new Set(scenario.online);
     this.told = new Set();
     this.log = [];
+    this.gates = new Map((scenario.gated ?? []).map((name) => [name, Promise.withResolvers()]));
     this.threads = new Map();
     let id = 0;
     for (const [other, wanted] of Object.entries(scenario.conversations)) {
@@ -46,6 +47,16 @@ class Fake extends EventTarget {
 
   get waiting() {
     return [...this.threads.values()].reduce((sum, { waiting }) => sum + waiting.filter(({ state }) => state === "sending").length, 0);
+  }
+
+  /** Waits until a test lets the answer through, where `scenario.gated` names it. */
+  answers(name) {
+    return this.gates.get(name)?.promise;
+  }
+
+  /** Lets an answer through, and all later ones. */
+  release(name) {
+    this.gates.get(name).resolve();
   }
 
   thread(other) {
@@ -79,6 +90,7 @@ class Fake extends EventTarget {
 
   async loadHistory({ user: other }, { before, limit = 100 }) {
     this.log.push(["loadHistory", other, before]);
+    await this.answers("history");
     if (scenario.slowHistory) await new Promise((resolve) => setTimeout(resolve, scenario.slowHistory));
     if (this.connection.state !== "connected") throw failure("offline", "not connected");
     if (scenario.fail.history) throw failure("internal", scenario.fail.history);
@@ -91,7 +103,7 @@ class Fake extends EventTarget {
   }
 
   async onlineUsers() {
-    if (scenario.slowOnline) await new Promise((resolve) => setTimeout(resolve, scenario.slowOnline));
+    await this.answers("online");
     return [...this.online];
   }
 
