@@ -58,8 +58,9 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "is_false")]
     pub open_anywhere: bool,
-    /// Origins whose pages may connect, read the status and use the lobby, such as `https://shop.example.org`, with commas between them; `*` for
-    /// all. Unless said all, or, with `--auth open` on loopback, the pages of this machine. Programs are not asked.
+    /// Origins whose pages may connect and use the lobby, such as `https://shop.example.org`, with commas between them, beside the server's own
+    /// at its addresses (say its name too, if it has one); `*` for all. Unless said all, or, with `--auth open` on loopback, the pages of this
+    /// machine. Once said, only these may also read the status, which otherwise all may. Programs are not asked.
     #[arg(long, env = "WHIMBREL_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origins: Option<Vec<String>>,

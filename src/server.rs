@@ -111,10 +111,11 @@ impl Server {
         let certs = config.certs.clone();
         let keys = blocking(move || Keys::open(&certs, &names)).await??;
 
-        let pages = config.pages();
-        let listener = Arc::new(QuicListener::on(udp, &keys, QuicOptions { pages: pages.clone(), ..QuicOptions::default() })?);
         let at = |listener: &TcpListener| listener.local_addr().map_err(|why| ServerError::System { what: "cannot read an address", why });
-        let (http, secure, quic) = (at(&plain)?, at(&tls)?, listener.local_addr());
+        let (http, secure) = (at(&plain)?, at(&tls)?);
+        let pages = config.pages().with_own(http, secure);
+        let listener = Arc::new(QuicListener::on(udp, &keys, QuicOptions { pages: pages.clone(), ..QuicOptions::default() })?);
+        let quic = listener.local_addr();
 
         let engine_config = EngineConfig {
             presence_grace: Duration::from_secs(config.presence_grace),
@@ -205,7 +206,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// Where hints go, if that is said. Empty is not said.
 fn open_webhook(url: Option<&str>, secret: Option<&str>) -> Result<Option<Arc<Webhook>>, PushError> {
     match (url.filter(|url| !url.is_empty()), secret.filter(|secret| !secret.is_empty())) {
-        (Some(url), secret) => Webhook::open(url, secret).map(Arc::new).map(Some),
+        (Some(url), secret) => {
+            if secret.is_none() {
+                tracing::warn!(
+                    "hints are not signed: whoever knows where they go can send others; set WHIMBREL_PUSH_SECRET (docs/push.md)"
+                );
+            }
+            Webhook::open(url, secret).map(Arc::new).map(Some)
+        }
         (None, Some(_)) => Err(PushError::NoUrl),
         (None, None) => Ok(None),
     }

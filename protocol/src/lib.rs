@@ -42,6 +42,9 @@ pub use uplink::{Agreement, Disagreement, OutboxState, Uplink};
 /// Queries of one session that may wait for their answers; a client that asks more at once is in error.
 pub const QUERIES_MAX: usize = 16;
 
+/// The name of the device as which a doctor looks whether a user is let in. It takes no messages, and nobody wakes it.
+pub const DOCTOR: &str = "doctor";
+
 /// The lowest version of the protocol that this crate speaks.
 pub const VERSION_MIN: u8 = 1;
 /// The highest version of the protocol that this crate speaks.

@@ -62,7 +62,8 @@ pub enum Disagreement {
         ours: CommandSeq,
     },
     /// The server gave another outbox although none was asked for. If its number is higher, this outbox was restored or cloned and
-    /// nothing is lost; otherwise the server was restored or has forgotten the device, and commands known to be applied may be lost there.
+    /// nothing is lost, or the server began anew; otherwise the server was restored or has forgotten the device, and commands known to be
+    /// applied may be lost there.
     #[error("{}", of_another_outbox(*server > *ours))]
     AnotherOutbox {
         /// The outbox by the server's word.
@@ -74,7 +75,7 @@ pub enum Disagreement {
 
 fn of_another_outbox(server_is_ahead: bool) -> &'static str {
     if server_is_ahead {
-        "the server knows a later outbox of this device: its files were restored from a backup, or copied"
+        "the server knows another outbox of this device: its data was deleted or restored from a backup, or this device's files were, or copied"
     } else {
         "the server does not know this device any more: its data was deleted, or restored from a backup"
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, MailboxSeq, Time, UserId};
+use whimbrel_protocol::{ConversationId, ConversationSeq, DOCTOR, DeviceId, MailboxSeq, Time, UserId};
 
 /// The devices of a user are looked at this often at most; what comes meanwhile is told together. And most have acknowledged by then.
 const SPACING: Duration = Duration::from_secs(1);
@@ -342,7 +342,7 @@ fn hint(engine: &Engine, handover: &Handover, user: UserNo, devices: Vec<Known>)
         key,
         name,
     };
-    let devices = devices.into_iter().map(stands).collect();
+    let devices = devices.into_iter().filter(|known| known.name.as_str() != DOCTOR).map(stands).collect();
     let (devices, Some(news)) = handover.lock().look(Instant::now(), user, devices) else { return Ok(()) };
     if !devices.is_empty() {
         let News { from, conversation, message, time, text } = &*news;

@@ -26,6 +26,20 @@ pub enum Pages {
 }
 
 impl Pages {
+    /// With the pages that a server at these addresses serves itself, as far as they are reached at an address: by which names it is known
+    /// elsewhere the server cannot know.
+    #[must_use]
+    pub fn with_own(self, http: SocketAddr, secure: SocketAddr) -> Self {
+        let Self::Of(origins) = self else { return self };
+        let own = [("http", http), ("https", secure)].into_iter().flat_map(|(scheme, at)| {
+            let everywhere = at.ip().is_unspecified() || at.ip().is_loopback();
+            let loopback = ["127.0.0.1", "localhost", "[::1]"].into_iter().filter(move |_| everywhere).map(str::to_owned);
+            let bound = (!everywhere).then(|| SocketAddr::new(at.ip(), 0).to_string().trim_end_matches(":0").to_owned());
+            loopback.chain(bound).map(move |host| format!("{scheme}://{host}:{}", at.port()))
+        });
+        Self::Of(origins.iter().cloned().chain(own).collect())
+    }
+
     /// Whether a page with this origin may connect.
     #[must_use]
     pub fn may_connect(&self, origin: &str) -> bool {
@@ -139,6 +153,23 @@ pub trait FrameSink: Send {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_servers_own_pages_may_connect_and_no_others_of_their_machine() {
+        let shop = || Pages::Of(Arc::new(["https://shop.example.org".into()]));
+        let at = |address: &str| address.parse().unwrap();
+        let pages = shop().with_own(at("127.0.0.1:8080"), at("0.0.0.0:8443"));
+        for origin in ["https://shop.example.org", "http://localhost:8080", "http://127.0.0.1:8080", "https://[::1]:8443"] {
+            assert!(pages.may_connect(origin), "{origin}");
+        }
+        for origin in ["http://localhost:3000", "https://localhost:8080", "http://shop.example.org", "http://192.168.1.5:8080"] {
+            assert!(!pages.may_connect(origin), "{origin}");
+        }
+        let lan = shop().with_own(at("192.168.1.5:8080"), at("[fd00::5]:8443"));
+        assert!(lan.may_connect("http://192.168.1.5:8080") && lan.may_connect("https://[fd00::5]:8443"));
+        assert!(!lan.may_connect("http://localhost:8080"));
+        assert_eq!(Pages::Loopback.with_own(at("127.0.0.1:1"), at("127.0.0.1:2")), Pages::Loopback);
+    }
 
     #[test]
     fn only_pages_of_this_machine_where_that_is_the_rule() {

@@ -113,6 +113,8 @@ fn only_pages_that_may_get_in_and_what_is_no_websocket_is_told() {
         let server = ServerProcess::start_with(&["--origins", "https://shop.example.org,https://desk.example.org"]);
         assert!(open(&server, Some("https://shop.example.org")).await.is_ok());
         assert!(open(&server, Some("http://localhost:3000")).await.is_err());
+        let own = format!("http://{}", server.http);
+        assert!(open(&server, Some(&own)).await.is_ok(), "the server's own page");
         for path in ["/", "/api/online-users", "/.well-known/whimbrel"] {
             let status = http_get(server.http, path, &[shop]).await;
             assert_eq!(allowed(&status).unwrap(), "https://shop.example.org", "{path}");

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use whimbrel_protocol::TransportKind;
 use whimbrel_protocol::frame::{ClientFrame, ClientState, Signal};
+use whimbrel_protocol::{DOCTOR, TransportKind};
 
 const KEY: &[u8] = b"a key that is only for tests, 32";
 
@@ -117,6 +117,8 @@ fn a_suspended_device_is_handed_over_at_once_and_one_that_takes_the_message_is_n
         let _other = suspended(&server, "ann", "tablet").await;
         let mut desk = over(&server, "bob", "desk").await;
         let mut phone = suspended(&server, "bob", "phone").await;
+        // Whoever looked whether bob is let in does not take his messages, and is not woken for them.
+        drop(suspended(&server, "bob", DOCTOR).await);
         ann.say("bob", "are you there?").await;
         let Post { body, .. } = receiver.post().await;
         let data = &body["data"];

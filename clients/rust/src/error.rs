@@ -35,8 +35,8 @@ pub enum StartError {
     Ca(String),
     /// An `https` URL, and nothing to verify the server's certificate with.
     #[error(
-        "{url} cannot be verified: give the CA that signed its certificate (`ca`: a PEM file, or the server's certs directory), \
-         or the hash of its certificate (`pin`)"
+        "{url} cannot be verified: give the CA that signed its certificate (`--ca`, in code `ca`: a PEM file, or the server's certs directory), \
+         or the hash of its certificate (`--pin`, in code `pin`)"
     )]
     NothingToTrust {
         /// The server.

@@ -19,10 +19,10 @@ export function connectionWord(state) {
   return state.waiting > 0 ? texts.disconnectedWaiting(state.waiting) : texts.disconnected;
 }
 
-/** @param {Client} client */
+/** Nothing where there is none: the word for the connection says it. @param {Client} client */
 export function transportWords(client) {
   const name = transports[client.connection.transport];
-  return name === "" ? texts.noTransport : texts.overTransport(name);
+  return name === "" ? "" : texts.overTransport(name);
 }
 
 /** Both in one line. @param {State} state */
@@ -53,7 +53,7 @@ export function makeConnection(state) {
     say(word, connectionWord(state));
     const words = transportWords(client);
     say(transport, words);
-    set(element, "title", connection.error ? `${words}. ${connection.error.message}` : words);
+    set(element, "title", [words, connection.error?.message ?? ""].filter(Boolean).join(". "));
   }
 
   state.addEventListener("connection", show);

@@ -8,8 +8,9 @@ import { texts } from "./language.js";
 import { languageChoice } from "./settings.js";
 import { faultOf } from "./names.js";
 
-/** @param {HTMLElement} place @returns {Promise<string>} the name */
-export function askName(place) {
+/** @param {HTMLElement} place @param {string} [wanted] a name that was asked for; where it cannot be one, that is said
+ * @returns {Promise<string>} the name */
+export function askName(place, wanted = "") {
   return new Promise((resolve) => {
     const known = accounts();
     const input = el("input", {
@@ -45,5 +46,9 @@ export function askName(place) {
       recent),
       languageChoice()));
     input.focus();
+    if (wanted !== "") {
+      input.value = wanted;
+      enter(wanted);
+    }
   });
 }

@@ -7,6 +7,7 @@ import { el } from "./dom.js";
 import { language, learnHours, texts } from "./language.js";
 import { askName } from "./login.js";
 import { Messages } from "./messages.js";
+import { faultOf } from "./names.js";
 import { State } from "./state.js";
 
 /** So long after the start, in milliseconds, is done what the next start needs. */
@@ -21,10 +22,11 @@ const transportOf = (value) => (value === "websocket" || value === "webtransport
 async function start() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   document.title = texts.appName;
-  const user = asked.get("as")?.trim() || (await askName(place));
+  const wanted = asked.get("as")?.trim() ?? "";
+  const user = wanted === "" || faultOf(wanted) !== null ? await askName(place, wanted) : wanted;
   const client = await openClient({ user, transport: transportOf(asked.get("transport")) });
-  const to = asked.get("to")?.trim();
-  const first = to ? { messages: new Messages(client, to), conversation: client.conversation({ user: to }) } : null;
+  const to = asked.get("to")?.trim() ?? "";
+  const first = to !== "" && faultOf(to) === null ? { messages: new Messages(client, to), conversation: client.conversation({ user: to }) } : null;
   rememberAccount(user);
   const state = new State(client);
   startApp(state, place, first);

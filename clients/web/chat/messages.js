@@ -74,6 +74,13 @@ export class Messages {
     return this.items[0]?.seq ?? null;
   }
 
+  /** Nothing that was read counts any more: the server's log is another one. */
+  forget() {
+    this.items = [];
+    this.complete = false;
+    this.trouble = null;
+  }
+
   /** Reads again what may have changed. Says whether it did it: a call while one runs makes that one go round again. */
   async refresh() {
     if (this.refreshing) {
@@ -96,14 +103,15 @@ export class Messages {
     let page = await this.client.messages(this.of, { limit: PAGE });
     const waiting = page.filter(({ seq }) => seq === null);
     const newest = stored(this.items).at(-1)?.seq;
-    if (newest === undefined || newest === null) return this.take(page);
     let fresh = stored(page);
+    // The device has less than is shown: the server's log is another one.
+    if (newest === undefined || newest === null || (fresh.at(-1)?.seq ?? 0) < newest) return this.take(page);
     // Back until what is held adjoins, and until one that was read: what is older than that was read too.
     for (let pages = 0; pages < GAP_PAGES_MAX; pages++) {
       const oldest = fresh[0]?.seq ?? newest + 1;
       const joined = oldest <= newest + 1;
       if (oldest <= (this.first ?? 1) || (joined && fresh.some(({ state }) => state === "read"))) break;
-      page = await this.before(oldest);
+      page = await this.before(oldest).catch(() => []);
       if (page.length === 0) break;
       fresh = [...page, ...fresh];
     }

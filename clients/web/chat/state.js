@@ -117,9 +117,10 @@ export class State extends EventTarget {
       this.typing.delete(/** @type {CustomEvent} */ (event).detail.from);
     });
     client.addEventListener("reset", (event) => {
+      const isOther = /** @type {CustomEvent} */ (event).detail.reason === "otherLog";
       this.readAll().catch(() => {});
-      this.tell("messages");
-      this.tell("notice", { kind: /** @type {CustomEvent} */ (event).detail.reason === "otherLog" ? "otherLog" : "reset" });
+      this.tell(isOther ? "forgotten" : "messages");
+      this.tell("notice", { kind: isOther ? "otherLog" : "reset" });
     });
     client.addEventListener("conflict", (event) => {
       this.tell("notice", { kind: "conflict", message: /** @type {CustomEvent} */ (event).detail.message });

@@ -105,6 +105,7 @@ export class Thread {
       this.moved();
     }, options);
     state.addEventListener("messages", () => void this.refresh(), options);
+    state.addEventListener("forgotten", () => this.begin(), options);
     for (const event of ["focus", "blur"]) addEventListener(event, () => this.attended(), options);
     document.addEventListener("visibilitychange", () => {
       // While nobody sees it go.
@@ -134,6 +135,13 @@ export class Thread {
     this.moved();
     this.showLead();
     if (this.stale) await this.refresh();
+  }
+
+  /** The server's log is another one: numbers begin anew. */
+  begin() {
+    this.messages.forget();
+    Object.assign(this, { mark: null, unseen: 0, newest: 0, newestTheirs: 0, reported: 0 });
+    void this.refresh();
   }
 
   /** Something changed in the store. */

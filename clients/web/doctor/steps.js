@@ -2,6 +2,7 @@
 
 import { browser } from "../src/environment.js";
 import { endpoints, parseUrl } from "../src/link/discover.js";
+import { nameFault } from "../src/codec/types.js";
 import { connectWebSocket } from "../src/link/websocket.js";
 import { connectWebTransport } from "../src/link/webtransport.js";
 import { signIn } from "./session.js";
@@ -16,6 +17,7 @@ import { span, texts } from "./language.js";
  * @property {string} user nobody where it is empty
  * @property {string} token
  * @property {any} [known] what the server said of itself
+ * @property {boolean} [silent] whether the server did not answer at all
  * @property {number} [skew] milliseconds that this device's clock is ahead
  * @property {Link[]} links that came about
  */
@@ -61,6 +63,7 @@ async function server(visit) {
     visit.known = known;
     return works(texts.serverWorks(here.host));
   } catch {
+    visit.silent = true;
     return fails(texts.serverSilent(here.host), texts.serverSilentMend);
   } finally {
     clearTimeout(timer);
@@ -110,6 +113,7 @@ async function webtransport(visit) {
 
 /** @param {Visit} visit */
 async function websocket(visit) {
+  if (visit.silent) return skipped(texts.notReached);
   const { url } = addresses(visit).websocket;
   const { host } = new URL(url);
   const announced = String(visit.known?.websocket.url ?? url);
@@ -153,6 +157,8 @@ async function storage() {
 /** @param {Visit} visit */
 function session(visit) {
   if (visit.user === "") return skipped(texts.sessionNobody);
+  const fault = nameFault(visit.user);
+  if (fault) return fails(texts.sessionName(fault), texts.sessionNameMend);
   const [link] = visit.links;
   return link ? signIn(link, visit, PATIENCE) : skipped(texts.sessionNoConnection);
 }

@@ -40,7 +40,7 @@ export function explain({ reason, server, ours }) {
       return `the server had confirmed commands up to ${ours} and knows of ${server} now: its data was restored from a backup, what lies between may be lost there`;
     case "anotherOutbox":
       return server > ours
-        ? "the server knows a later outbox of this device: its data was restored from a backup, or copied"
+        ? "the server knows another outbox of this device: the server's data was deleted or restored from a backup, or this device's was, or copied"
         : "the server does not know this device any more: its data was deleted, or restored from a backup";
   }
 }

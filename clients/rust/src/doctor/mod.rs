@@ -12,7 +12,7 @@ use examination::Examination;
 use std::path::PathBuf;
 use std::time::Duration;
 use whimbrel_protocol::frame::{Hello, Origin};
-use whimbrel_protocol::{DeviceId, Incarnation, Nonce, UserId, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::{DOCTOR, DeviceId, Incarnation, Nonce, UserId, VERSION_MAX, VERSION_MIN};
 
 /// A step of connecting, in the order in which they are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,7 +148,7 @@ fn hello(user: &str, token: String) -> Result<Hello, StartError> {
         min_version: VERSION_MIN,
         max_version: VERSION_MAX,
         user: UserId::new(user).map_err(|reason| bad("user", user, reason))?,
-        device: DeviceId::new("doctor").map_err(|reason| bad("device", "doctor", reason))?,
+        device: DeviceId::new(DOCTOR).map_err(|reason| bad("device", DOCTOR, reason))?,
         token,
         agent: concat!("whimbrel-doctor/", env!("CARGO_PKG_VERSION")).into(),
         instance: Nonce(rand::random()),

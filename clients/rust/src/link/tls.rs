@@ -194,7 +194,7 @@ pub(crate) async fn handshake(trust: &Trust, address: &Address, tcp: TcpStream) 
 pub(crate) async fn shake(trust: &Trust, address: &Address, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Fault> {
     let fault = |why: String, mend: &str| Fault { why, mend: Some(mend.into()) };
     if !trust.is_configured() {
-        let mend = "give the CA that signed it, or the hash of the certificate to pin";
+        let mend = "give the CA that signed it (`--ca`), or the hash of the certificate to pin (`--pin`)";
         return Err(fault("nothing to verify its certificate with".into(), mend));
     }
     let name = ServerName::try_from(address.host.clone())

@@ -83,11 +83,10 @@ export const en = {
   // The connection
   connected: "Connected",
   connecting: "Connecting…",
-  disconnected: "Offline",
-  disconnectedWaiting: (/** @type {number} */ count) => (count === 1 ? "Offline: 1 message waits" : `Offline: ${count} messages wait`),
+  disconnected: "Not connected",
+  disconnectedWaiting: (/** @type {number} */ count) => `Not connected: ${count} waiting`,
   ended: "Disconnected",
   overTransport: (/** @type {string} */ name) => `over ${name}`,
-  noTransport: "Not connected",
   connectionFact: (/** @type {string} */ word, /** @type {string} */ over) => `${word}, ${over}`,
   tryingIn: (/** @type {number} */ seconds) => `Trying again in ${seconds} s`,
   tryingNow: "Trying now…",
@@ -105,7 +104,7 @@ export const en = {
   reload: "Reload",
   dismiss: "Dismiss",
   startFailed: "The page could not start",
-  startFailedHint: (/** @type {string} */ why) => `${why} If this browser refuses to store data for this site, allow it; then try again.`,
+  startFailedHint: (/** @type {string} */ why) => `${why}. If this browser refuses to store data for this site, allow it; then try again.`,
 
   // Jumping
   jump: "Jump to a name",

@@ -76,11 +76,10 @@ export const zh = {
 
   connected: "已连接",
   connecting: "正在连接…",
-  disconnected: "离线",
-  disconnectedWaiting: (count) => `离线：${count} 条消息待发送`,
+  disconnected: "未连接",
+  disconnectedWaiting: (count) => `未连接：${count} 条待发送`,
   ended: "连接已断开",
   overTransport: (name) => `通过 ${name}`,
-  noTransport: "未连接",
   connectionFact: (word, over) => `${word}，${over}`,
   tryingIn: (seconds) => `${seconds} 秒后重试`,
   tryingNow: "正在重试…",
@@ -98,7 +97,7 @@ export const zh = {
   reload: "重新加载",
   dismiss: "关闭提示",
   startFailed: "页面无法启动",
-  startFailedHint: (why) => `${why} 如果浏览器禁止此网站存储数据，请允许后重试。`,
+  startFailedHint: (why) => `${why}。如果浏览器禁止此网站存储数据，请允许后重试。`,
 
   jump: "跳转到某人",
   jumpHint: "对方的名字",

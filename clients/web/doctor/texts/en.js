@@ -63,7 +63,7 @@ export const en = {
 
   websocketWorks: (/** @type {string} */ host) => `${host} answers.`,
   websocketFails: (/** @type {string} */ host) => `No WebSocket to ${host} could be opened.`,
-  websocketMend: "Something in between stops WebSockets: the network of a company or hotel, a virus scanner, a proxy. Try another network. A proxy in front of the server has to pass “Upgrade: websocket” on for /ws.",
+  websocketMend: "Something in between stops WebSockets: the network of a company or hotel, a virus scanner, a proxy. Try another network. A proxy in front of the server has to pass “Upgrade: websocket” on for /ws, and a server that names the pages that may connect (--origins) has to name this one.",
   websocketMixed: (/** @type {string} */ announced) => `The server tells of ${announced}, which a page from https:// may not open, and it was not found at the page's own address either. The proxy that ends TLS in front of it has to pass “Upgrade: websocket” on for /ws.`,
 
   storageWorks: "Messages can be kept on this device.",
@@ -73,6 +73,8 @@ export const en = {
   noAnswer: (/** @type {number} */ seconds) => `no answer within ${seconds} s`,
   notReached: "The server was not reached.",
 
+  sessionName: (/** @type {string} */ why) => `This cannot be a name: ${why}.`,
+  sessionNameMend: "Type another name below.",
   sessionNobody: "No name was given: type one below.",
   sessionWorks: (/** @type {string} */ user, /** @type {string} */ transport) => `${user} is let in, over ${transport}.`,
   sessionNoConnection: "There is no connection for it.",

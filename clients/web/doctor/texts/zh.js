@@ -64,7 +64,7 @@ export const zh = {
 
   websocketWorks: (host) => `${host} 有响应。`,
   websocketFails: (host) => `无法打开到 ${host} 的 WebSocket。`,
-  websocketMend: "中间有东西阻断了 WebSocket：公司或酒店的网络、杀毒软件或代理。请换一个网络。服务器前面的代理必须为 /ws 转发“Upgrade: websocket”。",
+  websocketMend: "中间有东西阻断了 WebSocket：公司或酒店的网络、杀毒软件或代理。请换一个网络。服务器前面的代理必须为 /ws 转发“Upgrade: websocket”；限定可连接页面的服务器（--origins）必须列出本页面。",
   websocketMixed: (announced) => `服务器告知的是 ${announced}，以 https:// 打开的页面不能使用它，而在页面自己的地址上也没有找到。在服务器前面处理 TLS 的代理必须为 /ws 转发“Upgrade: websocket”。`,
 
   storageWorks: "消息可以保存在此设备上。",
@@ -74,6 +74,8 @@ export const zh = {
   noAnswer: (seconds) => `${seconds} 秒内没有响应`,
   notReached: "没有连到服务器。",
 
+  sessionName: (why) => `这不能作为名字：${why}。`,
+  sessionNameMend: "请在下面输入其他名字。",
   sessionNobody: "没有名字：请在下面输入。",
   sessionWorks: (user, transport) => `${user} 可以进入（通过 ${transport}）。`,
   sessionNoConnection: "没有可用的连接。",

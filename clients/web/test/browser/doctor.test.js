@@ -133,7 +133,15 @@ test("a server that is gone, a sign-in page in its place, a device that is offli
   assert.equal(await again(), "none");
   assert.deepEqual([(await step(page, "network")).state, (await step(page, "server")).state], ["fails", "fails"]);
   assert.match((await step(page, "network")).mend, /flight mode/);
-  assert.equal((await step(page, "clock")).state, "skipped");
+  assert.deepEqual([(await step(page, "clock")).state, (await step(page, "websocket")).state], ["skipped", "skipped"]);
+  await page.context().close();
+});
+
+test("a name that cannot be one is what is wrong, and not the connection", async () => {
+  const page = await open(`?as=${"x".repeat(70)}`);
+  await verdict(page);
+  const { state, mend } = await step(page, "session");
+  assert.deepEqual([state, mend], ["fails", "Type another name below."]);
   await page.context().close();
 });
 

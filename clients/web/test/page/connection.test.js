@@ -66,7 +66,7 @@ test("attempts that fail, and the seconds between them, are not announced", asyn
     await page.locator(".retry:visible", { hasText: "Trying now…" }).waitFor();
   }
   const heard = () => page.evaluate(() => globalThis.heard.map((text) => text.trim()));
-  assert.deepEqual(await heard(), ["Offline Not connected"]);
+  assert.deepEqual(await heard(), ["Not connected"]);
   await fake(page, "connect", "connected");
   await until(heard, (all) => all.length === 2, "the end of it is told");
   assert.equal(await page.locator(".retry").evaluateAll((all) => all.some((one) => one.closest("[role=status], [role=log], [aria-live=polite]"))), false);

@@ -106,14 +106,14 @@ test("a refused message can be sent again or deleted; one that could not be kept
 
 test("what waits is said, and goes when connected", async () => {
   const page = await set.open({ ...some, connection: "offline", error: { code: "offline", message: "refused" } }, "/?as=alice&to=bob");
-  await page.getByText("Offline", { exact: true }).first().waitFor();
+  await page.getByText("Not connected", { exact: true }).first().waitFor();
   assert.equal(await page.locator("[data-transport]").getAttribute("data-transport"), "none");
   assert.equal(await page.locator("[data-user=bob]").getAttribute("data-presence"), "unknown");
   for (const text of ["a", "b", "c"]) {
     await page.getByRole("textbox", { name: "Message" }).fill(text);
     await page.keyboard.press("Enter");
   }
-  await page.getByText("Offline: 3 messages wait").first().waitFor();
+  await page.getByText("Not connected: 3 waiting").first().waitFor();
   await page.getByRole("button", { name: "Try now" }).click();
   await page.locator('[data-transport=webtransport]').waitFor();
   await page.locator('[data-message="1/5"][data-state=sent]').waitFor();
@@ -386,5 +386,37 @@ test("a page that cannot start says why", async () => {
   const page = await set.open({ fail: { open: "no database here" } }, "/?as=alice");
   await page.getByText("no database here").waitFor();
   await page.getByRole("button", { name: "Try again" }).waitFor();
+  await page.context().close();
+});
+
+test("a server that begins anew leaves nothing of before on the page, and what is read counts again", async () => {
+  const page = await set.open({ conversations: { bob: { count: 10 } } }, "/?as=alice&to=bob");
+  /** @type {string[]} */
+  const faults = [];
+  page.on("pageerror", ({ message }) => faults.push(message));
+  await page.locator('[data-message="1/10"]').waitFor();
+  await fake(page, "beginAnew");
+  await page.locator('[data-message="1/10"]').waitFor({ state: "detached" });
+  assert.equal(await page.locator("[data-message]").count(), 0);
+  await fake(page, "receive", "bob", "anew");
+  await page.locator('[data-message$="/1"]').waitFor();
+  await until(() => asked(page, "markRead"), (told) => told.some(([, , seq]) => seq === 1), "the new message is told to be read");
+  assert.deepEqual(faults, []);
+  await page.context().close();
+});
+
+test("a name that cannot be one is said where another can be typed", async () => {
+  for (const name of ["x".repeat(65), "a%07b"]) {
+    const page = await set.open(some, `/?as=${name}&to=bob`);
+    const box = page.getByRole("textbox");
+    await page.locator("#login-fault", { hasText: /./ }).waitFor();
+    await box.fill("alice");
+    await box.press("Enter");
+    await page.locator('[data-message]').first().waitFor();
+    await page.context().close();
+  }
+  const page = await set.open(some, `/?as=alice&to=${"x".repeat(80)}`);
+  await page.locator("[data-user=bob]").waitFor();
+  assert.equal(await page.getByRole("textbox", { name: "Message" }).count(), 0, "nobody has this name");
   await page.context().close();
 });

@@ -135,7 +135,7 @@ test("opens without the server, keeps what is written, and sends it once the ser
   await over(heidi, "none");
   await say(heidi, "while it was away");
   await heidi.locator("[data-state=sending]").waitFor();
-  await heidi.getByText("Offline: 1 message waits").first().waitFor();
+  await heidi.getByText("Not connected: 1 waiting").first().waitFor();
   await heidi.reload();
   await heidi.locator("[data-state=sending]", { hasText: "while it was away" }).waitFor();
   await own.restart();

@@ -203,6 +203,12 @@ class Fake extends EventTarget {
     this.changed(other);
   }
 
+  /** The server begins anew: nothing that was is known to it, nor kept here. */
+  beginAnew() {
+    this.threads.clear();
+    this.tell("reset", { reason: "otherLog" });
+  }
+
   /** The user writes on another device. */
   writeElsewhere(other, text) {
     const thread = this.thread(other);
