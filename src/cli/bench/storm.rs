@@ -106,9 +106,11 @@ impl fmt::Display for StormReport {
         let (quiet, storm) = (100.0 * self.quiet_slow, 100.0 * self.storm_slow);
         writeln!(f, "the machine was slow for     {quiet:>8.1} % of the quiet, {storm:.1} % of the storm")?;
         let cpu = |time: Option<f64>| time.map_or_else(|| "unknown".into(), |time| format!("{time:.2} s"));
-        let (server, ending) = (cpu(self.server_cpu_s), cpu(self.ending_cpu_s));
-        let messages = cpu(self.quiet_cpu_s.map(|a_second| a_second * self.all_back_s));
-        writeln!(f, "CPU time, server             {server}: {ending} of the one that ended, about {messages} of the messages")?;
+        let messages = self.quiet_cpu_s.map(|a_second| a_second * self.all_back_s);
+        let storm = self.server_cpu_s.zip(messages).map(|(all, messages)| all - messages);
+        let (all, ending) = (cpu(self.server_cpu_s), cpu(self.ending_cpu_s));
+        writeln!(f, "CPU time, server             {all}, about {} of it of the messages, as in quiet", cpu(messages))?;
+        writeln!(f, "  of the storm               {}, {ending} of it of the server that ended", cpu(storm))?;
         writeln!(f, "CPU time, load               {}", cpu(self.load_cpu_s))
     }
 }
