@@ -59,7 +59,7 @@ pub struct Flags {
     #[serde(skip_serializing_if = "is_false")]
     pub open_anywhere: bool,
     /// Origins whose pages may connect and use the lobby, such as `https://shop.example.org`, with commas between them, beside the server's own
-    /// at its addresses (say its name too, if it has one); `*` for all. Unless said all, or, with `--auth open` on loopback, the pages of this
+    /// at the address that it listens on (say those too if it listens on all, or has a name); `*` for all. Unless said all, or, with `--auth open` on loopback, the pages of this
     /// machine. Once said, only these may also read the status, which otherwise all may. Programs are not asked.
     #[arg(long, env = "WHIMBREL_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -75,7 +75,7 @@ pub enum Disagreement {
 
 fn of_another_outbox(server_is_ahead: bool) -> &'static str {
     if server_is_ahead {
-        "the server knows another outbox of this device: its data was deleted or restored from a backup, or this device's files were, or copied"
+        "the server knows another outbox of this device: the server's data was deleted or restored from a backup, or this device's files were, or copied"
     } else {
         "the server does not know this device any more: its data was deleted, or restored from a backup"
     }

@@ -198,7 +198,7 @@ fn write(mut connection: Connection, changes: &Receiver<Change>) {
             for change in std::iter::once(first).chain(changes.try_iter().take(CHANGES_MAX)) {
                 match change {
                     Change::Put(key, ticket) => transaction
-                        .prepare_cached("INSERT INTO ticket (number, id, state, time) VALUES (?1, ?2, ?3, ?4)")?
+                        .prepare_cached("INSERT OR REPLACE INTO ticket (number, id, state, time) VALUES (?1, ?2, ?3, ?4)")?
                         .execute((ticket.number, key, &ticket.state, ticket.time as i64))?,
                     Change::Gone(number) => transaction.prepare_cached("DELETE FROM ticket WHERE number = ?1")?.execute([number])?,
                 };
@@ -237,8 +237,16 @@ mod tests {
         assert_eq!(tickets.take(&key(1)), None, "used in the run before");
         assert_eq!(tickets.take(&key(2)).unwrap(), [2; 300]);
         drop(tickets);
-        assert_eq!(Tickets::open(&path).take(&key(2)), None);
-        assert_eq!(Tickets::open(&path).take(&key(0)).unwrap(), [0; 300]);
+        let tickets = Tickets::open(&path);
+        assert_eq!(tickets.take(&key(2)), None);
+        // What comes after a restart is kept beside what was there before.
+        assert!(tickets.put(key(3), vec![3; 300]));
+        drop(tickets);
+        let tickets = Tickets::open(&path);
+        assert_eq!((tickets.take(&key(0)).unwrap(), tickets.take(&key(3)).unwrap()), (vec![0; 300], vec![3; 300]));
+        drop(tickets);
+        let tickets = Tickets::open(&path);
+        assert_eq!((tickets.take(&key(0)), tickets.take(&key(3))), (None, None));
     }
 
     #[test]

@@ -5,7 +5,7 @@ pub mod quic;
 pub mod websocket;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -26,16 +26,16 @@ pub enum Pages {
 }
 
 impl Pages {
-    /// With the pages that a server at these addresses serves itself, as far as they are reached at an address: by which names it is known
-    /// elsewhere the server cannot know.
+    /// With the pages that a server at these addresses serves itself. Bound to all addresses it does not know at which it is reached.
     #[must_use]
     pub fn with_own(self, http: SocketAddr, secure: SocketAddr) -> Self {
         let Self::Of(origins) = self else { return self };
-        let own = [("http", http), ("https", secure)].into_iter().flat_map(|(scheme, at)| {
-            let everywhere = at.ip().is_unspecified() || at.ip().is_loopback();
-            let loopback = ["127.0.0.1", "localhost", "[::1]"].into_iter().filter(move |_| everywhere).map(str::to_owned);
-            let bound = (!everywhere).then(|| SocketAddr::new(at.ip(), 0).to_string().trim_end_matches(":0").to_owned());
-            loopback.chain(bound).map(move |host| format!("{scheme}://{host}:{}", at.port()))
+        let own = [("http", http, 80), ("https", secure, 443)].into_iter().flat_map(|(scheme, at, usual)| {
+            let ip = at.ip();
+            let host = (!ip.is_unspecified()).then(|| if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() });
+            let is_localhost = ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST;
+            let port = if at.port() == usual { String::new() } else { format!(":{}", at.port()) };
+            host.into_iter().chain(is_localhost.then(|| "localhost".to_owned())).map(move |host| format!("{scheme}://{host}{port}"))
         });
         Self::Of(origins.iter().cloned().chain(own).collect())
     }
@@ -158,16 +158,19 @@ mod tests {
     fn the_servers_own_pages_may_connect_and_no_others_of_their_machine() {
         let shop = || Pages::Of(Arc::new(["https://shop.example.org".into()]));
         let at = |address: &str| address.parse().unwrap();
-        let pages = shop().with_own(at("127.0.0.1:8080"), at("0.0.0.0:8443"));
-        for origin in ["https://shop.example.org", "http://localhost:8080", "http://127.0.0.1:8080", "https://[::1]:8443"] {
+        let pages = shop().with_own(at("127.0.0.1:8080"), at("[::1]:443"));
+        for origin in ["https://shop.example.org", "http://localhost:8080", "http://127.0.0.1:8080", "https://[::1]", "https://localhost"] {
             assert!(pages.may_connect(origin), "{origin}");
         }
-        for origin in ["http://localhost:3000", "https://localhost:8080", "http://shop.example.org", "http://192.168.1.5:8080"] {
+        for origin in
+            ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080", "http://shop.example.org", "http://192.168.1.5:8080"]
+        {
             assert!(!pages.may_connect(origin), "{origin}");
         }
-        let lan = shop().with_own(at("192.168.1.5:8080"), at("[fd00::5]:8443"));
-        assert!(lan.may_connect("http://192.168.1.5:8080") && lan.may_connect("https://[fd00::5]:8443"));
-        assert!(!lan.may_connect("http://localhost:8080"));
+        let lan = shop().with_own(at("192.168.1.5:80"), at("[fd00::5]:8443"));
+        assert!(lan.may_connect("http://192.168.1.5") && lan.may_connect("https://[fd00::5]:8443"));
+        assert!(!lan.may_connect("http://localhost"));
+        assert_eq!(shop().with_own(at("0.0.0.0:8080"), at("[::]:8443")), shop(), "whose localhost is that?");
         assert_eq!(Pages::Loopback.with_own(at("127.0.0.1:1"), at("127.0.0.1:2")), Pages::Loopback);
     }
 

@@ -178,8 +178,16 @@ async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowl
 async fn take((client, mut events): (Client, Events), mut device: Device) -> Device {
     let mut farewells = 0;
     while farewells < SENDERS.len() {
+        let Ok(incoming) = tokio::time::timeout(PATIENCE, events.next()).await else {
+            let (state, Device { user, name, got, .. }) = (client.connection().borrow().clone(), &device);
+            let last: Vec<_> = got.iter().rev().take(3).map(|line| (line.mailbox, &line.text)).collect();
+            panic!(
+                "{user}'s {name} waits for {PATIENCE:?}, {state:?}; {} lines and {farewells} farewells came, the last {last:?}",
+                got.len()
+            );
+        };
         // Let the checker say what is missing, if nothing comes any more.
-        let Ok(Some(incoming)) = tokio::time::timeout(PATIENCE, events.next()).await else { break };
+        let Some(incoming) = incoming else { break };
         if let Incoming::Event { event, .. } = incoming
             && let EventBody::Message(message) = event.body
         {

@@ -42,6 +42,8 @@ export class Thread {
     this.newest = 0;
     this.newestTheirs = 0;
     this.ready = false;
+    /** Whether the server's log is another one since the messages were read. */
+    this.anew = false;
     /** Whether something changed before what was read first is shown. */
     this.stale = false;
     /** @type {Set<string>} */
@@ -137,10 +139,13 @@ export class Thread {
     if (this.stale) await this.refresh();
   }
 
-  /** The server's log is another one: numbers begin anew. */
+  /** The server's log is another one: numbers begin anew. What is there now is shown, and is no news. */
   begin() {
     this.messages.forget();
-    Object.assign(this, { mark: null, unseen: 0, newest: 0, newestTheirs: 0, reported: 0 });
+    this.list.setItems([]);
+    this.unseen = 0;
+    this.reported = 0;
+    this.anew = true;
     void this.refresh();
   }
 
@@ -153,6 +158,12 @@ export class Thread {
     if (!(await this.messages.refresh()) || this.leaving.signal.aborted) return;
     const { items } = this.messages;
     const newest = newestOf(items);
+    if (this.anew) {
+      this.anew = false;
+      this.mark = null;
+      this.newest = newest;
+      this.newestTheirs = newestOf(this.theirs(items));
+    }
     // Of this device's own messages those that are written now answer what is above them, and not those that only now got through.
     if (items.some(({ from, nonce, seq }) => from === this.state.user && nonce === null && seq !== null && seq > this.newest)) this.mark = null;
     const fresh = this.theirs(items).filter(({ seq }) => seq !== null && seq > this.newest);

@@ -157,8 +157,7 @@ async function storage() {
 /** @param {Visit} visit */
 function session(visit) {
   if (visit.user === "") return skipped(texts.sessionNobody);
-  const fault = nameFault(visit.user);
-  if (fault) return fails(texts.sessionName(fault), texts.sessionNameMend);
+  if (nameFault(visit.user)) return fails(texts.sessionName, texts.sessionNameMend);
   const [link] = visit.links;
   return link ? signIn(link, visit, PATIENCE) : skipped(texts.sessionNoConnection);
 }

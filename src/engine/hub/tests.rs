@@ -136,6 +136,9 @@ fn after_a_restart_everybody_has_a_slot_and_none_is_later_than_clients_obey() {
     assert_eq!(in_a_second[..75].iter().sum::<u32>(), 0);
     assert!(in_a_second[77..299].iter().all(|count| (1_900..3_100).contains(count)), "{in_a_second:?}");
     assert!(super::slots(2, 0).take(2).all(|at| at < SLOTS_MS));
+    // Ten thousand on a core are back while the next server still waits for them.
+    let last = super::slots(10_000, crate::engine::RESUMES_A_SECOND).take(10_000).max();
+    assert!(last.is_some_and(|last| Duration::from_millis(last.into()) < super::RETURN), "{last:?}");
 }
 
 /// One whose application is suspended from the beginning.

@@ -73,7 +73,7 @@ export const en = {
   noAnswer: (/** @type {number} */ seconds) => `no answer within ${seconds} s`,
   notReached: "The server was not reached.",
 
-  sessionName: (/** @type {string} */ why) => `This cannot be a name: ${why}.`,
+  sessionName: "This cannot be a name: one has 1 to 64 bytes of UTF-8, no control characters, and no white space at its ends.",
   sessionNameMend: "Type another name below.",
   sessionNobody: "No name was given: type one below.",
   sessionWorks: (/** @type {string} */ user, /** @type {string} */ transport) => `${user} is let in, over ${transport}.`,

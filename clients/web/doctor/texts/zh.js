@@ -74,7 +74,7 @@ export const zh = {
   noAnswer: (seconds) => `${seconds} 秒内没有响应`,
   notReached: "没有连到服务器。",
 
-  sessionName: (why) => `这不能作为名字：${why}。`,
+  sessionName: "这不能作为名字：名字须为 1 至 64 字节的 UTF-8，不含控制字符，首尾不留空格。",
   sessionNameMend: "请在下面输入其他名字。",
   sessionNobody: "没有名字：请在下面输入。",
   sessionWorks: (user, transport) => `${user} 可以进入（通过 ${transport}）。`,

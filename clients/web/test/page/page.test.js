@@ -405,6 +405,24 @@ test("a server that begins anew leaves nothing of before on the page, and what i
   await page.context().close();
 });
 
+test("what a server that was restored still has is shown, and is no news", async () => {
+  const page = await set.open({ conversations: { bob: { count: 300 } } }, "/?as=alice&to=bob");
+  await page.locator('[data-message="1/300"]').waitFor();
+  await page.evaluate(() => {
+    const announcer = document.querySelector(".thread > .unseen[role=status]");
+    if (!announcer) throw new Error("nothing announces");
+    globalThis.heard = [];
+    new MutationObserver(() => globalThis.heard.push(announcer.textContent)).observe(announcer, { childList: true, characterData: true, subtree: true });
+  });
+  await fake(page, "beginAnew", 200);
+  await page.locator('[data-message="1/200"]').waitFor();
+  assert.deepEqual(await page.evaluate(() => globalThis.heard), []);
+  assert.equal(await page.locator(".thread .pill:visible").count(), 0);
+  await fake(page, "receive", "bob", "and this is");
+  await until(() => page.evaluate(() => globalThis.heard.length), (count) => count > 0, "what is new is announced");
+  await page.context().close();
+});
+
 test("a name that cannot be one is said where another can be typed", async () => {
   for (const name of ["x".repeat(65), "a%07b"]) {
     const page = await set.open(some, `/?as=${name}&to=bob`);

@@ -203,9 +203,10 @@ class Fake extends EventTarget {
     this.changed(other);
   }
 
-  /** The server begins anew: nothing that was is known to it, nor kept here. */
-  beginAnew() {
-    this.threads.clear();
+  /** The server begins anew: nothing that was is known to it, nor kept here, but for the first few messages where it was restored. */
+  beginAnew(restored = 0) {
+    if (restored === 0) this.threads.clear();
+    for (const thread of this.threads.values()) Object.assign(thread, { all: thread.all.slice(0, restored), held: restored, read: 0 });
     this.tell("reset", { reason: "otherLog" });
   }
 
