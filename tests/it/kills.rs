@@ -176,6 +176,8 @@ async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowl
 
 /// Takes messages until every sender has said farewell: whatever was doubled or late has come before that, in the same conversation.
 async fn take((client, mut events): (Client, Events), mut device: Device) -> Device {
+    // Where nobody looks, a client whose server dies each second waits for up to a minute, and notices later that it has.
+    client.active(true);
     let mut farewells = 0;
     while farewells < SENDERS.len() {
         let Ok(incoming) = tokio::time::timeout(PATIENCE, events.next()).await else {
