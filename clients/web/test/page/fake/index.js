@@ -99,6 +99,7 @@ class Fake extends EventTarget {
     const older = thread.all.filter(({ seq }) => before === undefined || seq < before);
     const messages = older.slice(-limit);
     if (messages.length > 0) thread.held = Math.max(thread.held, thread.all.length - messages[0].seq + 1);
+    this.log.push(["historyGiven", other, messages.length]);
     return { messages: structuredClone(messages), more: older.length > messages.length };
   }
 
