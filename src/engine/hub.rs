@@ -25,7 +25,7 @@ const AWAY_MS: u32 = 500;
 const TELLING: f64 = 0.125;
 /// Clients are not asked to stay away longer than this: it is what they obey at most.
 const SLOTS_MS: u32 = 300_000;
-/// After a start those who were here before come back within this time, in their slots (up to 19,000 for each core): until then who is not here
+/// After a start those who were here before come back within this time, in their slots (some 17,000 for each core): until then who is not here
 /// may be on the way.
 const RETURN: Duration = Duration::from_secs(60);
 

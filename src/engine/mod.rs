@@ -56,7 +56,7 @@ const NAMES_MAX: usize = 65_536;
 /// Sessions that may begin in a second, for each core: what is let in costs about half a millisecond with TLS.
 const SESSIONS_A_SECOND: u32 = 1_000;
 /// Those that are asked to come back in a second after a restart, for each core: a third of it, for others come unasked, and those who are back
-/// already want to be served nearly as on any other day: their slowest messages take 1.3 to 1.75 times as long, with half of it 2.2 to 2.9 times
+/// already want to be served nearly as on any other day: their slowest messages take 1.3 to 1.75 times as long, with half of it 1.9 to 2.7 times
 /// (docs/benchmarks.md).
 const RESUMES_A_SECOND: u32 = SESSIONS_A_SECOND / 3;
 /// How often mailboxes are trimmed.
