@@ -19,9 +19,6 @@ const RECIPIENTS: [&str; 2] = ["bob", "bea"];
 const DEVICES: [(&str, Transport); 3] = [("phone", Transport::Quic), ("tablet", Transport::WebTransport), ("laptop", Transport::WebSocket)];
 /// Messages on their way at once, a sender.
 const UNDER_WAY: usize = 32;
-/// How long one of those may get nothing through or hear nothing. The server is killed as soon as any of them got something through, and whose
-/// sessions do not last waits for up to 10 seconds before the next: on a busy machine one may be unlucky several times in a row.
-const STARVED: Duration = Duration::from_secs(60);
 
 /// How often the server is killed; more by an environment variable.
 fn kills() -> u32 {
@@ -169,7 +166,11 @@ async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowl
             continue;
         }
         let Some((at, ticket)) = waiting.pop_front() else { break };
-        let outcome = tokio::time::timeout(STARVED, ticket.outcome()).await.expect("no outcome").unwrap();
+        let Ok(outcome) = tokio::time::timeout(PATIENCE, ticket.outcome()).await else {
+            let state = client.connection().borrow().clone();
+            panic!("{user} waits for the outcome of {:?} for {PATIENCE:?}, {state:?}; {} wait behind it", sent[at].text, waiting.len());
+        };
+        let outcome = outcome.unwrap();
         sent[at].place = Some((outcome.conversation.0, outcome.seq.0));
         acknowledged.fetch_add(1, Ordering::Relaxed);
     }
@@ -183,11 +184,11 @@ async fn take((client, mut events): (Client, Events), mut device: Device) -> Dev
     client.active(true);
     let mut farewells = 0;
     while farewells < SENDERS.len() {
-        let Ok(incoming) = tokio::time::timeout(STARVED, events.next()).await else {
+        let Ok(incoming) = tokio::time::timeout(PATIENCE, events.next()).await else {
             let (state, Device { user, name, got, .. }) = (client.connection().borrow().clone(), &device);
             let last: Vec<_> = got.iter().rev().take(3).map(|line| (line.mailbox, &line.text)).collect();
             panic!(
-                "{user}'s {name} waits for {STARVED:?}, {state:?}; {} lines and {farewells} farewells came, the last {last:?}",
+                "{user}'s {name} waits for {PATIENCE:?}, {state:?}; {} lines and {farewells} farewells came, the last {last:?}",
                 got.len()
             );
         };
