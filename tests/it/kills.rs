@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use whimbrel_client::protocol::frame::{EventBody, Origin, Target};
 use whimbrel_client::{Builder, Client, Connection, Events, Incoming, Liveness, State, Transport, text};
 use whimbrel_lab::checker::{Fault, Got, Sent, check};
@@ -82,6 +84,52 @@ fn a_fault_planted_into_a_run_with_kills_is_found() {
     });
 }
 
+/// Tells when the server was started last. A client whose server dies each second, before a session is stable, waits longer and longer (up to
+/// 10 s), and may begin to connect while there is no server again: how long it takes says something only from a moment on at which the
+/// server stays.
+#[derive(Clone)]
+struct Started(watch::Receiver<Instant>);
+
+impl Started {
+    /// Waits for something that must come once the server has been there for [`PATIENCE`].
+    async fn within<F: Future>(&mut self, future: F) -> Result<F::Output, ()> {
+        let mut future = std::pin::pin!(future);
+        let begun = Instant::now();
+        loop {
+            let since = begun.max(*self.0.borrow_and_update());
+            if let Ok(output) = timeout_at(since + PATIENCE, future.as_mut()).await {
+                return Ok(output);
+            }
+            if !self.0.has_changed().unwrap_or(false) {
+                return Err(());
+            }
+        }
+    }
+}
+
+#[test]
+fn who_waits_in_vain_is_found_once_the_server_stays() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let begun = Instant::now();
+        let (starts, started) = watch::channel(begun);
+        let started = Started(started);
+        let mut waiting = started.clone();
+        let waiting = tokio::spawn(async move { waiting.within(std::future::pending::<()>()).await });
+        for _ in 0..10 {
+            tokio::time::sleep(PATIENCE / 2).await;
+            starts.send_replace(Instant::now());
+        }
+        assert_eq!(waiting.await.unwrap(), Err(()));
+        assert_eq!(begun.elapsed(), PATIENCE * 6);
+        let mut calm = started.clone();
+        assert_eq!(calm.within(tokio::time::sleep(PATIENCE * 9 / 10)).await, Ok(()));
+        drop(starts);
+        assert_eq!(calm.within(std::future::pending::<()>()).await, Err(()));
+        assert_eq!(begun.elapsed(), PATIENCE * 6 + PATIENCE * 19 / 10);
+    });
+}
+
 /// Talks while the server is killed again and again. Returns what was sent, each sender's farewells at the end, and what every device took:
 /// those that were there all the time, with faults planted, and one of each recipient that was never there before.
 async fn run_with_kills(kills: u32, plants: [Option<Plant>; 4]) -> (Vec<Sent>, Vec<Device>) {
@@ -89,13 +137,15 @@ async fn run_with_kills(kills: u32, plants: [Option<Plant>; 4]) -> (Vec<Sent>, V
     let states = tempfile::tempdir().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(AtomicU64::new(0));
+    let (starts, started) = watch::channel(Instant::now());
+    let started = Started(started);
 
     let mut senders = JoinSet::new();
     for (user, transport) in SENDERS {
         let state = State::Folder(states.path().join(user));
         let (client, events) = client(&server, user, "phone", transport).state(state).connect().await.unwrap();
         events.store_only();
-        senders.spawn(talk(client, user, stop.clone(), acknowledged.clone()));
+        senders.spawn(talk(client, user, stop.clone(), acknowledged.clone(), started.clone()));
     }
     let mut devices = Vec::new();
     let mut plants = plants.into_iter();
@@ -104,7 +154,7 @@ async fn run_with_kills(kills: u32, plants: [Option<Plant>; 4]) -> (Vec<Sent>, V
             let state = State::Folder(states.path().join(format!("{user}-{name}")));
             let opened = client(&server, user, name, transport).state(state).connect().await.unwrap();
             let device = Device { user, name, plant: plants.next().flatten(), lines: 0, got: Vec::new() };
-            devices.push(tokio::spawn(take(opened, device)));
+            devices.push(tokio::spawn(take(opened, device, started.clone())));
         }
     }
 
@@ -121,6 +171,7 @@ async fn run_with_kills(kills: u32, plants: [Option<Plant>; 4]) -> (Vec<Sent>, V
         tokio::time::sleep(Duration::from_millis(moment)).await;
         server.kill();
         server.restart();
+        starts.send_replace(Instant::now());
     }
 
     stop.store(true, Ordering::Relaxed);
@@ -133,7 +184,7 @@ async fn run_with_kills(kills: u32, plants: [Option<Plant>; 4]) -> (Vec<Sent>, V
     for user in RECIPIENTS {
         let opened = client(&server, user, "new", Transport::WebSocket).connect().await.unwrap();
         let device = Device { user, name: "new", plant: None, lines: 0, got: Vec::new() };
-        devices.push(tokio::spawn(take(opened, device)));
+        devices.push(tokio::spawn(take(opened, device, started.clone())));
     }
     let mut taken = Vec::new();
     for device in devices {
@@ -146,7 +197,7 @@ async fn run_with_kills(kills: u32, plants: [Option<Plant>; 4]) -> (Vec<Sent>, V
 const FAREWELL: &str = "farewell of";
 
 /// Sends until told to stop, waits for every outcome, and says farewell.
-async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> Vec<Sent> {
+async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>, mut started: Started) -> Vec<Sent> {
     let mut sent = Vec::new();
     let mut waiting = std::collections::VecDeque::new();
     let mut farewells = RECIPIENTS.iter();
@@ -166,7 +217,7 @@ async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowl
             continue;
         }
         let Some((at, ticket)) = waiting.pop_front() else { break };
-        let Ok(outcome) = tokio::time::timeout(PATIENCE, ticket.outcome()).await else {
+        let Ok(outcome) = started.within(ticket.outcome()).await else {
             let state = client.connection().borrow().clone();
             panic!("{user} waits for the outcome of {:?} for {PATIENCE:?}, {state:?}; {} wait behind it", sent[at].text, waiting.len());
         };
@@ -179,12 +230,12 @@ async fn talk(client: Client, user: &'static str, stop: Arc<AtomicBool>, acknowl
 }
 
 /// Takes messages until every sender has said farewell: whatever was doubled or late has come before that, in the same conversation.
-async fn take((client, mut events): (Client, Events), mut device: Device) -> Device {
+async fn take((client, mut events): (Client, Events), mut device: Device, mut started: Started) -> Device {
     // Where nobody looks, a client whose server dies each second waits for up to a minute, and notices later that it has.
     client.active(true);
     let mut farewells = 0;
     while farewells < SENDERS.len() {
-        let Ok(incoming) = tokio::time::timeout(PATIENCE, events.next()).await else {
+        let Ok(incoming) = started.within(events.next()).await else {
             let (state, Device { user, name, got, .. }) = (client.connection().borrow().clone(), &device);
             let last: Vec<_> = got.iter().rev().take(3).map(|line| (line.mailbox, &line.text)).collect();
             panic!(

@@ -103,7 +103,9 @@ export class Messages {
     let page = await this.client.messages(this.of, { limit: PAGE });
     const waiting = page.filter(({ seq }) => seq === null);
     const newest = stored(this.items).at(-1)?.seq;
-    let fresh = stored(page);
+    const known = stored(page);
+    // What lies before a hole is not next to what is newest.
+    let fresh = adjoining(known, (known.at(-1)?.seq ?? 0) + 1);
     // The device has less than is shown: the server's log is another one.
     if (newest === undefined || newest === null || (fresh.at(-1)?.seq ?? 0) < newest) return this.take(page);
     // Back until what is held adjoins, and until one that was read: what is older than that was read too.
@@ -111,7 +113,10 @@ export class Messages {
       const oldest = fresh[0]?.seq ?? newest + 1;
       const joined = oldest <= newest + 1;
       if (oldest <= (this.first ?? 1) || (joined && fresh.some(({ state }) => state === "read"))) break;
-      page = await this.before(oldest).catch(() => []);
+      page = await this.before(oldest).catch((why) => {
+        this.failed(why);
+        return [];
+      });
       if (page.length === 0) break;
       fresh = [...page, ...fresh];
     }
@@ -157,14 +162,19 @@ export class Messages {
       if (this.first === 1) this.complete = true;
       return page.length > 0;
     } catch (why) {
-      const { code = "", message = String(why) } = /** @type {{ code?: string, message?: string }} */ (why);
-      // Not begun yet at the server: there is nothing older.
-      if (code === "notFound") this.complete = true;
-      else this.trouble = { code, message };
+      this.failed(why);
       return false;
     } finally {
       this.loading = false;
     }
+  }
+
+  /** Notes why older ones did not come. @param {unknown} why */
+  failed(why) {
+    const { code = "", message = String(why) } = /** @type {{ code?: string, message?: string }} */ (why);
+    // Not begun yet at the server: there is nothing older.
+    if (code === "notFound") this.complete = true;
+    else this.trouble = { code, message };
   }
 }
 

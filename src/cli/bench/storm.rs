@@ -24,8 +24,6 @@ const SHARING: usize = 500;
 const REST: Duration = Duration::from_secs(2);
 /// How long the quiet is that the storm is compared with.
 const QUIET: Duration = Duration::from_secs(10);
-/// Pairs who talk.
-const PAIRS: usize = 20;
 /// How long the storm may last.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -38,6 +36,9 @@ pub(super) struct Storm {
     /// What they come over: `quic`, `webtransport` or `websocket`.
     #[arg(long, value_name = "T", default_value = "quic")]
     transport: Transport,
+    /// Pairs of clients who talk all the time, a message from each side every 50 ms; 0 to see what the storm takes alone.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=50))]
+    pairs: u32,
     /// Kill the server instead of asking it to end: nobody is told when to come back.
     #[arg(long)]
     kill: bool,
@@ -49,6 +50,7 @@ pub(super) struct StormReport {
     command: String,
     transport: String,
     clients: usize,
+    pairs: u32,
     /// Whether the server was killed, rather than asked to end with `SIGTERM`.
     killed: bool,
     /// From that until the server was ready again.
@@ -87,18 +89,21 @@ pub(super) struct StormReport {
 
 impl fmt::Display for StormReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} clients over {}, {}", self.clients, self.transport, self.pinning)?;
+        writeln!(f, "{} clients over {}, {} pairs talk, {}", self.clients, self.transport, self.pairs, self.pinning)?;
         let end = if self.killed { "SIGKILL" } else { "SIGTERM" };
         writeln!(f, "restart                      {:>8.2} s", self.restart_s)?;
         writeln!(f, "first resume, after ready    {:>8.1} ms (of a client that comes at once)", self.first_resume_ms)?;
         writeln!(f, "first back, after ready      {:>8.2} s", self.first_back_s)?;
         writeln!(f, "all back, after ready        {:>8.2} s (the last slot was {:.2} s after {})", self.all_back_s, self.last_slot_s, end)?;
         writeln!(f, "attempts put off, failed     {:>8}, {}", self.put_off, self.failures)?;
-        for (name, all, steady) in [
+        let times = [
             ("back after the own slot", self.after_slot, self.after_slot_steady),
             ("message, quiet", self.quiet, self.quiet_steady),
             ("message, storm", self.storm, self.storm_steady),
-        ] {
+        ];
+        // With nobody who talks there are no messages.
+        let told = if self.pairs == 0 { 1 } else { times.len() };
+        for (name, all, steady) in times.into_iter().take(told) {
             for (name, times) in [(name, all), ("  at the machine's pace", steady)] {
                 writeln!(f, "{name:<28} p50 {:>7.1} ms, p99 {:>7.1} ms, max {:>7.1} ms", times.p50_ms, times.p99_ms, times.max_ms)?;
             }
@@ -125,7 +130,7 @@ impl Storm {
         let dialer = Dialer::new(&server.url, self.transport, None).await?;
         let crowd = Arc::new(Crowd::new());
         progress(&format!("{clients} clients come"));
-        let mut living = gather(&dialer, &crowd, clients).await?;
+        let mut living = gather(&dialer, &crowd, clients, self.pairs as usize).await?;
         // Somebody who was here too, and whom nobody told when to come back.
         let mut early = Phone::new(Arc::new(Crowd::new()), dialer.returning(), names("early", "phone", 0)?, None);
         drop(early.enter().await?);
@@ -185,6 +190,7 @@ impl Storm {
             command: super::command_line(),
             transport: format!("{:?}", self.transport).to_lowercase(),
             clients,
+            pairs: self.pairs,
             killed: self.kill,
             restart_s: ready.duration_since(asked).as_secs_f64(),
             first_resume_ms,
@@ -212,10 +218,10 @@ impl Storm {
 
 type Living = JoinSet<Result<(), BenchError>>;
 
-/// Brings all clients; the first of them talk in pairs.
-async fn gather(dialer: &Dialer, crowd: &Arc<Crowd>, clients: usize) -> Result<Living, BenchError> {
+/// Brings all clients; the first of them talk, in so many pairs.
+async fn gather(dialer: &Dialer, crowd: &Arc<Crowd>, clients: usize, pairs: usize) -> Result<Living, BenchError> {
     let tag = format!("{:08x}", rand::random::<u32>());
-    let here: Vec<Arc<AtomicBool>> = (0..2 * PAIRS).map(|_| Arc::default()).collect();
+    let here: Vec<Arc<AtomicBool>> = (0..2 * pairs).map(|_| Arc::default()).collect();
     let mut coming = JoinSet::new();
     let mut living = Living::new();
     let mut shared = dialer.clone();

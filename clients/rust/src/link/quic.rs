@@ -22,7 +22,7 @@ const AGAIN_LATER: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(10);
 /// A handshake that takes longer may be stuck: where a network comes and goes each end may wait for the other, longer each time. Then another
 /// connection is begun in its place, with the rest of the time.
-const STUCK: Duration = Duration::from_secs(3);
+pub(super) const STUCK: Duration = Duration::from_secs(3);
 /// What a network is believed to take at least and at most, as it was when it was measured last. The latter is what QUIC takes for granted.
 const ROUND_TRIP_MIN: Duration = Duration::from_millis(50);
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(333);

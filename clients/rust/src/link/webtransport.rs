@@ -1,7 +1,7 @@
 //! WebTransport: one bidirectional stream that we open, in a session of HTTP/3.
 
 use super::discover::WebTransportEndpoint;
-use super::quic::{any_address, resolve};
+use super::quic::{STUCK, any_address, resolve};
 use super::stream::{self, Carrier, Local, RecvHalf, SendHalf};
 use super::{Address, Link, LinkError, STEP_TIMEOUT, Trust};
 use crate::TransportKind;
@@ -32,10 +32,11 @@ impl<T: Display> From<T> for Failure {
 
 /// Opens a session and its stream. The WebTransport library, on either end, loses what it has read of a frame of HTTP/3 when something else
 /// comes before the rest, and takes the rest for a frame (its reading is not cancel-safe, as of 0.7.2). That is a matter of how the first
-/// packets were cut, so it is tried twice.
+/// packets were cut, so it is tried twice. And as over raw QUIC, one that is stuck is begun again: its first packets, lost while a server
+/// restarted, are sent again after 1, 3 and 7 s only.
 pub(crate) async fn connect(endpoint: &WebTransportEndpoint, trust: &Trust) -> Result<Link, LinkError> {
     let failed = |why: String| LinkError::Unreachable(format!("WebTransport at {}: {why}", endpoint.url));
-    let opened = async {
+    let open = || async {
         match open(endpoint, trust).await {
             Err(Failure::Garbled(why)) => {
                 tracing::debug!(why, "tried once more");
@@ -44,7 +45,11 @@ pub(crate) async fn connect(endpoint: &WebTransportEndpoint, trust: &Trust) -> R
             opened => opened,
         }
     };
-    match timeout(STEP_TIMEOUT, opened).await {
+    let opened = match timeout(STUCK, open()).await {
+        Ok(result) => Ok(result),
+        Err(_) => timeout(STEP_TIMEOUT - STUCK, open()).await,
+    };
+    match opened {
         Ok(result) => result.map_err(|(Failure::Garbled(why) | Failure::Other(why))| failed(why)),
         Err(_) => Err(failed("the server does not answer in time (is UDP let through?)".into())),
     }

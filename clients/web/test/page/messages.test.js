@@ -89,6 +89,18 @@ test("many new ones at once leave no hole", async () => {
   assert.deepEqual(seqs(found), range(1, 700));
 });
 
+test("a hole that cannot be closed while refreshing has a reason, until it can", async () => {
+  const own = client(range(1, 60), 60);
+  const found = await opened(own);
+  for (const seq of range(100, 120)) own.held.add(seq);
+  own.online = false;
+  await found.refresh();
+  assert.deepEqual([seqs(found), found.trouble?.code], [range(100, 120), "offline"]);
+  own.online = true;
+  while (!found.complete) assert.ok(await found.older(false));
+  assert.deepEqual([seqs(found), found.trouble], [range(1, 120), null]);
+});
+
 test("what was read by then is shown as read, however far back", async () => {
   const own = client(range(1, 800), 800);
   own.state = () => "sent";
