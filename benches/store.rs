@@ -12,7 +12,7 @@ use std::process::{Command, exit};
 use std::time::{Duration, Instant};
 use whimbrel::store::sqlite::{SqliteOptions, SqliteStore, check};
 use whimbrel::store::{DeviceKey, Origin, RecordBody, Store, Transaction, UserNo};
-use whimbrel_protocol::frame::{Content, ContentKind, ConversationKind, Direction};
+use whimbrel_protocol::frame::{Content, ConversationKind, Direction};
 use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, Incarnation, MailboxSeq, Nonce, Time, UserId};
 
 const USERS: u64 = 10_000;
@@ -53,7 +53,7 @@ impl Writer<'_> {
         self.time += 1;
         let nonce = Nonce(self.time.to_be_bytes());
         let origin = Origin { device: device.key, incarnation: device.incarnation, cseq: device.applied.next(), nonce };
-        let content = Content { kind: ContentKind::Text, text: "m".repeat(100) };
+        let content = Content::text("m".repeat(100));
         let members: Vec<_> = conversation.members.iter().map(|member| member.user).collect();
         let body = RecordBody::Message { conversation: conversation.id, seq: conversation.head.next(), origin, content };
         transaction.append(Time(self.time), body, &members).unwrap();

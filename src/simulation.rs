@@ -17,9 +17,7 @@ use rand::{RngExt, SeedableRng};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use whimbrel_protocol::frame::{
-    Ack, Applied, ClientFrame, Command, Content, ContentKind, EventBody, Hello, Origin, Send, ServerFrame, Target, Welcome,
-};
+use whimbrel_protocol::frame::{Ack, Applied, ClientFrame, Command, Content, EventBody, Hello, Origin, Send, ServerFrame, Target, Welcome};
 use whimbrel_protocol::{
     Agreement, CommandSeq, ConversationId, ConversationSeq, DeviceId, Downlink, DownlinkState, MailboxSeq, Nonce, SessionEpoch, Taken,
     Time, Uplink, UserId, VERSION_MAX, VERSION_MIN,
@@ -115,7 +113,7 @@ impl World {
         let text = format!("{} {}", device.user, self.texts);
         let nonce = Nonce(self.random.random());
         let to = Target::User(UserId::new(USERS[self.random.random_range(0..USERS.len())]).unwrap());
-        let content = Content { kind: ContentKind::Text, text: text.clone() };
+        let content = Content::text(text.clone());
         let command = device.uplink.enqueue(nonce, Send { to, content }.into());
         device.disk.commands.push(command);
         device.disk.said.insert(nonce, text.clone());

@@ -15,6 +15,8 @@ pub const MAX_JSON_FRAME: usize = 7 * MAX_FRAME;
 pub const MAX_PAGE: usize = 24 * 1024;
 /// The longest text of a message, in bytes of UTF-8. What is longer is a file.
 pub const MAX_TEXT: usize = 60 * 1024;
+/// The most bytes in the values of a message's extensions, all together.
+pub const MAX_EXTENSIONS: usize = 2 * 1024;
 /// Bytes that most frames fit into: a message of a line or two.
 const USUAL: usize = 128;
 /// The most bytes that a length may take on a stream.

@@ -45,6 +45,9 @@ pub const QUERIES_MAX: usize = 16;
 /// The name of the device as which a doctor looks whether a user is let in. It takes no messages, and nobody wakes it.
 pub const DOCTOR: &str = "doctor";
 
+/// The most extensions of a message.
+pub const EXTENSIONS_MAX: usize = 8;
+
 /// The lowest version of the protocol that this crate speaks.
 pub const VERSION_MIN: u8 = 1;
 /// The highest version of the protocol that this crate speaks.

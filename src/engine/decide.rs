@@ -2,9 +2,11 @@
 
 use crate::store::{Conversation, DEVICES_MAX, Device, DeviceKey, NONCES_MAX, Origin, Pos, RecordBody, StoreError, Transaction, UserNo};
 use std::sync::Arc;
-use whimbrel_protocol::codec::MAX_TEXT;
+use whimbrel_protocol::codec::{MAX_EXTENSIONS, MAX_TEXT};
 use whimbrel_protocol::frame::{Command, CommandBody, Content, ContentKind, ConversationKind, MarkRead, Send, Target};
-use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation, Nonce, Time, UserId};
+use whimbrel_protocol::{
+    CommandSeq, ConversationId, ConversationSeq, DeviceId, EXTENSIONS_MAX, ErrorCode, Incarnation, Nonce, Time, UserId,
+};
 
 /// An incarnation that a client says is believed only within this distance of the server's own count.
 const INCARNATION_LEAP_MAX: u64 = 1 << 32;
@@ -170,6 +172,11 @@ fn check_content(content: &Content) -> Result<(), Refusal> {
     }
     if content.text.is_empty() {
         return Err(Refusal::new(ErrorCode::Empty, "a message needs a text"));
+    }
+    let (count, beside) = (content.extensions.len(), content.size() - content.text.len());
+    if count > EXTENSIONS_MAX || beside > MAX_EXTENSIONS {
+        let most = format!("{EXTENSIONS_MAX} with {MAX_EXTENSIONS} bytes are allowed");
+        return Err(Refusal::new(ErrorCode::TooLong, format!("{count} extensions with {beside} bytes of values are too much: {most}")));
     }
     Ok(())
 }

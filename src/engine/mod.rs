@@ -353,7 +353,7 @@ impl Engine {
     pub fn submit(&self, session: &Arc<SessionHandle>, command: Command) -> Result<(), Busy> {
         let cseq = command.cseq;
         let bytes = match &command.body {
-            CommandBody::Send(send) => send.content.text.len(),
+            CommandBody::Send(send) => send.content.size(),
             _ => 0,
         };
         let work = Work::Command { session: session.clone(), command };

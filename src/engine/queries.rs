@@ -105,7 +105,7 @@ impl Engine {
 
 /// What a message takes of a page. One that takes more than a page has a page of its own, which still fits a frame.
 pub(super) fn page_bytes(message: &StoredMessage) -> usize {
-    message.content.text.len() + message.from.as_str().len() + MESSAGE_OVERHEAD
+    message.content.size() + message.from.as_str().len() + MESSAGE_OVERHEAD
 }
 
 fn refused(code: ErrorCode, message: String) -> AnswerBody {

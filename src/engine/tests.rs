@@ -3,8 +3,9 @@
 use super::decide::Outcome;
 use super::*;
 use crate::store::{DEVICES_MAX, FailPoint, MemoryStore, NONCES_MAX};
-use whimbrel_protocol::frame::{Content, ContentKind, EventBody, Send};
-use whimbrel_protocol::{CommandSeq, DeviceId, Incarnation, Nonce, SessionEpoch, VERSION_MAX, VERSION_MIN};
+use whimbrel_protocol::codec::MAX_EXTENSIONS;
+use whimbrel_protocol::frame::{Content, EventBody, Extension, Send};
+use whimbrel_protocol::{CommandSeq, DeviceId, EXTENSIONS_MAX, Incarnation, Nonce, SessionEpoch, VERSION_MAX, VERSION_MIN};
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
@@ -32,7 +33,7 @@ fn enter(engine: &Arc<Engine>, device: &str, incarnation: Incarnation) -> Entere
 }
 
 fn send(entered: &Entered, cseq: u64, nonce: u64, text: &str) -> Command {
-    let content = Content { kind: ContentKind::Text, text: text.to_owned() };
+    let content = Content::text(text);
     let body = Send { to: Target::User(user("bob")), content }.into();
     Command { incarnation: entered.arrival.incarnation, cseq: CommandSeq(cseq), nonce: Nonce(nonce.to_le_bytes()), body }
 }
@@ -358,4 +359,29 @@ fn the_end_of_a_handshake_in_a_batch_with_commands_stops_those_of_the_session_be
     while engine.step_commit(usize::MAX) {}
     assert!(entered.try_recv().unwrap().is_ok() && old.session.is_replaced());
     assert_eq!((new.session.applied(), received(&engine)), (CommandSeq(1), vec!["one".to_owned()]));
+}
+
+#[test]
+fn what_a_message_carries_beside_its_text_is_kept_and_bounded() {
+    let engine = Engine::stepped(Arc::new(MemoryStore::new()));
+    let ann = enter(&engine, "phone", Incarnation(0));
+    let with = |count: usize, bytes: usize, cseq: u64| {
+        let mut command = send(&ann, cseq, cseq, &format!("{count} of {bytes}"));
+        if let CommandBody::Send(send) = &mut command.body {
+            send.content.extensions = vec![Extension { key: 900, value: vec![7; bytes] }; count];
+        }
+        command
+    };
+    let most = MAX_EXTENSIONS / EXTENSIONS_MAX;
+    apply(&engine, &ann, with(EXTENSIONS_MAX, most, 1));
+    apply(&engine, &ann, with(EXTENSIONS_MAX, most + 1, 2));
+    assert_eq!(apply(&engine, &ann, with(EXTENSIONS_MAX + 1, 0, 3)), 3);
+    let device = ann.session.device;
+    let viewer = Viewer { device, user: user("bob"), incarnation: Incarnation(0), full_names: true };
+    let bob = crate::store::DeviceKey { user: engine.store.user(&user("bob")).unwrap().unwrap(), slot: 99 };
+    let events = engine.step_events(&Viewer { device: bob, ..viewer }, MailboxSeq(0), usize::MAX).into_iter();
+    let arrived: Vec<_> =
+        events.filter_map(|event| if let EventBody::Message(message) = event.body { Some(message.content) } else { None }).collect();
+    assert_eq!(arrived.len(), 1, "the others are refused: {arrived:?}");
+    assert_eq!(arrived[0].extensions, vec![Extension { key: 900, value: vec![7; most] }; EXTENSIONS_MAX]);
 }

@@ -51,7 +51,7 @@ impl Record {
     #[must_use]
     pub fn content_bytes(&self) -> usize {
         match &self.body {
-            RecordBody::Message { content, .. } => content.text.len(),
+            RecordBody::Message { content, .. } => content.size(),
             RecordBody::Rejected { message, .. } => message.len(),
             _ => 0,
         }

@@ -10,7 +10,7 @@ mod reads;
 use super::*;
 use std::collections::BTreeSet;
 use whimbrel_protocol::ErrorCode;
-use whimbrel_protocol::frame::{Content, ContentKind};
+use whimbrel_protocol::frame::Content;
 
 /// Where a store stands during a test.
 pub(super) trait Ground: Sized {
@@ -47,7 +47,7 @@ pub(super) fn user_id(name: u32) -> UserId {
 }
 
 pub(super) fn text(text: &str) -> Content {
-    Content { kind: ContentKind::Text, text: text.to_owned() }
+    Content::text(text)
 }
 
 pub(super) fn commit(store: &impl Store, mut work: impl FnMut(&mut dyn Transaction)) {

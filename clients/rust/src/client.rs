@@ -13,8 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use whimbrel_protocol::codec::MAX_TEXT;
 use whimbrel_protocol::frame::{
-    CommandBody, Content, ContentKind, Direction, History, HistoryPage, MarkRead, Online, OnlinePage, QueryBody, Send, Signal, Target,
-    Typing, Watch,
+    CommandBody, Content, Direction, History, HistoryPage, MarkRead, Online, OnlinePage, QueryBody, Send, Signal, Target, Typing, Watch,
 };
 use whimbrel_protocol::{CommandSeq, ConversationId, ConversationSeq, DeviceId, Nonce, Time, UserId};
 
@@ -52,7 +51,7 @@ impl std::fmt::Debug for Client {
 /// Plain text as content of a message.
 #[must_use]
 pub fn text(text: impl Into<String>) -> Content {
-    Content { kind: ContentKind::Text, text: text.into() }
+    Content::text(text)
 }
 
 impl Client {

@@ -1,8 +1,9 @@
 //! What a device wants done, once.
 
+use super::hello::Extension;
 use super::open::{bodies, envelope, open_enum};
 use crate::{CommandSeq, ConversationId, ConversationSeq, Incarnation, Nonce, UserId};
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// Something to be done once, however often it is sent. It is durable on the device before it is sent.
@@ -59,6 +60,28 @@ pub struct Content {
     /// The text; for a kind that a client does not know, the text to show instead. At most
     /// [`MAX_TEXT`](crate::codec::MAX_TEXT) bytes.
     pub text: String,
+    /// What an application or a gateway keeps beside the text; unknown ones are ignored, and kept. At most
+    /// [`MAX_EXTENSIONS`](crate::codec::MAX_EXTENSIONS) bytes in values, in at most [`EXTENSIONS_MAX`](crate::EXTENSIONS_MAX).
+    #[serde(default)]
+    pub extensions: Vec<Extension>,
+}
+
+impl Content {
+    /// The key of the [`Extension`] with what clients of Socket.IO say beside the text of a message: a JSON object, as
+    /// `docs/socketio.md` has it.
+    pub const SOCKET_IO: u16 = 1;
+
+    /// Plain text.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { kind: ContentKind::Text, text: text.into(), extensions: Vec::new() }
+    }
+
+    /// Its text and the values of its extensions, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.text.len() + self.extensions.iter().map(|extension| extension.value.len()).sum::<usize>()
+    }
 }
 
 open_enum! {

@@ -158,12 +158,8 @@ impl Server {
     }
 
     fn snapshot(&self, link: usize, user: usize, cursor: u64, out: &mut Out) {
-        let stored = |(seq, text)| StoredMessage {
-            seq: ConversationSeq(seq),
-            time: Time(0),
-            from: user_id(0),
-            content: Content { kind: ContentKind::Text, text },
-        };
+        let stored =
+            |(seq, text)| StoredMessage { seq: ConversationSeq(seq), time: Time(0), from: user_id(0), content: Content::text(text) };
         let conversation = ConversationState {
             conversation: CONVERSATION,
             kind: ConversationKind::Direct,

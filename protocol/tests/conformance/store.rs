@@ -78,7 +78,7 @@ impl Entry {
         match &self.what {
             What::Message { seq, .. } if own => Some(sent(*seq)),
             What::Message { user, seq, text } => {
-                let content = Content { kind: ContentKind::Text, text: text.clone() };
+                let content = Content::text(text.clone());
                 Some(Message { conversation: CONVERSATION, seq: *seq, from: Some(user_id(*user)), content }.into())
             }
             What::Receipt { user, read } => {

@@ -162,7 +162,7 @@ impl World {
         let body = match kind {
             0 | 1 => {
                 let text = format!("message {}", self.nonces);
-                Send { to: Target::Conversation(ConversationId(1)), content: Content { kind: ContentKind::Text, text } }.into()
+                Send { to: Target::Conversation(ConversationId(1)), content: Content::text(text) }.into()
             }
             2 => MarkRead { conversation: ConversationId(1), seq: ConversationSeq(self.nonces) }.into(),
             _ => CommandBody::Unknown(Unknown { kind: 99, reason: String::new() }),

@@ -1,13 +1,14 @@
 //! What the limits let through, to the byte.
 
-use whimbrel_protocol::codec::{CodecError, Form, MAX_FRAME, MAX_JSON_FRAME, MAX_PAGE, MAX_TEXT};
+use whimbrel_protocol::codec::{CodecError, Form, MAX_EXTENSIONS, MAX_FRAME, MAX_JSON_FRAME, MAX_PAGE, MAX_TEXT};
 use whimbrel_protocol::frame::*;
 use whimbrel_protocol::*;
 
 /// The longest text in the widest envelopes that carry it, of the character that grows most.
 #[test]
 fn the_longest_text_fits_into_a_frame_in_both_forms() {
-    let content = Content { kind: ContentKind::Other(u16::MAX), text: "\0".repeat(MAX_TEXT) };
+    let extension = Extension { key: u16::MAX, value: vec![255; MAX_EXTENSIONS / EXTENSIONS_MAX] };
+    let content = Content { kind: ContentKind::Other(u16::MAX), text: "\0".repeat(MAX_TEXT), extensions: vec![extension; EXTENSIONS_MAX] };
     let user = UserId::new(&"\u{10ffff}".repeat(16)).unwrap();
     let most = u64::MAX;
     let send = Send { to: Target::User(user.clone()), content: content.clone() };

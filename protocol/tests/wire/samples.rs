@@ -63,7 +63,7 @@ fn user(name: &str) -> UserId {
 }
 
 fn text(text: &str) -> Content {
-    Content { kind: ContentKind::Text, text: text.to_owned() }
+    Content::text(text)
 }
 
 fn hello(list: &mut List) {
@@ -203,7 +203,13 @@ fn commands(list: &mut List) {
     add("send: to a conversation", 2, to_conversation(10_000, text("Hello")).into());
     add("send: nothing", 3, to_user(text("")).into());
     add("send: text that is hard to carry", MOST, to_conversation(MOST, text(NASTY)).into());
-    add("send: content of a later version", 5, to_user(Content { kind: ContentKind::Other(700), text: "[picture]".to_owned() }).into());
+    let extended = Content { extensions: vec![Extension { key: Content::SOCKET_IO, value: br#"{"id":"m-1"}"#.to_vec() }], ..text("hello") };
+    add("send: with an extension", 6, to_user(extended).into());
+    add(
+        "send: content of a later version",
+        5,
+        to_user(Content { kind: ContentKind::Other(700), text: "[picture]".to_owned(), extensions: Vec::new() }).into(),
+    );
     add("mark read", 6, MarkRead { conversation: ConversationId(10_000), seq: ConversationSeq(1000) }.into());
     add("mark read: extremes", MOST, MarkRead { conversation: ConversationId(MOST), seq: ConversationSeq(MOST) }.into());
 }
@@ -226,7 +232,7 @@ fn events(list: &mut List) {
     add("message: from the other member", 100_000, TIME.0, message(None, text(short)).into());
     add("message: from somebody named", 100_001, TIME.0, message(Some(user("bob")), text(short)).into());
     add("message: text that is hard to carry", 1, 0, message(Some(user("订é")), text(NASTY)).into());
-    let later = Content { kind: ContentKind::Other(u16::MAX), text: "[something new]".to_owned() };
+    let later = Content { kind: ContentKind::Other(u16::MAX), text: "[something new]".to_owned(), extensions: Vec::new() };
     add("message: content of a later version", 2, 1, message(None, later).into());
     let sent = Sent { incarnation: Incarnation(2), cseq: CommandSeq(42), conversation, seq };
     add("sent", 100_002, TIME.0, sent.into());

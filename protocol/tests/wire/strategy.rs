@@ -46,7 +46,7 @@ fn code() -> impl Strategy<Value = ErrorCode> {
 }
 
 fn content() -> impl Strategy<Value = Content> {
-    (0u16..4, text()).prop_map(|(kind, text)| Content { kind: ContentKind::from_number(kind), text })
+    (0u16..4, text(), extensions()).prop_map(|(kind, text, extensions)| Content { kind: ContentKind::from_number(kind), text, extensions })
 }
 
 fn target() -> impl Strategy<Value = Target> {

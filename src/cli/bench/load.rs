@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use whimbrel_client::frames::Dialer;
 use whimbrel_protocol::codec::{Form, write_frame};
-use whimbrel_protocol::frame::{ClientFrame, Command, Content, ContentKind, EventBody, Send, ServerFrame, Target};
+use whimbrel_protocol::frame::{ClientFrame, Command, Content, EventBody, Send, ServerFrame, Target};
 use whimbrel_protocol::{CommandSeq, ConversationId, Nonce};
 
 /// Bytes of text in each message.
@@ -167,7 +167,7 @@ fn overdue(until: Instant) -> Result<(), BenchError> {
 
 /// The command that sends a text.
 pub(super) fn command(writer: &Peer, cseq: u64, to: Target, text: String) -> Command {
-    let content = Content { kind: ContentKind::Text, text };
+    let content = Content::text(text);
     Command {
         incarnation: writer.welcome.incarnation,
         cseq: CommandSeq(cseq),

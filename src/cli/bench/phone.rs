@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use whimbrel_client::frames::{Returning, Sink, Source};
-use whimbrel_protocol::frame::{
-    Ack, ClientFrame, Command, Content, ContentKind, EventBody, Hello, Ping, Position, Send, ServerFrame, Target, Welcome,
-};
+use whimbrel_protocol::frame::{Ack, ClientFrame, Command, Content, EventBody, Hello, Ping, Position, Send, ServerFrame, Target, Welcome};
 use whimbrel_protocol::{CommandSeq, Incarnation, Nonce, UserId};
 
 /// Between two messages of somebody who talks.
@@ -258,7 +256,7 @@ impl Phone {
         let Some(talk) = self.talk.as_ref().filter(|talk| talk.other.load(Ordering::Relaxed) && self.pending.is_none()) else {
             return Ok(());
         };
-        let content = Content { kind: ContentKind::Text, text: self.crowd.started.elapsed().as_micros().to_string() };
+        let content = Content::text(self.crowd.started.elapsed().as_micros().to_string());
         let body = Send { to: Target::User(talk.to.clone()), content }.into();
         let command = Command { incarnation: self.incarnation, cseq: self.applied.next(), nonce: Nonce(rand::random()), body };
         sink.push(&ClientFrame::Command(command.clone()))?;

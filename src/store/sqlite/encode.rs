@@ -6,7 +6,7 @@
 use super::super::{DeviceKey, Origin, RecordBody, StoreError, UserNo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use whimbrel_protocol::frame::{Content, ConversationKind};
+use whimbrel_protocol::frame::{Content, ContentKind, ConversationKind, Extension};
 use whimbrel_protocol::{ConversationId, ConversationSeq, DeviceId, ErrorCode, Incarnation};
 
 const OUTBOX: u16 = 1;
@@ -15,6 +15,7 @@ const MESSAGE: u16 = 3;
 const RECEIPT: u16 = 4;
 const REJECTED: u16 = 5;
 const REPEAT: u16 = 6;
+const MESSAGE_EXTENDED: u16 = 7;
 
 /// Writes a body to `out`, which it empties first, and returns its kind.
 pub(super) fn encode(body: &RecordBody, out: &mut Vec<u8>) -> Result<u16, StoreError> {
@@ -22,7 +23,12 @@ pub(super) fn encode(body: &RecordBody, out: &mut Vec<u8>) -> Result<u16, StoreE
     match body {
         RecordBody::Outbox { device, name, incarnation } => put(out, OUTBOX, &(device, name, incarnation)),
         RecordBody::Started { conversation, kind, members } => put(out, STARTED, &(conversation, kind, members)),
-        RecordBody::Message { conversation, seq, origin, content } => put(out, MESSAGE, &(conversation, seq, origin, content)),
+        RecordBody::Message { conversation, seq, origin, content } if content.extensions.is_empty() => {
+            put(out, MESSAGE, &(conversation, seq, origin, &content.kind, &content.text))
+        }
+        RecordBody::Message { conversation, seq, origin, content } => {
+            put(out, MESSAGE_EXTENDED, &(conversation, seq, origin, &content.kind, &content.text, &content.extensions))
+        }
         RecordBody::Receipt { conversation, user, delivered, read, origin } => {
             put(out, RECEIPT, &(conversation, user, delivered, read, origin))
         }
@@ -41,8 +47,18 @@ pub(super) fn decode(pos: u64, kind: u16, bytes: &[u8]) -> Result<RecordBody, St
         }),
         STARTED => take::<(ConversationId, ConversationKind, Vec<UserNo>)>(bytes)
             .map(|(conversation, kind, members)| RecordBody::Started { conversation, kind, members }),
-        MESSAGE => take::<(ConversationId, ConversationSeq, Origin, Content)>(bytes)
-            .map(|(conversation, seq, origin, content)| RecordBody::Message { conversation, seq, origin, content }),
+        MESSAGE => {
+            take::<(ConversationId, ConversationSeq, Origin, ContentKind, String)>(bytes).map(|(conversation, seq, origin, kind, text)| {
+                let content = Content { kind, text, extensions: Vec::new() };
+                RecordBody::Message { conversation, seq, origin, content }
+            })
+        }
+        MESSAGE_EXTENDED => take::<(ConversationId, ConversationSeq, Origin, ContentKind, String, Vec<Extension>)>(bytes).map(
+            |(conversation, seq, origin, kind, text, extensions)| {
+                let content = Content { kind, text, extensions };
+                RecordBody::Message { conversation, seq, origin, content }
+            },
+        ),
         RECEIPT => take::<(ConversationId, UserNo, ConversationSeq, ConversationSeq, Option<Origin>)>(bytes)
             .map(|(conversation, user, delivered, read, origin)| RecordBody::Receipt { conversation, user, delivered, read, origin }),
         REJECTED => {
@@ -77,14 +93,14 @@ fn take<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use whimbrel_protocol::frame::ContentKind;
     use whimbrel_protocol::{CommandSeq, Nonce};
 
     fn bodies() -> Vec<RecordBody> {
         let device = DeviceKey { user: UserNo(7), slot: 3 };
         let origin = Origin { device, incarnation: Incarnation(2), cseq: CommandSeq(300), nonce: Nonce(*b"12345678") };
         let (conversation, seq) = (ConversationId(9), ConversationSeq(200));
-        let content = Content { kind: ContentKind::Text, text: "hello".to_owned() };
+        let content = Content::text("hello");
+        let extended = Content { extensions: vec![Extension { key: 1, value: b"{}".to_vec() }], ..content.clone() };
         vec![
             RecordBody::Outbox { device, name: DeviceId::new("phone").unwrap(), incarnation: Incarnation(2) },
             RecordBody::Started { conversation, kind: ConversationKind::Direct, members: vec![UserNo(7), UserNo(8)] },
@@ -94,6 +110,7 @@ mod tests {
             RecordBody::Rejected { origin, code: ErrorCode::NotFound, message: "no".to_owned() },
             RecordBody::Repeat { origin, message: Some((conversation, seq)) },
             RecordBody::Repeat { origin, message: None },
+            RecordBody::Message { conversation, seq, origin, content: extended },
         ]
     }
 
@@ -130,6 +147,7 @@ mod tests {
             "5:070302ac023132333435363738ad02026e6f",
             "6:070302ac0231323334353637380109c801",
             "6:070302ac02313233343536373800",
+            "7:09c801070302ac023132333435363738010568656c6c6f0101027b7d",
         ];
         assert_eq!(written, expected);
     }

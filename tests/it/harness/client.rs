@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use whimbrel_protocol::codec::Form;
 use whimbrel_protocol::frame::{
-    Ack, ClientFrame, Command, CommandBody, Content, ContentKind, Event, EventBody, Hello, Origin, Position, Send, ServerFrame, Target,
-    Welcome,
+    Ack, ClientFrame, Command, CommandBody, Content, Event, EventBody, Hello, Origin, Position, Send, ServerFrame, Target, Welcome,
 };
 use whimbrel_protocol::{CommandSeq, DeviceId, Incarnation, MailboxSeq, Nonce, TransportKind, UserId, VERSION_MAX, VERSION_MIN};
 
@@ -38,7 +37,7 @@ pub fn hello(user: &str, device: &str) -> Hello {
 }
 
 pub fn text(text: &str) -> Content {
-    Content { kind: ContentKind::Text, text: text.into() }
+    Content::text(text)
 }
 
 impl Frames {

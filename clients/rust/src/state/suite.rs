@@ -3,8 +3,8 @@
 use super::*;
 use tempfile::TempDir;
 use whimbrel_protocol::frame::{
-    CommandBody, Content, ConversationKind, ConversationState, EventBody, MarkRead, MemberState, Message, Receipt, Rejected, Send, Sent,
-    Started, StoredMessage, Target,
+    CommandBody, Content, ConversationKind, ConversationState, EventBody, Extension, MarkRead, MemberState, Message, Receipt, Rejected,
+    Send, Sent, Started, StoredMessage, Target,
 };
 use whimbrel_protocol::{Disagreement, ErrorCode, LogEpoch, MailboxSeq, Time};
 
@@ -52,8 +52,9 @@ fn user(name: &str) -> UserId {
     name.parse().unwrap()
 }
 
+/// With something beside the text, which has to stay with it.
 fn content(text: &str) -> Content {
-    crate::text(text)
+    Content { extensions: vec![Extension { key: 900, value: text.as_bytes().to_vec() }], ..crate::text(text) }
 }
 
 fn command(incarnation: u64, cseq: u64, text: &str) -> Command {

@@ -16,7 +16,7 @@ export interface Welcome {
   version: number; user: string; sessionEpoch: bigint; epoch: bigint; incarnation: bigint; applied: bigint; appliedNonce: Nonce;
   head: bigint; begin: Begin; window: number; maxText: number; time: bigint; endpoints: Endpoint[]; extensions: Extension[];
 }
-export interface Content { kind: string; text: string }
+export interface Content { kind: string; text: string; extensions: Extension[] }
 export interface Send { to: Target; content: Content }
 export interface MarkRead { conversation: bigint; seq: bigint }
 export type CommandBody =

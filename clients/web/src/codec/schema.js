@@ -27,7 +27,7 @@ const welcome = struct("Welcome", {
 });
 
 const target = choice("Target", [["user", name], ["conversation", u64]]);
-const content = struct("Content", { kind: contentKind, text });
+const content = struct("Content", { kind: contentKind, text, extensions: list(extension) });
 const command = envelope("Command", { incarnation: u64, cseq: u64, nonce }, "CommandBody", {
   1: kind("send", struct("Send", { to: target, content })),
   2: kind("markRead", struct("MarkRead", { conversation: u64, seq: u64 })),

@@ -48,7 +48,7 @@ export function command({ id, incarnation, cseq, nonce, body }) {
     return { ...head, kind: "markRead", body: { conversation: BigInt(body.conversation), seq: BigInt(body.seq) } };
   }
   const to = "user" in body.to ? body.to : { conversation: BigInt(body.to.conversation) };
-  return { ...head, kind: "send", body: { to, content: { kind: "text", text: body.text } } };
+  return { ...head, kind: "send", body: { to, content: { kind: "text", text: body.text, extensions: [] } } };
 }
 
 /** @typedef {{ nonce: string, time: number, body: import("./rows.js").OutboxBody }} NewCommand */

@@ -40,7 +40,7 @@ function quic() {
 }
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 const text = (/** @type {bigint} */ seq, body = `text ${seq}`) =>
-  event({ seq, kind: "message", body: { conversation: 7n, seq: seq - 1n, from: "bob", content: { kind: "text", text: body } } });
+  event({ seq, kind: "message", body: { conversation: 7n, seq: seq - 1n, from: "bob", content: { kind: "text", text: body, extensions: [] } } });
 const online = (/** @type {bigint} */ id, /** @type {string[]} */ users, last = true) =>
   /** @type {ServerFrame} */ ({ answer: { id, last, kind: "online", body: { users, more: false } } });
 const ASK_ONLINE = /** @type {const} */ ({ kind: "online", body: { after: "", limit: 500 } });

@@ -61,7 +61,7 @@ for (const [kind, fresh] of KINDS) {
   on("what came before a session began is no news, unless it takes the place of one that listened", async (db) => {
     await settled(db);
     const text = (/** @type {bigint} */ seq) =>
-      event({ seq, kind: "message", body: { conversation: 7n, seq: seq - 1n, from: "bob", content: { kind: "text", text: `text ${seq}` } } });
+      event({ seq, kind: "message", body: { conversation: 7n, seq: seq - 1n, from: "bob", content: { kind: "text", text: `text ${seq}`, extensions: [] } } });
     /** @type {string[]} */
     const news = [];
     const begin = async (/** @type {bigint | undefined} */ newsAfter, /** @type {import("../../src/codec/frames.js").ServerFrame[]} */ ...frames) => {

@@ -95,7 +95,7 @@ test("no bytes make the codec throw anything but its one error", () => {
 
 test("what is too large is refused before anything is made of it", () => {
   assert.throws(() => decodeServerFrame(new Uint8Array(MAX_FRAME + 1)), CodecError);
-  assert.throws(() => encodeClientFrame({ command: { incarnation: 1n, cseq: 1n, nonce: "0".repeat(16), kind: "send", body: { to: { user: "a" }, content: { kind: "text", text: "x".repeat(MAX_FRAME) } } } }), CodecError);
+  assert.throws(() => encodeClientFrame({ command: { incarnation: 1n, cseq: 1n, nonce: "0".repeat(16), kind: "send", body: { to: { user: "a" }, content: { kind: "text", text: "x".repeat(MAX_FRAME), extensions: [] } } } }), CodecError);
   // A list that announces more than the frame holds.
   assert.throws(() => decodeClientFrame(unhex("0401ffffffff0f0161")), CodecError);
 });

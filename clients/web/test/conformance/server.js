@@ -144,7 +144,7 @@ export class Server {
    * @param {Out} out
    */
   #snapshot(link, user, cursor, out) {
-    const messages = this.store.mailboxes[user].messages(cursor).map(({ seq, text }) => ({ seq, time: 0n, from: userId(0), content: { kind: "text", text } }));
+    const messages = this.store.mailboxes[user].messages(cursor).map(({ seq, text }) => ({ seq, time: 0n, from: userId(0), content: { kind: "text", text, extensions: [] } }));
     const conversation = { conversation: CONVERSATION, kind: "direct", members: [], head: this.store.head, messages };
     out.frames.push([link, { snapshot: { conversations: [conversation], last: false } }]);
     out.frames.push([link, { snapshot: { conversations: [], last: true } }]);

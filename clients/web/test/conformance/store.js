@@ -35,7 +35,7 @@ export function view({ by, what }, device, incarnation) {
   if ("message" in what) {
     const { user, seq, text } = what.message;
     if (own) return sent(seq);
-    return { kind: "message", body: { conversation: CONVERSATION, seq, from: userId(user), content: { kind: "text", text } } };
+    return { kind: "message", body: { conversation: CONVERSATION, seq, from: userId(user), content: { kind: "text", text, extensions: [] } } };
   }
   if ("receipt" in what) {
     const { user, read } = what.receipt;

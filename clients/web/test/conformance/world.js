@@ -138,7 +138,7 @@ export class World {
     /** @type {import("../../src/codec/frames.js").CommandBody} */
     const body = kind === 2
       ? { kind: "markRead", body: { conversation: 1n, seq: BigInt(this.nonces) } }
-      : { kind: "send", body: { to: { conversation: 1n }, content: { kind: "text", text } } };
+      : { kind: "send", body: { to: { conversation: 1n }, content: { kind: "text", text, extensions: [] } } };
     this.#withDevice(device, (device, work) => device.enqueue(nonce, body, work));
   }
 

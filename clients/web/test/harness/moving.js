@@ -89,7 +89,7 @@ class Server {
       this.push({ event: this.events[this.events.length - 1] });
     };
     if (this.events.length === 0) append({ kind: "started", body: { conversation: 7n, kind: "direct", members: ["bob", `mover${users}`] } });
-    append({ kind: "message", body: { conversation: 7n, seq: BigInt(this.events.length), from: "bob", content: { kind: "text", text } } });
+    append({ kind: "message", body: { conversation: 7n, seq: BigInt(this.events.length), from: "bob", content: { kind: "text", text, extensions: [] } } });
   }
 
   /**

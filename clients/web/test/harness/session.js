@@ -113,7 +113,7 @@ export const page = (conversation, other, lines, last = false) => ({
   snapshot: {
     conversations: [{
       conversation, kind: "direct", members: [member(ME), member(other)], head: lines.at(-1)?.[0] ?? 0n,
-      messages: lines.map(([seq, from, text]) => ({ seq, time: seq, from, content: { kind: "text", text } })),
+      messages: lines.map(([seq, from, text]) => ({ seq, time: seq, from, content: { kind: "text", text, extensions: [] } })),
     }],
     last,
   },
@@ -137,7 +137,7 @@ export async function settled(db) {
   await feed(
     welcome({ head: 0n }),
     event({ seq: 1n, kind: "started", body: { conversation: 7n, kind: "direct", members: [ME, "bob"] } }),
-    event({ seq: 2n, kind: "message", body: { conversation: 7n, seq: 1n, from: "bob", content: { kind: "text", text: "hello" } } }),
+    event({ seq: 2n, kind: "message", body: { conversation: 7n, seq: 1n, from: "bob", content: { kind: "text", text: "hello", extensions: [] } } }),
   );
   await breaks();
 }

@@ -19,8 +19,8 @@ const nobody = () => undefined;
 const started = (/** @type {bigint} */ seq, other = "bob", conversation = 7n) =>
   /** @type {Event} */ ({ seq, time: seq, kind: "started", body: { conversation, kind: "direct", members: [ME, other] } });
 const message = (/** @type {bigint} */ seq, /** @type {bigint} */ number, /** @type {string | null} */ from = null, conversation = 7n) =>
-  /** @type {Event} */ ({ seq, time: seq, kind: "message", body: { conversation, seq: number, from, content: { kind: "text", text: `m${number}` } } });
-const stored = (/** @type {number} */ seq, from = "bob") => ({ seq: BigInt(seq), time: BigInt(seq), from, content: { kind: "text", text: `m${seq}` } });
+  /** @type {Event} */ ({ seq, time: seq, kind: "message", body: { conversation, seq: number, from, content: { kind: "text", text: `m${number}`, extensions: [] } } });
+const stored = (/** @type {number} */ seq, from = "bob") => ({ seq: BigInt(seq), time: BigInt(seq), from, content: { kind: "text", text: `m${seq}`, extensions: [] } });
 const receipt = (/** @type {bigint} */ seq, /** @type {string | null} */ user, /** @type {bigint} */ delivered, /** @type {bigint} */ read) =>
   /** @type {Event} */ ({ seq, time: seq, kind: "receipt", body: { conversation: 7n, user, delivered, read } });
 

@@ -125,9 +125,11 @@ impl SqliteStore {
         touched: &mut Vec<ConversationId>,
     ) -> Result<(), StateError> {
         let mut insert = self.db.prepare_cached(
-            "INSERT INTO messages (conversation, seq, sender, time, kind, text) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO messages (conversation, seq, sender, time, kind, text, extensions) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )?;
-        insert.execute(params![int(id.0), int(seq.0), from, int(time.0), content.kind.to_number(), content.text])?;
+        let extensions =
+            if content.extensions.is_empty() { Vec::new() } else { Form::Postcard.encode(&content.extensions).map_err(failed)? };
+        insert.execute(params![int(id.0), int(seq.0), from, int(time.0), content.kind.to_number(), content.text, extensions])?;
         if !touched.contains(&id) {
             touched.push(id);
         }
@@ -397,18 +399,19 @@ impl Store for SqliteStore {
 
     fn messages(&mut self, id: ConversationId, before: Option<ConversationSeq>, limit: usize) -> Result<Vec<LocalMessage>, StateError> {
         let mut select = self.db.prepare_cached(
-            "SELECT seq, sender, time, kind, text FROM messages WHERE conversation = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
+            "SELECT seq, sender, time, kind, text, extensions FROM messages WHERE conversation = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
         )?;
         let before = before.map_or(i64::MAX, |seq| int(seq.0));
         let rows = select.query_map([int(id.0), before, count(limit)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, ContentKind::from_number(row.get(3)?), row.get(4)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, ContentKind::from_number(row.get(3)?), row.get(4)?, row.get(5)?))
         })?;
         let mut messages = Vec::new();
         for row in rows {
-            let (seq, sender, time, kind, text): (i64, String, i64, ContentKind, String) = row?;
+            let (seq, sender, time, kind, text, extensions): (i64, String, i64, ContentKind, String, Vec<u8>) = row?;
             // The empty name is nobody's: it stands for a writer who is not known.
             let from = if sender.is_empty() { None } else { Some(user(&sender)?) };
-            let content = Content { kind, text };
+            let extensions = if extensions.is_empty() { Vec::new() } else { Form::Postcard.decode(&extensions).map_err(damaged)? };
+            let content = Content { kind, text, extensions };
             messages.push(LocalMessage {
                 conversation: id,
                 seq: ConversationSeq(seq.cast_unsigned()),
