@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod gateway;
 pub mod http;
 pub mod lobby;
 pub mod push;

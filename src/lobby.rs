@@ -25,7 +25,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// A line, and who said it.
 #[derive(Debug, Clone)]
 struct Line {
-    from: u64,
+    /// `None`: somebody who hears it too.
+    from: Option<u64>,
     text: Utf8Bytes,
 }
 
@@ -49,10 +50,38 @@ pub fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
     upgrade.read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES).max_message_size(MAX_TEXT).max_frame_size(MAX_TEXT)
 }
 
+/// Somebody who hears what is said.
+#[derive(Debug)]
+pub struct Listener(broadcast::Receiver<Line>);
+
+impl Listener {
+    /// The next line; `None` once there is no lobby any more. Who is too slow misses lines. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Utf8Bytes> {
+        loop {
+            match self.0.recv().await {
+                Ok(line) => return Some(line.text),
+                Err(RecvError::Lagged(missed)) => metrics::counter!("whimbrel_lobby_lines_missed_total").increment(missed),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
 impl Lobby {
     /// The server leaves: everybody is told, and later ones at once.
     pub fn close(&self) {
         self.closed.send_replace(true);
+    }
+
+    /// Says a line to everybody but who it is `from`.
+    pub fn say(&self, from: Option<u64>, text: Utf8Bytes) {
+        // Nobody may be there.
+        let _ = self.lines.send(Line { from, text });
+    }
+
+    /// Hears what is said from now on.
+    pub fn listen(&self) -> Listener {
+        Listener(self.lines.subscribe())
     }
 
     /// Serves one connection until it ends.
@@ -80,8 +109,7 @@ impl Lobby {
                     (heard, asked) = (Instant::now(), false);
                     match received {
                         Some(Ok(Message::Text(text))) => {
-                            // Nobody else may be there.
-                            let _ = self.lines.send(Line { from: own, text });
+                            self.say(Some(own), text);
                             continue;
                         }
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
@@ -93,7 +121,7 @@ impl Lobby {
                     }
                 }
                 line = lines.recv() => match line {
-                    Ok(Line { from, .. }) if from == own => continue,
+                    Ok(Line { from, .. }) if from == Some(own) => continue,
                     Ok(Line { text, .. }) => Message::Text(text),
                     Err(RecvError::Lagged(missed)) => {
                         metrics::counter!("whimbrel_lobby_lines_missed_total").increment(missed);

@@ -3,6 +3,7 @@
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::engine::{Engine, EngineConfig, Pushing};
 use crate::http::{self, Http};
+use crate::gateway::Gateway;
 use crate::lobby::Lobby;
 use crate::push::{PushError, Webhook};
 use crate::session::{self, Admission, Context};
@@ -132,13 +133,15 @@ impl Server {
             },
             admission: Admission::new(config.max_sessions, Engine::sessions_a_second()),
         });
+        let lobby = Arc::new(Lobby::default());
         let state = Arc::new(Http {
             engine: engine.clone(),
             context: context.clone(),
             keys: keys.clone(),
             quic,
             pages,
-            lobby: Lobby::default(),
+            gateway: Gateway::new(context.clone(), lobby.clone()),
+            lobby,
             metrics: metrics_handle(),
             draining: AtomicBool::new(false),
         });
@@ -163,6 +166,7 @@ impl Server {
         self.state.draining.store(true, Ordering::Relaxed);
         let (admission, begun) = (&self.state.context.admission, Instant::now());
         admission.close();
+        self.state.gateway.leave();
         self.engine.drain();
         self.state.lobby.close();
         let sessions = admission.here();
@@ -175,6 +179,7 @@ impl Server {
             tracing::warn!(sessions = admission.here(), "some sessions did not leave in time");
         }
         tracing::info!(sessions, took = ?begun.elapsed(), "sessions were told when to come back, and left");
+        self.state.gateway.close().await;
         // It fails only if nobody listens any more, which is what it asks for.
         let _ = self.stop.send(true);
         let requests = async { while self.servers.join_next().await.is_some() {} };

@@ -17,10 +17,12 @@ pub enum TransportKind {
     WebSocket,
     /// WebSocket, frames in JSON.
     WebSocketJson,
+    /// Socket.IO, over WebSocket or polling: events of its own, no frames. Only servers speak it.
+    SocketIo,
 }
 
 impl TransportKind {
-    /// Every transport there is, best first.
+    /// Every transport that carries frames, best first.
     pub const ALL: [Self; 4] = [Self::Quic, Self::WebTransport, Self::WebSocket, Self::WebSocketJson];
 
     /// The name, as flags, logs and metrics have it.
@@ -31,15 +33,16 @@ impl TransportKind {
             Self::WebTransport => "webtransport",
             Self::WebSocket => "websocket",
             Self::WebSocketJson => "websocket-json",
+            Self::SocketIo => "socket.io",
         }
     }
 
-    /// The form of its frames.
+    /// The form of its frames; of Socket.IO the one that leaves nothing out, for the gateway that turns them into events.
     #[must_use]
     pub const fn form(self) -> Form {
         match self {
             Self::Quic | Self::WebTransport | Self::WebSocket => Form::Postcard,
-            Self::WebSocketJson => Form::Json,
+            Self::WebSocketJson | Self::SocketIo => Form::Json,
         }
     }
 
@@ -47,7 +50,7 @@ impl TransportKind {
     #[must_use]
     pub const fn subprotocol(self) -> Option<&'static str> {
         match self {
-            Self::Quic | Self::WebTransport => None,
+            Self::Quic | Self::WebTransport | Self::SocketIo => None,
             Self::WebSocket => Some("whimbrel.v1.postcard"),
             Self::WebSocketJson => Some("whimbrel.v1.json"),
         }

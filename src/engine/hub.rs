@@ -261,6 +261,11 @@ impl Hub {
         lock(&self.state).presences.online(after, limit)
     }
 
+    /// Whether a user looks online.
+    pub fn is_online(&self, user: &UserId) -> bool {
+        lock(&self.state).presences.is_online(user)
+    }
+
     /// How many users are online.
     pub fn online_count(&self) -> usize {
         lock(&self.state).presences.online_count()

@@ -7,6 +7,7 @@ mod committer;
 pub mod decide;
 mod early;
 pub mod hub;
+mod lookup;
 mod push;
 mod queries;
 mod queue;

@@ -4,6 +4,7 @@ pub mod listener;
 mod pages;
 
 use crate::engine::Engine;
+use crate::gateway::{self, Gateway};
 use crate::lobby::{self, Lobby};
 use crate::session::{self, Context};
 use crate::tls::Keys;
@@ -42,7 +43,9 @@ pub struct Http {
     /// Which pages may open a WebSocket.
     pub pages: Pages,
     /// Who is at `/chat`.
-    pub lobby: Lobby,
+    pub lobby: Arc<Lobby>,
+    /// The clients of Socket.IO.
+    pub gateway: Arc<Gateway>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// Set once the server no longer wants new clients.
@@ -59,6 +62,8 @@ pub fn router(http: Arc<Http>, secure: bool) -> Router {
         .route("/.well-known/whimbrel", get(move |state, uri, headers| well_known(state, uri, headers, secure)))
         .route("/ws", any(web_socket))
         .route("/chat", any(chat))
+        .route("/socket.io", any(socket_io))
+        .route("/socket.io/", any(socket_io))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -138,7 +143,7 @@ async fn online_users(State(http): State<Arc<Http>>, headers: HeaderMap) -> Resp
     /// Who is interested in more pages through the protocol's query.
     const USERS_MAX: usize = 10_000;
     let (users, _more) = http.engine.hub().online("", USERS_MAX);
-    let users: Vec<Value> = users.iter().map(|user| json!({ "id": user, "name": user, "avatar": "", "status": "online" })).collect();
+    let users: Vec<Value> = users.iter().map(|user| http.gateway.user(user)).collect();
     shared(&http, &headers, Json(json!({ "users": users })))
 }
 
@@ -188,6 +193,14 @@ async fn chat(State(http): State<Arc<Http>>, headers: HeaderMap, upgrade: Result
         return refusal;
     }
     lobby::limited(upgrade).on_upgrade(async move |socket| http.lobby.serve(&http.context.admission, socket).await)
+}
+
+async fn socket_io(
+    State(http): State<Arc<Http>>,
+    Extension(ConnectInfo(remote)): Extension<ConnectInfo<SocketAddr>>,
+    request: axum::extract::Request,
+) -> Response {
+    gateway::serve(&http.gateway, &http.pages, remote, request).await
 }
 
 async fn web_socket(

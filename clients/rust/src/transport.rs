@@ -42,7 +42,8 @@ impl From<TransportKind> for Transport {
             TransportKind::Quic => Self::Quic,
             TransportKind::WebTransport => Self::WebTransport,
             TransportKind::WebSocket => Self::WebSocket,
-            TransportKind::WebSocketJson => Self::WebSocketJson,
+            // Clients of ours do not speak Socket.IO, whose events a server makes of the frames in JSON.
+            TransportKind::WebSocketJson | TransportKind::SocketIo => Self::WebSocketJson,
         }
     }
 }

@@ -127,6 +127,11 @@ impl Presences {
         (page, more)
     }
 
+    /// Whether a user looks online.
+    pub fn is_online(&self, user: &UserId) -> bool {
+        self.online.contains(user)
+    }
+
     /// How many users are online.
     pub fn online_count(&self) -> usize {
         self.online.len()

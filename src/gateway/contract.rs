@@ -1,0 +1,255 @@
+//! The events of the clients that exist already, with the names that they have there (`docs/socketio.md`).
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+/// Names of events.
+pub(super) mod event {
+    pub const LOGIN: &str = "user:login";
+    pub const LOGGED_IN: &str = "user:login:success";
+    pub const ONLINE: &str = "online_users";
+    pub const MESSAGE: &str = "message";
+    pub const SENT: &str = "message:sent";
+    pub const STATUS: &str = "status_change";
+    pub const FILE: &str = "file_transfer";
+    pub const TYPING: &str = "typing";
+    pub const GET_HISTORY: &str = "get_history";
+    pub const HISTORY: &str = "history";
+    pub const ERROR: &str = "error";
+    pub const SHUTDOWN: &str = "server:shutdown";
+}
+
+/// Who logs in.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Login {
+    pub id: String,
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub avatar: String,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct User {
+    pub id: String,
+    pub name: String,
+    pub avatar: String,
+    pub status: &'static str,
+}
+
+/// A message, as clients send it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Sending {
+    pub id: String,
+    pub to_id: String,
+    #[serde(default)]
+    pub from_id: Option<String>,
+    pub content: String,
+    #[serde(flatten)]
+    pub beside: Beside,
+}
+
+/// What a message of these clients says beside its text: kept with it, for the others of their kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Beside {
+    /// The client's own name for the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<MessageType>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<serde_json::Number>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
+}
+
+/// What sort of message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum MessageType {
+    #[default]
+    Text,
+    File,
+}
+
+/// A message, as clients get it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Message {
+    pub id: String,
+    pub from_id: String,
+    pub from_name: String,
+    pub to_id: String,
+    pub topic: String,
+    pub content: String,
+    pub r#type: MessageType,
+    pub timestamp: serde_json::Number,
+    pub server_timestamp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Sent {
+    pub message_id: String,
+    pub status: &'static str,
+    pub timestamp: u64,
+}
+
+/// Somebody types, as clients send it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TypingTo {
+    pub to_id: String,
+    #[serde(default)]
+    pub from_id: Option<String>,
+    #[serde(default)]
+    pub is_typing: bool,
+}
+
+/// Somebody types, as clients get it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TypingFrom {
+    pub from_id: String,
+    pub from_name: String,
+    pub is_typing: bool,
+}
+
+/// The client's own status.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct OwnStatus {
+    pub status: String,
+}
+
+/// Somebody's status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Status {
+    pub user_id: String,
+    pub status: &'static str,
+    pub timestamp: u64,
+}
+
+/// A question for what was said.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct GetHistory {
+    pub friend_id: String,
+    #[serde(default)]
+    pub topic: Option<String>,
+}
+
+/// What was said with somebody.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct History {
+    pub friend_id: String,
+    pub topic: String,
+    pub messages: Vec<Message>,
+}
+
+/// Words for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Words {
+    pub message: String,
+}
+
+/// A line of a client that never says who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Line {
+    pub content: String,
+}
+
+/// What came with an event: its first argument, and the attachments that it refers to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Given {
+    pub value: Value,
+    pub attachments: Vec<Bytes>,
+}
+
+impl Given {
+    /// Reads it as something.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn read<T: DeserializeOwned>(&self, event: &str) -> Result<T, String> {
+        if !self.value.is_object() {
+            return Err(format!("{event}: it needs an object"));
+        }
+        T::deserialize(&self.value).map_err(|why| format!("{event}: {why}"))
+    }
+
+    /// A text of an object.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.value.get(name)?.as_str()
+    }
+}
+
+impl Serialize for Given {
+    /// As it came: attachments become attachments again, at the same places.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Part { value: &self.value, attachments: &self.attachments }.serialize(serializer)
+    }
+}
+
+struct Part<'a> {
+    value: &'a Value,
+    attachments: &'a [Bytes],
+}
+
+impl Part<'_> {
+    fn of<'a>(&self, value: &'a Value) -> Part<'a>
+    where
+        Self: 'a,
+    {
+        Part { value, attachments: self.attachments }
+    }
+
+    /// The attachment that stands here.
+    fn attachment(&self) -> Option<&Bytes> {
+        let marked = self.value.get("_placeholder")?.as_bool()?;
+        self.attachments.get(usize::try_from(self.value.get("num")?.as_u64()?).ok()?).filter(|_| marked)
+    }
+}
+
+impl Serialize for Part<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(bytes) = self.attachment() {
+            return serializer.serialize_bytes(bytes);
+        }
+        match self.value {
+            Value::Object(fields) => {
+                let mut map = serializer.serialize_map(Some(fields.len()))?;
+                for (name, value) in fields {
+                    map.serialize_entry(name, &self.of(value))?;
+                }
+                map.end()
+            }
+            Value::Array(values) => {
+                let mut list = serializer.serialize_seq(Some(values.len()))?;
+                for value in values {
+                    list.serialize_element(&self.of(value))?;
+                }
+                list.end()
+            }
+            other => other.serialize(serializer),
+        }
+    }
+}

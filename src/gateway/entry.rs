@@ -1,0 +1,222 @@
+//! Requests of Engine.IO: each is passed to the library, and what passes is looked at on the way.
+
+use super::Gateway;
+use super::line::Line;
+use super::wire::Wire;
+use crate::transport::Pages;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tower_service::Service;
+
+/// How long a request waits while its client's earlier events are worked off.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Entries of connections that may have ended are looked for from so many on.
+const SWEEP_MIN: usize = 1_024;
+
+/// The connections that poll, by the names that the library gives them.
+#[derive(Debug, Default)]
+pub(super) struct Wires(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    wires: HashMap<String, Weak<Wire>>,
+    sweep_at: usize,
+}
+
+impl Wires {
+    fn of(&self, sid: &str) -> Option<Arc<Wire>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).wires.get(sid)?.upgrade()
+    }
+
+    fn add(&self, sid: String, wire: &Arc<Wire>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.wires.len() >= known.sweep_at.max(SWEEP_MIN) {
+            // The library holds each as long as its connection lives.
+            known.wires.retain(|_, wire| wire.strong_count() > 0);
+            known.sweep_at = 2 * known.wires.len();
+        }
+        known.wires.insert(sid, Arc::downgrade(wire));
+    }
+}
+
+/// Serves a request to `/socket.io/`.
+pub async fn serve(gateway: &Arc<Gateway>, pages: &Pages, remote: SocketAddr, request: Request<Body>) -> Response<Body> {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    if origin.as_ref().is_some_and(|origin| !pages.may_connect(origin.to_str().unwrap_or_default())) {
+        return refuse(StatusCode::FORBIDDEN, "pages of this origin may not connect: the server's operator can let them (--origins)\n");
+    }
+    let mut response = match *request.method() {
+        Method::OPTIONS => preflight(request.headers()),
+        _ => answer(gateway, remote, request).await,
+    };
+    if let Some(origin) = origin {
+        // By name and not all at once: pages that send their cookies along, as some of these clients do, may read nothing otherwise.
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Origin"));
+    response
+}
+
+fn refuse(status: StatusCode, words: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(words));
+    *response.status_mut() = status;
+    response
+}
+
+/// What pages are told that ask before they ask.
+fn preflight(asked: &HeaderMap) -> Response<Body> {
+    let mut response = refuse(StatusCode::NO_CONTENT, "");
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    if let Some(wanted) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+/// A value of the query, which needs no decoding here.
+fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request<Body>) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let sid = value(&query, "sid");
+    let known = sid.and_then(|sid| gateway.wires.of(sid));
+    if sid.is_some() && known.is_none() {
+        // The library says so in the words that clients know.
+        return pass(gateway, request).await.0;
+    }
+    let is_new = known.is_none();
+    let wire = known.unwrap_or_default();
+    if is_new && gateway.is_leaving() {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is going down\n");
+    }
+    request.extensions_mut().insert(wire.clone());
+    request.extensions_mut().insert(remote);
+    match (value(&query, "transport"), request.method().clone()) {
+        (Some("websocket"), Method::GET) => upgrade(gateway, wire, request),
+        (Some("polling"), Method::GET) => {
+            if !is_new {
+                wire.on_poll();
+            }
+            let (response, body) = pass(gateway, request).await;
+            if is_new {
+                if let Some(sid) = opened(&body) {
+                    gateway.wires.add(sid, &wire);
+                }
+            } else {
+                count(&wire, &body);
+            }
+            response
+        }
+        (Some("polling"), Method::POST) => {
+            wire.on_heard();
+            // The library takes all of it at once.
+            if timeout(PATIENCE, wire.reading()).await.is_err() {
+                return refuse(StatusCode::SERVICE_UNAVAILABLE, "what came before is not worked off: come again later\n");
+            }
+            pass(gateway, request).await.0
+        }
+        _ => pass(gateway, request).await.0,
+    }
+}
+
+/// Passes a request on, and takes the body of the answer out for a look.
+async fn pass(gateway: &Arc<Gateway>, request: Request<Body>) -> (Response<Body>, Bytes) {
+    let mut service = gateway.service.clone();
+    let Ok(response) = Service::<Request<Body>>::call(&mut service, request).await;
+    let (parts, body) = response.into_parts();
+    match body.collect().await {
+        Ok(body) => {
+            let bytes = body.to_bytes();
+            (Response::from_parts(parts, Body::new(Full::new(bytes.clone()))), bytes)
+        }
+        Err(why) => {
+            tracing::error!(%why, "an answer to a poll could not be read");
+            (refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made\n"), Bytes::new())
+        }
+    }
+}
+
+/// The name in the packet that opens a connection.
+fn opened(body: &[u8]) -> Option<String> {
+    let packet: serde_json::Value = serde_json::from_slice(body.strip_prefix(b"0")?).ok()?;
+    Some(packet.get("sid")?.as_str()?.to_owned())
+}
+
+/// Counts the events in the answer to a poll.
+fn count(wire: &Wire, body: &[u8]) {
+    let mut counted = wire.counted();
+    for packet in body.split(|byte| *byte == 0x1e) {
+        match packet {
+            [b'b', ..] => counted.on_binary(),
+            packet => counted.on_text(packet),
+        }
+    }
+    wire.on_left(counted);
+}
+
+/// Opens a WebSocket, and has the library speak over a line that is looked at.
+fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>) -> Response<Body> {
+    let headers = request.headers();
+    let says = |name, word: &str| {
+        let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+        value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    let is_upgrade = says(header::CONNECTION, "upgrade") && says(header::UPGRADE, "websocket") && says(header::SEC_WEBSOCKET_VERSION, "13");
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_upgrade) else {
+        return refuse(StatusCode::BAD_REQUEST, "transport=websocket is for a WebSocket\n");
+    };
+    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
+    let upgrading = hyper::upgrade::on(&mut request);
+    let (parts, _) = request.into_parts();
+    let mut service = gateway.service.clone();
+    tokio::spawn(async move {
+        let stream = match upgrading.await {
+            Ok(stream) => TokioIo::new(stream),
+            Err(why) => return tracing::debug!(%why, "a WebSocket was not opened"),
+        };
+        wire.on_upgrade();
+        let request = Request::from_parts(parts, ());
+        if let Err(why) = Service::<(Line<_>, Request<()>)>::call(&mut service, (Line::new(stream, wire), request)).await {
+            tracing::debug!(%why, "a WebSocket is not one of Engine.IO");
+        }
+    });
+    let mut response = refuse(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = accept {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_are_counted_and_names_found() {
+        let wire = Wire::default();
+        count(&wire, b"2\x1e42[\"a\"]\x1e451-[\"b\",{}]");
+        assert_eq!((wire.counted().events, wire.counted().attachments), (1, 1));
+        count(&wire, b"bAAAA\x1e6");
+        assert_eq!((wire.counted().events, wire.counted().attachments), (2, 0));
+        assert_eq!(opened(br#"0{"sid":"x","upgrades":[]}"#).as_deref(), Some("x"));
+        assert_eq!(opened(b"1"), None);
+        assert_eq!(value("EIO=4&transport=polling&sid=a", "sid"), Some("a"));
+        assert_eq!(value("EIO=4&lastsid=a", "sid"), None);
+    }
+}

@@ -1,0 +1,203 @@
+//! The clients that exist already: Socket.IO 4, with the events of their contract (`docs/socketio.md`), over WebSocket, polling, and from
+//! one to the other. `socketioxide` speaks their protocol; what is here makes each of them a device like any other, whose session reads the
+//! log and is acknowledged by what its client has taken.
+//!
+//! - [`entry`] takes requests, and looks at what passes on the way: [`line`](mod@line) over WebSocket, bodies when polling. [`wire`] counts it.
+//! - [`guest`] is a socket and takes its events, one after the other. Once it has logged in, [`session`] is its client within the server:
+//!   what it wishes becomes frames, and [`outgoing`] makes events of the frames that come. [`seat`] says which device it is.
+
+mod contract;
+mod entry;
+mod guest;
+mod line;
+mod outgoing;
+mod people;
+mod port;
+mod seat;
+mod session;
+mod wire;
+
+pub use entry::serve;
+
+use crate::lobby::Lobby;
+use crate::session::Context;
+use contract::{Given, Line, User, event};
+use guest::{Events, Guest};
+use people::People;
+use port::Port;
+use seat::Seats;
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::extract::SocketRef;
+use socketioxide::handler::ConnectHandler;
+use socketioxide::service::{NotFoundService, SocketIoService};
+use socketioxide::socket::Socket;
+use socketioxide::{ParserConfig, SocketIo};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use wire::Wire;
+use whimbrel_protocol::UserId;
+
+/// The largest request and the largest event: what the old server took by default.
+const BYTES_MAX: usize = 1_000_000;
+/// Packets that wait for the network.
+const PACKETS_MAX: usize = 128;
+/// Read buffer of a WebSocket.
+const BUFFER_BYTES: usize = 4 * 1024;
+/// Users that are named in `online_users`; and up to so many each change is told by itself.
+const LISTED_MAX: usize = 1_000;
+/// Entries of such lists that are told in a second, to all sockets together.
+const LISTED_A_SECOND: usize = 200_000;
+/// A list is told to a socket this often at most.
+const LIST_EVERY: Duration = Duration::from_secs(1);
+
+/// What all sockets share.
+pub struct Gateway {
+    context: Arc<Context>,
+    lobby: Arc<Lobby>,
+    service: SocketIoService<NotFoundService>,
+    io: SocketIo,
+    wires: entry::Wires,
+    seats: Seats,
+    people: People,
+    leaving: AtomicBool,
+}
+
+impl Gateway {
+    /// Before the first request.
+    #[must_use]
+    pub fn new(context: Arc<Context>, lobby: Arc<Lobby>) -> Arc<Self> {
+        let (service, io) = SocketIo::builder()
+            .with_parser(ParserConfig::common())
+            .req_path("/socket.io")
+            .max_payload(BYTES_MAX as u64)
+            .ws_max_message_size(BYTES_MAX)
+            .ws_max_frame_size(BYTES_MAX)
+            .ws_read_buffer_size(BUFFER_BYTES)
+            .max_buffer_size(PACKETS_MAX)
+            .build_svc();
+        Arc::new_cyclic(|gateway: &Weak<Self>| {
+            io.ns("/", Door(gateway.clone()));
+            Self {
+                context,
+                lobby,
+                service,
+                io,
+                wires: Default::default(),
+                seats: Seats::default(),
+                people: People::default(),
+                leaving: AtomicBool::new(false),
+            }
+        })
+    }
+
+    /// From now on the end of a session is the server's: its client is told so.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes what is still open. The clients connect again by themselves.
+    pub async fn close(&self) {
+        self.io.close().await;
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Who is online, for a list: the first by name.
+    fn online(&self) -> Arc<Vec<User>> {
+        let (users, _more) = self.context.engine.hub().online("", LISTED_MAX);
+        Arc::new(users.iter().map(|user| self.people.user(user)).collect())
+    }
+
+    /// A user as the clients of this kind know them.
+    pub fn user(&self, user: &UserId) -> serde_json::Value {
+        serde_json::to_value(self.people.user(user)).unwrap_or_default()
+    }
+
+    /// How long after a list the next is told at the earliest: so that what all of them cost does not grow with the square of the users.
+    fn list_every(&self) -> Duration {
+        let listed = self.context.engine.hub().online_count().min(LISTED_MAX);
+        LIST_EVERY.max(Duration::from_secs_f64((self.people.ports() * listed) as f64 / LISTED_A_SECOND as f64))
+    }
+
+    /// Somebody who has not said who they are says something to all such.
+    fn say_in_lobby(&self, line: &Line) {
+        self.lobby.say(None, line.content.clone().into());
+    }
+
+    /// Passes a file on, to the sockets of a user.
+    fn pass_file(&self, to: &UserId, given: &Given) -> Result<(), String> {
+        let ports = self.people.of(to);
+        let mut passed = false;
+        for port in &ports {
+            match port.emit(event::FILE, given) {
+                Ok(_) => passed = true,
+                Err(why) => tracing::debug!(%why, "a file was not passed on"),
+            }
+        }
+        if passed { Ok(()) } else { Err(format!("{}: {to} is not connected, and files are not kept", event::FILE)) }
+    }
+
+    fn welcome(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>) {
+        let Some(wire) = socket.req_parts().extensions.get::<Arc<Wire>>().cloned() else {
+            // Every way in puts one there.
+            tracing::error!("a socket came in past the door");
+            return;
+        };
+        let port = Arc::new(Port::new(SocketRef::from(socket.clone()), wire));
+        let guest = Arc::new(Guest::new(self.clone(), port.clone()));
+        socket.on_fallback(Events(guest.clone()));
+        tokio::spawn(listen(self.lobby.clone(), guest.clone()));
+        socket.on_disconnect(async move || guest.leave());
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").finish_non_exhaustive()
+    }
+}
+
+/// Who does not say who they are hears what is said in the lobby.
+async fn listen(lobby: Arc<Lobby>, guest: Arc<Guest>) {
+    let mut lines = lobby.listen();
+    loop {
+        tokio::select! {
+            text = lines.next() => {
+                let Some(text) = text else { return };
+                if guest.is_stranger() {
+                    guest.tell(event::MESSAGE, &Line { content: text.as_str().to_owned() });
+                }
+            }
+            () = guest.known_or_gone() => return,
+        }
+    }
+}
+
+/// Meets sockets before they are told that they are connected, so that nothing they say is missed.
+#[derive(Clone)]
+struct Door(Weak<Gateway>);
+
+impl ConnectHandler<LocalAdapter, ()> for Door {
+    fn call(&self, _: Arc<Socket<LocalAdapter>>, _: Option<socketioxide_core::Value>) {}
+
+    fn call_middleware<'a>(
+        &'a self,
+        socket: Arc<Socket<LocalAdapter>>,
+        _: &'a Option<socketioxide_core::Value>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Box<dyn std::fmt::Display + Send>>> + Send + 'a>> {
+        Box::pin(async move {
+            match self.0.upgrade() {
+                Some(gateway) if !gateway.is_leaving() => {
+                    gateway.welcome(&socket);
+                    Ok(())
+                }
+                _ => Err(Box::new("the server is going down: it will be back") as Box<dyn std::fmt::Display + Send>),
+            }
+        })
+    }
+}

@@ -1,0 +1,480 @@
+//! The frames of our protocol, as the events that clients of Socket.IO know.
+
+use super::contract::{Beside, History, Message, Sent, Status, TypingFrom, User, Words, event};
+use super::port::{NotSent, Port};
+use super::session::{Asked, HISTORY_MAX, Shared, lock};
+use super::wire::Progress;
+use super::{Gateway, LISTED_MAX};
+use crate::transport::{FrameSink, LinkError};
+use serde::Serialize;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use whimbrel_protocol::codec::CodecError;
+use whimbrel_protocol::frame::{
+    AnswerBody, Content, Event, EventBody, PresenceState, Receipt, Rejected, ServerFrame, ServerSignal, StoredMessage,
+};
+use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Time, UserId};
+
+/// How long a client has to take what is left when its session ends.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Conversations of which is remembered who is in them and what was told of them; beyond that all is forgotten and looked up again.
+const CONVERSATIONS_MAX: usize = 1_000;
+/// Messages of an earlier session whose receipts are told, at most: the newest.
+const EARLIER_MAX: u64 = 50;
+
+/// What an event says.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+enum Payload {
+    Message(Box<Message>),
+    Sent(Sent),
+    Status(Status),
+    Typing(TypingFrom),
+    User(User),
+    Users(Arc<Vec<User>>),
+    History(History),
+    Words(Words),
+}
+
+/// What waits to be told.
+#[derive(Debug, Clone)]
+enum What {
+    Told(&'static str, Payload),
+    /// A message of this user's other device: to whom is to be found out.
+    Own(Box<whimbrel_protocol::frame::Message>, Time),
+    /// A message of this user is in the log; by whose name is to be found out.
+    Nameless { conversation: ConversationId, seq: ConversationSeq, time: Time },
+    Receipt { receipt: Receipt, time: Time },
+}
+
+#[derive(Debug)]
+struct Item {
+    /// What of the mailbox is told once this is.
+    through: Option<MailboxSeq>,
+    bytes: usize,
+    what: Option<What>,
+}
+
+/// What is known of a conversation.
+#[derive(Debug, Default)]
+struct Known {
+    /// The first of this session's own messages; those before are looked up.
+    since: Option<ConversationSeq>,
+    /// This session's own messages that nobody has read, and what their client calls them.
+    own: VecDeque<(ConversationSeq, String)>,
+    delivered: ConversationSeq,
+    read: ConversationSeq,
+}
+
+/// Server frames to a client of Socket.IO.
+pub(super) struct Outgoing {
+    gateway: Arc<Gateway>,
+    port: Arc<Port>,
+    talk: Shared,
+    progress: watch::Receiver<Progress>,
+    queue: VecDeque<Item>,
+    /// Bytes in `queue`, and in what was handed over and has not left: of each event its number.
+    queued: usize,
+    leaving: VecDeque<(u64, usize)>,
+    known: HashMap<ConversationId, Known>,
+    pages: HashMap<QueryId, Vec<StoredMessage>>,
+    /// Whom the client knows to be online, and when it is told anew.
+    online: BTreeSet<String>,
+    list_at: Option<Instant>,
+    listed: Instant,
+    /// How the session ended, if it is the server that ended it.
+    pub ended: watch::Sender<Option<Ended>>,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The server leaves.
+    Away,
+    /// Not now: again after so long.
+    Later(Duration),
+    /// It was refused, or ended, for a reason.
+    Refused(String),
+}
+
+fn id_of(conversation: ConversationId, seq: ConversationSeq, beside: &Beside) -> String {
+    beside.message_id.clone().unwrap_or_else(|| format!("{conversation}-{seq}"))
+}
+
+/// What clients of their kind said beside a message's text.
+fn beside(content: &Content) -> Beside {
+    let said = content.extensions.iter().find(|extension| extension.key == Content::SOCKET_IO);
+    said.and_then(|extension| serde_json::from_slice(&extension.value).ok()).unwrap_or_default()
+}
+
+impl Outgoing {
+    pub fn new(gateway: Arc<Gateway>, port: Arc<Port>, talk: Shared, ended: watch::Sender<Option<Ended>>) -> Self {
+        let progress = port.wire.progress();
+        Self {
+            gateway,
+            port,
+            talk,
+            progress,
+            queue: VecDeque::new(),
+            queued: 0,
+            leaving: VecDeque::new(),
+            known: HashMap::new(),
+            pages: HashMap::new(),
+            online: BTreeSet::new(),
+            list_at: None,
+            listed: Instant::now(),
+            ended,
+        }
+    }
+
+    fn add(&mut self, through: Option<MailboxSeq>, bytes: usize, what: Option<What>) {
+        let bytes = bytes + 64;
+        self.queued += bytes;
+        self.queue.push_back(Item { through, bytes, what });
+    }
+
+    fn tell(&mut self, name: &'static str, payload: Payload) {
+        self.add(None, 0, Some(What::Told(name, payload)));
+    }
+
+    fn message(&self, to: &str, conversation: ConversationId, stored: &StoredMessage) -> Message {
+        let beside = beside(&stored.content);
+        let from_id = stored.from.to_string();
+        Message {
+            id: id_of(conversation, stored.seq, &beside),
+            from_name: beside.from_name.unwrap_or_else(|| self.gateway.people.name(&stored.from)),
+            from_id,
+            to_id: to.to_owned(),
+            topic: beside.topic.unwrap_or_default(),
+            content: stored.content.text.clone(),
+            r#type: beside.r#type.unwrap_or_default(),
+            timestamp: beside.timestamp.unwrap_or_else(|| stored.time.0.into()),
+            server_timestamp: stored.time.0,
+            file_url: beside.file_url,
+            file_name: beside.file_name,
+        }
+    }
+
+    fn known(&mut self, conversation: ConversationId) -> &mut Known {
+        if self.known.len() >= CONVERSATIONS_MAX && !self.known.contains_key(&conversation) {
+            self.known.clear();
+        }
+        self.known.entry(conversation).or_default()
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let (through, time) = (Some(event.through()), event.time);
+        let me = lock(&self.talk).user.clone();
+        match event.body {
+            EventBody::Message(message) => {
+                let bytes = message.content.size();
+                match message.from.clone() {
+                    Some(from) if from != me => {
+                        let stored = StoredMessage { seq: message.seq, time, from, content: message.content };
+                        let told = self.message(me.as_str(), message.conversation, &stored);
+                        self.add(through, bytes, Some(What::Told(event::MESSAGE, Payload::Message(Box::new(told)))));
+                    }
+                    _ => self.add(through, bytes, Some(What::Own(Box::new(message), time))),
+                }
+            }
+            EventBody::Sent(sent) => {
+                let known = lock(&self.talk).sending.remove(&sent.cseq.0);
+                let (conversation, seq) = (sent.conversation, sent.seq);
+                let Some((to, Some(id))) = known else {
+                    return self.add(through, 0, Some(What::Nameless { conversation, seq, time }));
+                };
+                let of = self.known(conversation);
+                of.since.get_or_insert(seq);
+                of.own.push_back((seq, id.clone()));
+                let status = |status| Payload::Sent(Sent { message_id: id.clone(), status, timestamp: time.0 });
+                self.add(through, 0, Some(What::Told(event::SENT, status("sent"))));
+                if to != me && !self.gateway.context.engine.hub().is_online(&to) {
+                    self.tell(event::SENT, status("offline"));
+                }
+            }
+            EventBody::Rejected(Rejected { cseq, message, .. }) => {
+                let id = lock(&self.talk).sending.remove(&cseq.0).and_then(|(_, id)| id).unwrap_or_default();
+                let message = format!("{} {id}: {message}", event::MESSAGE);
+                self.add(through, 0, Some(What::Told(event::ERROR, Payload::Words(Words { message }))));
+            }
+            EventBody::Receipt(receipt) if receipt.user.as_ref() != Some(&me) => {
+                self.add(through, 0, Some(What::Receipt { receipt, time }));
+            }
+            EventBody::Receipt(_) | EventBody::Started(_) | EventBody::Skip(_) | EventBody::Unknown(_) => self.add(through, 0, None),
+        }
+    }
+
+    fn on_signal(&mut self, signal: ServerSignal) {
+        match signal {
+            ServerSignal::Typing(typing) => {
+                let from_name = self.gateway.people.name(&typing.user);
+                let typing = TypingFrom { from_id: typing.user.to_string(), from_name, is_typing: typing.active };
+                self.tell(event::TYPING, Payload::Typing(typing));
+            }
+            ServerSignal::Presence(changes) => {
+                // The list tells it to the many.
+                let each = self.gateway.context.engine.hub().online_count() <= LISTED_MAX;
+                for change in changes {
+                    let user_id = change.user.to_string();
+                    let is_online = change.state == PresenceState::Online;
+                    let is_news = if is_online { self.online.insert(user_id.clone()) } else { self.online.remove(&user_id) };
+                    if each && is_news && change.user != lock(&self.talk).user {
+                        let status = if is_online { "online" } else { "offline" };
+                        let timestamp = crate::engine::wall_clock().0;
+                        self.tell(event::STATUS, Payload::Status(Status { user_id, status, timestamp }));
+                    }
+                }
+                self.list_at.get_or_insert(self.listed + self.gateway.list_every());
+            }
+        }
+    }
+
+    fn on_answer(&mut self, answer: whimbrel_protocol::frame::Answer) {
+        match answer.body {
+            AnswerBody::History(page) => {
+                self.pages.entry(answer.id).or_default().extend(page.messages);
+                if !answer.last {
+                    return;
+                }
+                let messages = self.pages.remove(&answer.id).unwrap_or_default();
+                let Some(asked) = lock(&self.talk).asked.remove(&answer.id) else { return };
+                self.answer(asked, page.conversation, &messages);
+            }
+            AnswerBody::Refused(refused) => {
+                self.pages.remove(&answer.id);
+                let Some(asked) = lock(&self.talk).asked.remove(&answer.id) else { return };
+                match refused.code {
+                    // Nothing was said yet.
+                    whimbrel_protocol::ErrorCode::NotFound => self.answer(asked, ConversationId(0), &[]),
+                    _ => self.tell(event::ERROR, Payload::Words(Words { message: format!("{}: {}", event::GET_HISTORY, refused.message) })),
+                }
+            }
+            AnswerBody::Online(_) | AnswerBody::Unknown(_) => {}
+        }
+    }
+
+    /// Answers a question for history: calls back, or tells it as an event.
+    fn answer(&mut self, asked: Asked, conversation: ConversationId, messages: &[StoredMessage]) {
+        let Asked { friend_id, topic, answer } = asked;
+        let me = lock(&self.talk).user.to_string();
+        let wanted = topic.as_deref().filter(|topic| !topic.is_empty());
+        let all = messages.iter().map(|stored| {
+            let to = if stored.from.as_str() == me { &friend_id } else { &me };
+            self.message(to, conversation, stored)
+        });
+        let messages: Vec<Message> = all.filter(|message| wanted.is_none_or(|topic| message.topic == topic)).collect();
+        debug_assert!(messages.len() <= HISTORY_MAX as usize);
+        if let Some(answer) = answer {
+            // A callback has no number: it is not of the mailbox.
+            if let Err(why) = answer.send(&(messages,)) {
+                tracing::debug!(%why, "an answer could not be given");
+            }
+        } else {
+            self.tell(event::HISTORY, Payload::History(History { friend_id, topic: topic.unwrap_or_default(), messages }));
+        }
+    }
+
+    /// What is to be found out is; then what it comes to.
+    async fn resolve(&mut self, what: &What) -> Vec<(&'static str, Payload)> {
+        let engine = self.gateway.context.engine.clone();
+        match what {
+            What::Told(..) => Vec::new(),
+            What::Own(message, time) => {
+                let me = lock(&self.talk).user.clone();
+                let members = engine.members_of(message.conversation).await.unwrap_or_else(|why| unread(&why));
+                let to = members.into_iter().find(|member| *member != me).unwrap_or_else(|| me.clone());
+                let stored = StoredMessage { seq: message.seq, time: *time, from: me, content: message.content.clone() };
+                let told = self.message(to.as_str(), message.conversation, &stored);
+                vec![(event::MESSAGE, Payload::Message(Box::new(told)))]
+            }
+            What::Nameless { conversation, seq, time } => {
+                let found = engine.messages_until(*conversation, *seq, 1).await.unwrap_or_else(|why| unread(&why));
+                let message_id = found.first().map(|message| id_of(*conversation, *seq, &beside(&message.content)));
+                let sent = |message_id| Payload::Sent(Sent { message_id, status: "sent", timestamp: time.0 });
+                message_id.map(|id| (event::SENT, sent(id))).into_iter().collect()
+            }
+            What::Receipt { receipt, time } => self.receipts(receipt, *time).await,
+        }
+    }
+
+    /// What a receipt says of single messages.
+    async fn receipts(&mut self, receipt: &Receipt, time: Time) -> Vec<(&'static str, Payload)> {
+        let (me, conversation) = (lock(&self.talk).user.clone(), receipt.conversation);
+        let (delivered, read, since) = {
+            let known = self.known(conversation);
+            (known.delivered, known.read, known.since)
+        };
+        let mut told = Vec::new();
+        let mut tell = |seq: ConversationSeq, id: &str| {
+            for (status, before, now) in [("delivered", delivered, receipt.delivered), ("read", read, receipt.read)] {
+                if before < seq && seq <= now {
+                    told.push((event::SENT, Payload::Sent(Sent { message_id: id.to_owned(), status, timestamp: time.0 })));
+                }
+            }
+        };
+        // Those before the session's own, of which it knows nothing.
+        let last = receipt.delivered.max(receipt.read);
+        let earlier = since.map_or(last, |since| last.min(ConversationSeq(since.0.saturating_sub(1))));
+        let from = delivered.min(read).0.max(earlier.0.saturating_sub(EARLIER_MAX));
+        if earlier.0 > from {
+            let count = usize::try_from(earlier.0 - from).unwrap_or(usize::MAX);
+            let found = self.gateway.context.engine.messages_until(conversation, earlier, count).await;
+            for message in found.unwrap_or_else(|why| unread(&why)).iter().filter(|message| message.from == me) {
+                tell(message.seq, &id_of(conversation, message.seq, &beside(&message.content)));
+            }
+        }
+        let known = self.known(conversation);
+        for (seq, id) in &known.own {
+            tell(*seq, id);
+        }
+        known.delivered = known.delivered.max(receipt.delivered);
+        known.read = known.read.max(receipt.read);
+        let read = known.read;
+        while known.own.pop_front_if(|(seq, _)| *seq <= read).is_some() {}
+        told
+    }
+
+    /// Puts what was found out in the place of what was to be found out.
+    fn replace_front(&mut self, found: Vec<(&'static str, Payload)>) {
+        let Some(Item { through, bytes, .. }) = self.queue.pop_front() else { return };
+        self.queued -= bytes;
+        // What is told last tells that the entry of the mailbox is told.
+        let mut through = through;
+        let mut put = |what: Option<What>| {
+            let item = Item { through: through.take(), bytes: if what.is_some() { bytes } else { 64 }, what };
+            self.queued += item.bytes;
+            self.queue.push_front(item);
+        };
+        if found.is_empty() {
+            put(None);
+        }
+        found.into_iter().rev().for_each(|(name, payload)| put(Some(What::Told(name, payload))));
+    }
+
+    /// Hands over what waits. `false` if the client takes nothing for now.
+    async fn hand_over(&mut self) -> Result<bool, LinkError> {
+        if self.list_at.is_some_and(|at| at <= Instant::now()) {
+            self.list();
+        }
+        while let Some(item) = self.queue.front() {
+            let number = match &item.what {
+                None => self.port.wire.emitted(),
+                Some(What::Told(name, payload)) => match self.port.emit(name, payload) {
+                    Ok(number) => number,
+                    Err(NotSent::Full) => return Ok(false),
+                    Err(why @ NotSent::Gone(_)) => return Err(LinkError::Gone(why.to_string())),
+                },
+                // It stays at the front until that is done: a future that is dropped meanwhile loses nothing.
+                Some(what) => {
+                    let what = what.clone();
+                    let found = self.resolve(&what).await;
+                    self.replace_front(found);
+                    continue;
+                }
+            };
+            let Some(Item { through, bytes, .. }) = self.queue.pop_front() else { break };
+            self.leaving.push_back((number, bytes));
+            if let Some(seq) = through {
+                lock(&self.talk).told.push_back((number, seq));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells who is online.
+    fn list(&mut self) {
+        (self.list_at, self.listed) = (None, Instant::now());
+        let users = self.gateway.online();
+        self.online = users.iter().map(|user| user.id.clone()).collect();
+        self.tell(event::ONLINE, Payload::Users(users));
+    }
+
+    /// Forgets what has left.
+    fn on_progress(&mut self, progress: Progress) {
+        while let Some((_, bytes)) = self.leaving.pop_front_if(|(number, _)| *number <= progress.written) {
+            self.queued -= bytes;
+        }
+    }
+}
+
+impl FrameSink for Outgoing {
+    fn queued(&self) -> usize {
+        self.queued
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.list_at
+    }
+
+    fn push(&mut self, frame: &ServerFrame) -> Result<(), CodecError> {
+        match frame.clone() {
+            ServerFrame::Welcome(welcome) => {
+                lock(&self.talk).on_welcome(&welcome);
+                let profile = lock(&self.talk).profile.clone();
+                self.tell(event::LOGGED_IN, Payload::User(profile));
+                self.list();
+            }
+            ServerFrame::Event(event) => self.on_event(event),
+            ServerFrame::Applied(applied) => lock(&self.talk).on_applied(applied.cseq),
+            ServerFrame::Busy(busy) => lock(&self.talk).on_busy(busy),
+            ServerFrame::Answer(answer) => self.on_answer(answer),
+            ServerFrame::Signal(signal) => self.on_signal(signal),
+            ServerFrame::Error(error) if error.retry_after_ms > 0 => {
+                self.ended.send_replace(Some(Ended::Later(Duration::from_millis(error.retry_after_ms.into()))));
+            }
+            ServerFrame::Error(error) => {
+                self.ended.send_replace(Some(Ended::Refused(error.message.clone())));
+                self.tell(event::ERROR, Payload::Words(Words { message: error.message }));
+            }
+            ServerFrame::GoAway(away) if self.gateway.is_leaving() => {
+                let _ = away;
+                self.ended.send_replace(Some(Ended::Away));
+                let message = "the server is going down: it will be back".to_owned();
+                self.tell(event::SHUTDOWN, Payload::Words(Words { message }));
+            }
+            ServerFrame::GoAway(away) => {
+                self.ended.send_replace(Some(Ended::Later(Duration::from_millis(away.retry_after_ms.into()))));
+            }
+            // What a snapshot stands for is beyond what these clients can be told; its end is where their events begin.
+            ServerFrame::Snapshot(_) | ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self) -> bool {
+        // The heartbeat of Engine.IO does.
+        true
+    }
+
+    async fn flush(&mut self) -> Result<(), LinkError> {
+        loop {
+            let progress = *self.progress.borrow_and_update();
+            self.on_progress(progress);
+            if self.hand_over().await? && self.leaving.is_empty() {
+                return Ok(());
+            }
+            if self.leaving.back().is_some_and(|(number, _)| *number <= self.progress.borrow().written) {
+                continue;
+            }
+            // The wire is the port's, and ends after it.
+            if self.progress.changed().await.is_err() {
+                return Err(LinkError::Gone("the connection is gone".into()));
+            }
+        }
+    }
+
+    async fn close(mut self) {
+        // Whether the client takes it or not, the session ends here.
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.flush()).await.is_err() {
+            tracing::debug!("a client did not take the farewell");
+        }
+    }
+}
+
+fn unread<T: Default>(why: &crate::store::StoreError) -> T {
+    tracing::error!(%why, "what clients of Socket.IO are told is not complete");
+    T::default()
+}

@@ -1,0 +1,78 @@
+//! Who is here over Socket.IO: what they call themselves, and their sockets.
+
+use super::contract::User;
+use super::port::Port;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use whimbrel_protocol::UserId;
+
+/// Everybody who is here.
+#[derive(Debug, Default)]
+pub(super) struct People {
+    here: Mutex<HashMap<UserId, Here>>,
+    ports: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Here {
+    user: User,
+    ports: Vec<Arc<Port>>,
+}
+
+/// One socket's stay, until it is dropped.
+pub(super) struct Presence<'a> {
+    people: &'a People,
+    user: UserId,
+    port: Arc<Port>,
+}
+
+impl People {
+    fn here(&self) -> MutexGuard<'_, HashMap<UserId, Here>> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody comes. What they call themselves now holds for all their sockets.
+    pub fn enter(&self, id: &UserId, user: User, port: Arc<Port>) -> Presence<'_> {
+        let mut here = self.here();
+        let entry = here.entry(id.clone()).or_insert_with(|| Here { user: user.clone(), ports: Vec::new() });
+        entry.user = user;
+        entry.ports.push(port.clone());
+        self.ports.fetch_add(1, Ordering::Relaxed);
+        Presence { people: self, user: id.clone(), port }
+    }
+
+    /// How many sockets there are.
+    pub fn ports(&self) -> usize {
+        self.ports.load(Ordering::Relaxed)
+    }
+
+    /// The sockets of a user.
+    pub fn of(&self, user: &UserId) -> Vec<Arc<Port>> {
+        self.here().get(user).map(|here| here.ports.clone()).unwrap_or_default()
+    }
+
+    /// A user who is online. Who is here otherwise has no name but the one that they are known by.
+    pub fn user(&self, id: &UserId) -> User {
+        let known = self.here().get(id).map(|here| here.user.clone());
+        known.unwrap_or_else(|| User { id: id.to_string(), name: id.to_string(), avatar: String::new(), status: "online" })
+    }
+
+    /// What a user calls themself.
+    pub fn name(&self, id: &UserId) -> String {
+        self.here().get(id).map_or_else(|| id.to_string(), |here| here.user.name.clone())
+    }
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        let mut here = self.people.here();
+        if let Some(entry) = here.get_mut(&self.user) {
+            entry.ports.retain(|port| !Arc::ptr_eq(port, &self.port));
+            if entry.ports.is_empty() {
+                here.remove(&self.user);
+            }
+        }
+        self.people.ports.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,280 @@
+//! The session of a user of Socket.IO: between the events of the contract and the frames of our protocol, it is a client within the server.
+//! What it has taken is what the client at the other end has taken.
+
+use super::contract::{Beside, User, event};
+use super::guest::Guest;
+use super::outgoing::{Ended, Outgoing};
+use super::port::Port;
+use super::seat::Seat;
+use super::Gateway;
+use super::wire::Progress;
+use crate::session::serve;
+use crate::transport::{FrameSource, LinkError, Peer, Received};
+use aws_lc_rs::digest::{Context, SHA256};
+use socketioxide::extract::AckSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use whimbrel_protocol::frame::{
+    Ack, ClientFrame, ClientState, Content, Direction, Extension, Hello, History, Origin, Ping, Position, Query, Send, Signal, Target, Typing, Watch,
+};
+use whimbrel_protocol::{MailboxSeq, Nonce, QUERIES_MAX, QueryId, TransportKind, Uplink, UserId, VERSION_MAX, VERSION_MIN};
+
+/// Messages that an answer to a question for history holds at most.
+pub(super) const HISTORY_MAX: u32 = 500;
+
+/// What a client wants.
+pub(super) enum Wish {
+    /// Write a message.
+    Message { to: UserId, text: String, beside: Beside },
+    /// Say that it types.
+    Typing { to: UserId, active: bool },
+    /// Say how it is.
+    Status { background: bool },
+    /// Know what was said.
+    History { with: UserId, asked: Asked },
+}
+
+/// A question for what was said with somebody.
+pub(super) struct Asked {
+    pub friend_id: String,
+    pub topic: Option<String>,
+    /// If the client wants to be called back.
+    pub answer: Option<AckSender>,
+}
+
+/// What both directions of a session know.
+pub(super) struct Talk {
+    pub user: UserId,
+    pub profile: User,
+    begun: Instant,
+    uplink: Uplink,
+    /// Messages that are not in the log yet, by their commands' numbers, oldest first.
+    pub sending: std::collections::BTreeMap<u64, (UserId, Option<String>)>,
+    /// Questions that are not answered.
+    pub asked: std::collections::BTreeMap<QueryId, Asked>,
+    next_query: u64,
+    /// Entries of the mailbox that were told, and the number of the last event that told them.
+    pub told: std::collections::VecDeque<(u64, MailboxSeq)>,
+    /// Everybody's presence is to be told from now on.
+    pub watch: bool,
+}
+
+/// Shared by the two halves, which run in one task.
+pub(super) type Shared = Arc<Mutex<Talk>>;
+
+pub(super) fn lock(talk: &Mutex<Talk>) -> MutexGuard<'_, Talk> {
+    talk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Talk {
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    pub fn on_welcome(&mut self, welcome: &whimbrel_protocol::frame::Welcome) {
+        // It asked for a new outbox: there is nothing to disagree about.
+        let _ = self.uplink.on_welcome(welcome);
+        self.watch = true;
+    }
+
+    pub fn on_applied(&mut self, cseq: whimbrel_protocol::CommandSeq) {
+        self.uplink.on_applied(cseq);
+    }
+
+    pub fn on_busy(&mut self, busy: whimbrel_protocol::frame::Busy) {
+        let now = self.now();
+        self.uplink.on_busy(busy.cseq, Duration::from_millis(busy.retry_after_ms.into()), now);
+    }
+
+    /// The next frame for the server, of what the client has wished for or taken. `full` stops new wishes.
+    fn next(&mut self, progress: Progress) -> Option<ClientFrame> {
+        let mut taken = None;
+        while let Some((_, seq)) = self.told.pop_front_if(|(number, _)| *number <= progress.taken) {
+            taken = Some(seq);
+        }
+        if let Some(seq) = taken {
+            return Some(ClientFrame::Ack(Ack { seq }));
+        }
+        let now = self.now();
+        if let Some(command) = self.uplink.poll_transmit(now) {
+            return Some(ClientFrame::Command(command.clone()));
+        }
+        if std::mem::take(&mut self.watch) {
+            return Some(ClientFrame::Signal(Signal::Watch(Watch { users: Vec::new(), everyone: true })));
+        }
+        None
+    }
+
+    /// Whether another wish can be taken.
+    fn has_room(&self) -> bool {
+        self.uplink.waiting() < 64 && self.asked.len() < QUERIES_MAX
+    }
+
+    /// Takes a wish; what it becomes, if it is not a command.
+    fn wish(&mut self, wish: Wish) -> Option<ClientFrame> {
+        match wish {
+            Wish::Message { to, text, beside } => {
+                let id = beside.message_id.clone();
+                // It has only what `serde_json` wrote before.
+                let value = serde_json::to_vec(&beside).unwrap_or_default();
+                let nonce = nonce(&to, id.as_deref().unwrap_or_default(), &text);
+                let extensions = vec![Extension { key: Content::SOCKET_IO, value }];
+                let content = Content { extensions, ..Content::text(text) };
+                let command = self.uplink.enqueue(nonce, Send { to: Target::User(to.clone()), content }.into());
+                self.sending.insert(command.cseq.0, (to, id));
+                None
+            }
+            Wish::Typing { to, active } => Some(ClientFrame::Signal(Signal::Typing(Typing { to: Target::User(to), active }))),
+            Wish::Status { background } => Some(ClientFrame::Signal(Signal::State(ClientState { background, ask_after_s: 0 }))),
+            Wish::History { with, asked } => {
+                self.next_query += 1;
+                let id = QueryId(self.next_query);
+                self.asked.insert(id, asked);
+                let history = History { of: Target::User(with), from: Default::default(), direction: Direction::Backwards, limit: HISTORY_MAX };
+                Some(ClientFrame::Query(Query { id, body: history.into() }))
+            }
+        }
+    }
+}
+
+/// What is sent again is the same: to the same user, by the same name, with the same words.
+fn nonce(to: &UserId, id: &str, text: &str) -> Nonce {
+    let mut digest = Context::new(&SHA256);
+    for part in [to.as_str(), id, text] {
+        digest.update(&(part.len() as u64).to_le_bytes());
+        digest.update(part.as_bytes());
+    }
+    let mut nonce = [0; 8];
+    nonce.copy_from_slice(&digest.finish().as_ref()[..8]);
+    Nonce(nonce)
+}
+
+/// Stays until the client goes, or the server.
+pub(super) async fn run(gateway: Arc<Gateway>, port: Arc<Port>, user: UserId, profile: User, mut wishes: mpsc::Receiver<Wish>) {
+    let _here = gateway.people.enter(&user, profile.clone(), port.clone());
+    loop {
+        match stay(&gateway, &port, &user, &profile, &mut wishes).await {
+            Some(Ended::Later(wait)) => {
+                let later = sleep(wait);
+                tokio::pin!(later);
+                // Its wishes wait too, but for a client that leaves.
+                tokio::select! {
+                    () = &mut later => {}
+                    () = port.gone() => return,
+                }
+            }
+            Some(Ended::Refused(_) | Ended::Away) | None => return,
+        }
+    }
+}
+
+/// A session; how the server ended it, if it did.
+async fn stay(gateway: &Arc<Gateway>, port: &Arc<Port>, user: &UserId, profile: &User, wishes: &mut mpsc::Receiver<Wish>) -> Option<Ended> {
+    let seat = match Seat::take(gateway, user).await {
+        Ok(seat) => seat,
+        Err(why) if why.retry_after_ms > 0 => return Some(Ended::Later(Duration::from_millis(why.retry_after_ms.into()))),
+        Err(why) => {
+            port.say(event::ERROR, format!("{}: {}", event::LOGIN, why.message));
+            return Some(Ended::Refused(why.message));
+        }
+    };
+    let epoch = gateway.context.engine.epoch();
+    let hello = Hello {
+        min_version: VERSION_MIN,
+        max_version: VERSION_MAX,
+        user: user.clone(),
+        device: seat.device().clone(),
+        token: String::new(),
+        agent: "socket.io".into(),
+        instance: Nonce(rand::random()),
+        attempt: 1,
+        incarnation: Default::default(),
+        position: seat.begin().map(|cursor| Position { epoch, cursor, time: Default::default() }),
+        origin: Origin::Oldest,
+        extensions: Vec::new(),
+    };
+    let talk = Arc::new(Mutex::new(Talk {
+        user: user.clone(),
+        profile: profile.clone(),
+        begun: Instant::now(),
+        uplink: Uplink::default(),
+        sending: Default::default(),
+        asked: Default::default(),
+        next_query: 0,
+        told: Default::default(),
+        watch: false,
+    }));
+    let remote = port.remote();
+    let (ending, ended) = watch::channel(None);
+    let sink = Outgoing::new(gateway.clone(), port.clone(), talk.clone(), ending);
+    let progress = port.wire.progress();
+    let source = Incoming { hello: Some(hello), talk, progress, heard: 0, wishes, port: port.clone(), seat };
+    serve(gateway.context.clone(), Peer { kind: TransportKind::SocketIo, remote, early: None }, source, sink).await;
+    let ended = ended.borrow().clone();
+    ended
+}
+
+/// What comes from the client.
+struct Incoming<'a> {
+    hello: Option<Hello>,
+    talk: Shared,
+    progress: watch::Receiver<Progress>,
+    heard: u64,
+    wishes: &'a mut mpsc::Receiver<Wish>,
+    port: Arc<Port>,
+    seat: Seat,
+}
+
+impl FrameSource for Incoming<'_> {
+    async fn next(&mut self) -> Result<Option<Received>, LinkError> {
+        if let Some(hello) = self.hello.take() {
+            return Ok(Some(ClientFrame::Hello(hello).into()));
+        }
+        loop {
+            let progress = *self.progress.borrow_and_update();
+            let (frame, room, due) = {
+                let mut talk = lock(&self.talk);
+                let due = talk.uplink.poll_timeout().map(|at| talk.begun + at);
+                (talk.next(progress), talk.has_room(), due)
+            };
+            if let Some(frame) = frame {
+                if let ClientFrame::Ack(ack) = &frame {
+                    self.seat.on_ack(ack.seq);
+                }
+                return Ok(Some(frame.into()));
+            }
+            if std::mem::replace(&mut self.heard, progress.heard) != progress.heard {
+                return Ok(Some(ClientFrame::Pong(Ping { id: 0 }).into()));
+            }
+            tokio::select! {
+                wish = self.wishes.recv(), if room => {
+                    let Some(wish) = wish else { return Ok(None) };
+                    Guest::worked_off(&self.port, self.wishes.len());
+                    if let Some(frame) = lock(&self.talk).wish(wish) {
+                        return Ok(Some(frame.into()));
+                    }
+                }
+                // The wire is the port's, and ends after it.
+                _ = self.progress.changed() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_again_has_the_same_nonce_and_nothing_else_has() {
+        let user = |name: &str| UserId::new(name).unwrap_or_else(|why| panic!("{why}"));
+        let first = nonce(&user("bob"), "1", "hello");
+        assert_eq!(first, nonce(&user("bob"), "1", "hello"));
+        for other in [nonce(&user("ann"), "1", "hello"), nonce(&user("bob"), "2", "hello"), nonce(&user("bob"), "1", "hello!"), nonce(&user("bob"), "1h", "ello")] {
+            assert_ne!(first, other);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! How far the client at the other end of a connection has got: events are counted as they leave, whatever carries them, and a client has
+//! taken what left before a ping that it answered, or before the poll that it sent next. Socket.IO itself acknowledges nothing unless the
+//! application's code does, which the old clients' does not.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use tokio::sync::{Notify, watch};
+
+/// One connection of Engine.IO, from its first request to its end, whatever it moves to in between.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    state: Mutex<State>,
+    progress: watch::Sender<Progress>,
+    resumed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Events that were handed over to leave.
+    emitted: u64,
+    counted: Counted,
+    /// How many had left at each ping that is not answered.
+    pings: VecDeque<u64>,
+    /// More came than can be worked off: nothing is read for now.
+    paused: bool,
+    reader: Option<Waker>,
+}
+
+/// Counts events among the packets of Engine.IO. An event with attachments has left once the last of them has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// Events that left.
+    pub events: u64,
+    /// Attachments that are still to come.
+    pub attachments: u64,
+}
+
+impl Counted {
+    /// Takes a packet of text, of which only the beginning matters.
+    pub fn on_text(&mut self, packet: &[u8]) {
+        match packet {
+            [b'4', b'2', ..] => self.events += 1,
+            [b'4', b'5', rest @ ..] => {
+                let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+                self.attachments = digits.fold(0, |sum: u64, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+                if self.attachments == 0 {
+                    self.events += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes an attachment.
+    pub fn on_binary(&mut self) {
+        self.attachments = self.attachments.saturating_sub(1);
+        if self.attachments == 0 {
+            self.events += 1;
+        }
+    }
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Progress {
+    /// Events that left.
+    pub written: u64,
+    /// Events that the client has.
+    pub taken: u64,
+    /// Rises with each sign of life.
+    pub heard: u64,
+}
+
+impl Wire {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An event was handed over: its number.
+    pub fn on_emitted(&self) -> u64 {
+        let mut state = self.state();
+        state.emitted += 1;
+        state.emitted
+    }
+
+    /// The number of the last event that was handed over.
+    pub fn emitted(&self) -> u64 {
+        self.state().emitted
+    }
+
+    /// What left.
+    pub fn counted(&self) -> Counted {
+        self.state().counted
+    }
+
+    /// How far it is, and to wait until it is further.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Packets left: the count is this now.
+    pub fn on_left(&self, counted: Counted) {
+        self.state().counted = counted;
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.written, counted.events) != counted.events);
+    }
+
+    /// Whether a ping would tell something.
+    pub fn wants_ping(&self) -> bool {
+        let state = self.state();
+        state.pings.is_empty() && state.counted.attachments == 0 && state.counted.events > self.progress.borrow().taken
+    }
+
+    /// A ping left.
+    pub fn on_ping(&self) {
+        let mut state = self.state();
+        let events = state.counted.events;
+        state.pings.push_back(events);
+    }
+
+    /// A pong came: what had left before its ping was taken. One that nobody asked for is a sign of life only.
+    pub fn on_pong(&self) {
+        let events = self.state().pings.pop_front().unwrap_or_default();
+        self.on_taken(events);
+    }
+
+    /// The client polls: it has the answers to all its polls before.
+    pub fn on_poll(&self) {
+        let events = self.counted().events;
+        self.on_taken(events);
+    }
+
+    /// A sign of life, from somebody who has at least so many events.
+    fn on_taken(&self, events: u64) {
+        self.progress.send_modify(|progress| {
+            progress.heard += 1;
+            progress.taken = progress.taken.max(events);
+        });
+    }
+
+    /// Something else came.
+    pub fn on_heard(&self) {
+        self.on_taken(0);
+    }
+
+    /// The client moves from polling to a WebSocket: pings that were polled were answered in posts, which are not looked into.
+    pub fn on_upgrade(&self) {
+        self.state().pings.clear();
+    }
+
+    /// Stops reading, or goes on.
+    pub fn pause(&self, paused: bool) {
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.paused, paused);
+        let reader = if paused { None } else { state.reader.take() };
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        if before && !paused {
+            self.resumed.notify_waiters();
+        }
+    }
+
+    /// Whether anything may be read; if not, the task is woken when it may.
+    pub fn may_read(&self, context: &Context<'_>) -> bool {
+        let mut state = self.state();
+        if state.paused {
+            state.reader = Some(context.waker().clone());
+        }
+        !state.paused
+    }
+
+    /// Waits until anything may be read.
+    pub async fn reading(&self) {
+        loop {
+            let notified = self.resumed.notified();
+            tokio::pin!(notified);
+            // From now on it is woken, also by what comes before it is polled.
+            notified.as_mut().enable();
+            if !self.state().paused {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(packets: &[&str]) -> Counted {
+        let mut counted = Counted::default();
+        for packet in packets {
+            match packet.strip_prefix("b:") {
+                Some(_) => counted.on_binary(),
+                None => counted.on_text(packet.as_bytes()),
+            }
+        }
+        counted
+    }
+
+    #[test]
+    fn events_are_counted_and_nothing_else() {
+        for (packets, events, attachments) in [
+            (&["0{\"sid\":\"x\"}", "2", "3", "40", "41", "430[]", "44{}", "6", "", "4"][..], 0, 0),
+            (&["42[\"a\"]", "42/chat,[\"a\"]", "421[\"a\"]"], 3, 0),
+            (&["451-[\"a\",{}]", "b:"], 1, 0),
+            (&["452-[\"a\",{}]", "b:"], 0, 1),
+            (&["452-[\"a\",{}]", "b:", "b:", "42[\"b\"]"], 2, 0),
+            (&["450-[\"a\",{}]"], 1, 0),
+        ] {
+            assert_eq!(counted(packets), Counted { events, attachments }, "{packets:?}");
+        }
+    }
+
+    #[test]
+    fn what_left_before_an_answered_ping_is_taken() {
+        let wire = Wire::default();
+        let leave = |events| wire.on_left(Counted { events, attachments: 0 });
+        assert!(!wire.wants_ping(), "nothing to learn");
+        leave(2);
+        assert!(wire.wants_ping());
+        wire.on_ping();
+        assert!(!wire.wants_ping(), "one is enough");
+        leave(5);
+        wire.on_pong();
+        assert_eq!(*wire.progress().borrow(), Progress { written: 5, taken: 2, heard: 1 });
+        assert!(wire.wants_ping());
+        wire.on_ping();
+        wire.on_pong();
+        wire.on_pong();
+        assert_eq!(*wire.progress().borrow(), Progress { written: 5, taken: 5, heard: 3 });
+        leave(6);
+        wire.on_poll();
+        assert_eq!(wire.progress().borrow().taken, 6);
+    }
+
+    #[tokio::test]
+    async fn who_waits_to_read_goes_on_when_it_may() {
+        let wire = std::sync::Arc::new(Wire::default());
+        wire.pause(true);
+        let other = wire.clone();
+        let waiting = tokio::spawn(async move { other.reading().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        wire.pause(false);
+        waiting.await.unwrap_or_else(|why| panic!("{why}"));
+    }
+}
