@@ -2,8 +2,8 @@
 
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::engine::{Engine, EngineConfig, Pushing};
-use crate::http::{self, Http};
 use crate::gateway::Gateway;
+use crate::http::{self, Http};
 use crate::lobby::Lobby;
 use crate::push::{PushError, Webhook};
 use crate::session::{self, Admission, Context};

@@ -129,7 +129,9 @@ impl Guest {
             }
             // It has ended, and the client is told why by what ended it.
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(format!("{name}: more than {WISHES_MAX} events in one request: some were not taken")),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(format!("{name}: more than {WISHES_MAX} events in one request: some were not taken"))
+            }
         }
     }
 
@@ -178,4 +180,3 @@ fn parse(value: Value) -> Result<(String, Given), String> {
     let value = parts.next().unwrap_or(Json::Null);
     Ok((name, Given { value, attachments: attachments.unwrap_or_default().into() }))
 }
-

@@ -29,7 +29,7 @@ use seat::Seats;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
-use socketioxide::service::{NotFoundService, SocketIoService};
+use socketioxide::service::SocketIoService;
 use socketioxide::socket::Socket;
 use socketioxide::{ParserConfig, SocketIo};
 use std::future::Future;
@@ -37,8 +37,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use wire::Wire;
 use whimbrel_protocol::UserId;
+use wire::Wire;
 
 /// The largest request and the largest event: what the old server took by default.
 const BYTES_MAX: usize = 1_000_000;
@@ -57,7 +57,7 @@ const LIST_EVERY: Duration = Duration::from_secs(1);
 pub struct Gateway {
     context: Arc<Context>,
     lobby: Arc<Lobby>,
-    service: SocketIoService<NotFoundService>,
+    service: SocketIoService<entry::Elsewhere>,
     io: SocketIo,
     wires: entry::Wires,
     seats: Seats,
@@ -77,7 +77,7 @@ impl Gateway {
             .ws_max_frame_size(BYTES_MAX)
             .ws_read_buffer_size(BUFFER_BYTES)
             .max_buffer_size(PACKETS_MAX)
-            .build_svc();
+            .build_with_inner_svc(entry::Elsewhere);
         Arc::new_cyclic(|gateway: &Weak<Self>| {
             io.ns("/", Door(gateway.clone()));
             Self {

@@ -6,7 +6,7 @@ use super::session::{Asked, HISTORY_MAX, Shared, lock};
 use super::wire::Progress;
 use super::{Gateway, LISTED_MAX};
 use crate::transport::{FrameSink, LinkError};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{
     AnswerBody, Content, Event, EventBody, PresenceState, Receipt, Rejected, ServerFrame, ServerSignal, StoredMessage,
 };
-use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Time, UserId};
+use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Time};
 
 /// How long a client has to take what is left when its session ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ enum Payload {
     Status(Status),
     Typing(TypingFrom),
     User(User),
-    Users(Arc<Vec<User>>),
+    Users(#[serde(serialize_with = "shared")] Arc<Vec<User>>),
     History(History),
     Words(Words),
 }
@@ -46,8 +46,15 @@ enum What {
     /// A message of this user's other device: to whom is to be found out.
     Own(Box<whimbrel_protocol::frame::Message>, Time),
     /// A message of this user is in the log; by whose name is to be found out.
-    Nameless { conversation: ConversationId, seq: ConversationSeq, time: Time },
-    Receipt { receipt: Receipt, time: Time },
+    Nameless {
+        conversation: ConversationId,
+        seq: ConversationSeq,
+        time: Time,
+    },
+    Receipt {
+        receipt: Receipt,
+        time: Time,
+    },
 }
 
 #[derive(Debug)]
@@ -472,6 +479,10 @@ impl FrameSink for Outgoing {
             tracing::debug!("a client did not take the farewell");
         }
     }
+}
+
+fn shared<S: Serializer>(users: &Arc<Vec<User>>, serializer: S) -> Result<S::Ok, S::Error> {
+    users.as_slice().serialize(serializer)
 }
 
 fn unread<T: Default>(why: &crate::store::StoreError) -> T {

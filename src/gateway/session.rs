@@ -1,12 +1,12 @@
 //! The session of a user of Socket.IO: between the events of the contract and the frames of our protocol, it is a client within the server.
 //! What it has taken is what the client at the other end has taken.
 
+use super::Gateway;
 use super::contract::{Beside, User, event};
 use super::guest::Guest;
 use super::outgoing::{Ended, Outgoing};
 use super::port::Port;
 use super::seat::Seat;
-use super::Gateway;
 use super::wire::Progress;
 use crate::session::serve;
 use crate::transport::{FrameSource, LinkError, Peer, Received};
@@ -17,7 +17,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use whimbrel_protocol::frame::{
-    Ack, ClientFrame, ClientState, Content, Direction, Extension, Hello, History, Origin, Ping, Position, Query, Send, Signal, Target, Typing, Watch,
+    Ack, ClientFrame, ClientState, Content, Direction, Extension, Hello, History, Origin, Ping, Position, Query, Send, Signal, Target,
+    Typing, Watch,
 };
 use whimbrel_protocol::{MailboxSeq, Nonce, QUERIES_MAX, QueryId, TransportKind, Uplink, UserId, VERSION_MAX, VERSION_MIN};
 
@@ -132,7 +133,8 @@ impl Talk {
                 self.next_query += 1;
                 let id = QueryId(self.next_query);
                 self.asked.insert(id, asked);
-                let history = History { of: Target::User(with), from: Default::default(), direction: Direction::Backwards, limit: HISTORY_MAX };
+                let history =
+                    History { of: Target::User(with), from: Default::default(), direction: Direction::Backwards, limit: HISTORY_MAX };
                 Some(ClientFrame::Query(Query { id, body: history.into() }))
             }
         }
@@ -273,7 +275,12 @@ mod tests {
         let user = |name: &str| UserId::new(name).unwrap_or_else(|why| panic!("{why}"));
         let first = nonce(&user("bob"), "1", "hello");
         assert_eq!(first, nonce(&user("bob"), "1", "hello"));
-        for other in [nonce(&user("ann"), "1", "hello"), nonce(&user("bob"), "2", "hello"), nonce(&user("bob"), "1", "hello!"), nonce(&user("bob"), "1h", "ello")] {
+        for other in [
+            nonce(&user("ann"), "1", "hello"),
+            nonce(&user("bob"), "2", "hello"),
+            nonce(&user("bob"), "1", "hello!"),
+            nonce(&user("bob"), "1h", "ello"),
+        ] {
             assert_ne!(first, other);
         }
     }

@@ -94,7 +94,7 @@ impl Session {
     pub fn other_transport(&self) -> TransportKind {
         match self.transport {
             TransportKind::Quic | TransportKind::WebTransport => TransportKind::WebSocket,
-            TransportKind::WebSocket | TransportKind::WebSocketJson => TransportKind::Quic,
+            TransportKind::WebSocket | TransportKind::WebSocketJson | TransportKind::SocketIo => TransportKind::Quic,
         }
     }
 
