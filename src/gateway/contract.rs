@@ -22,16 +22,6 @@ pub(super) mod event {
     pub const SHUTDOWN: &str = "server:shutdown";
 }
 
-/// Who logs in.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Login {
-    pub id: String,
-    #[serde(default)]
-    pub name: String,
-    #[serde(default)]
-    pub avatar: String,
-}
-
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct User {
@@ -39,19 +29,6 @@ pub(super) struct User {
     pub name: String,
     pub avatar: String,
     pub status: &'static str,
-}
-
-/// A message, as clients send it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Sending {
-    pub id: String,
-    pub to_id: String,
-    #[serde(default)]
-    pub from_id: Option<String>,
-    pub content: String,
-    #[serde(flatten)]
-    pub beside: Beside,
 }
 
 /// What a message of these clients says beside its text: kept with it, for the others of their kind.
@@ -112,17 +89,6 @@ pub(super) struct Sent {
     pub timestamp: u64,
 }
 
-/// Somebody types, as clients send it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct TypingTo {
-    pub to_id: String,
-    #[serde(default)]
-    pub from_id: Option<String>,
-    #[serde(default)]
-    pub is_typing: bool,
-}
-
 /// Somebody types, as clients get it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -132,12 +98,6 @@ pub(super) struct TypingFrom {
     pub is_typing: bool,
 }
 
-/// The client's own status.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct OwnStatus {
-    pub status: String,
-}
-
 /// Somebody's status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -145,15 +105,6 @@ pub(super) struct Status {
     pub user_id: String,
     pub status: &'static str,
     pub timestamp: u64,
-}
-
-/// A question for what was said.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct GetHistory {
-    pub friend_id: String,
-    #[serde(default)]
-    pub topic: Option<String>,
 }
 
 /// What was said with somebody.
@@ -172,7 +123,7 @@ pub(super) struct Words {
 }
 
 /// A line of a client that never says who it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Line {
     pub content: String,
 }
@@ -185,20 +136,26 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// Reads it as something.
+    /// A field that has to be there.
     ///
     /// # Errors
     /// What is wrong with it, for people.
-    pub fn read<T: DeserializeOwned>(&self, event: &str) -> Result<T, String> {
-        if !self.value.is_object() {
-            return Err(format!("{event}: it needs an object"));
-        }
-        T::deserialize(&self.value).map_err(|why| format!("{event}: {why}"))
+    pub fn need<T: DeserializeOwned>(&self, name: &str) -> Result<T, String> {
+        self.may(name)?.ok_or_else(|| match self.value.is_object() {
+            true => format!("{name} is missing"),
+            false => format!("it needs an object with {name}"),
+        })
     }
 
-    /// A text of an object.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.value.get(name)?.as_str()
+    /// A field that may be missing; `null` is as good as that.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn may<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, String> {
+        match self.value.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => T::deserialize(value).map(Some).map_err(|why| format!("{name}: {why}")),
+        }
     }
 }
 

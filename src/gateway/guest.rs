@@ -2,7 +2,7 @@
 //! or speak in the lobby.
 
 use super::Gateway;
-use super::contract::{Beside, GetHistory, Given, Line, Login, OwnStatus, Sending, TypingTo, User, event};
+use super::contract::{Beside, Given, Line, User, event};
 use super::port::Port;
 use super::session::{self, Asked, Wish};
 use serde_json::Value as Json;
@@ -49,8 +49,8 @@ impl Guest {
         self.member().is_none()
     }
 
-    /// Waits until it has logged in, or is gone.
-    pub async fn known_or_gone(&self) {
+    /// Waits until the client is gone.
+    pub async fn gone(&self) {
         self.port.gone().await;
     }
 
@@ -69,56 +69,37 @@ impl Guest {
     }
 
     /// Takes an event. `answer` is there if the client wants to be called back.
-    fn take(&self, name: &str, given: &Given, answer: Option<AckSender>) {
+    fn take(self: &Arc<Self>, name: &str, given: &Given, answer: Option<AckSender>) {
         if let Err(why) = self.try_take(name, given, answer) {
             metrics::counter!("whimbrel_socketio_refused_total").increment(1);
-            self.port.say(event::ERROR, why);
+            self.port.say(event::ERROR, format!("{name}: {why}"));
         }
     }
 
-    fn try_take(&self, name: &str, given: &Given, answer: Option<AckSender>) -> Result<(), String> {
+    fn try_take(self: &Arc<Self>, name: &str, given: &Given, answer: Option<AckSender>) -> Result<(), String> {
         if name == event::LOGIN {
-            return self.login(given.read(name)?);
+            return self.login(given);
         }
         let Some(member) = self.member().clone() else {
-            if name == event::MESSAGE && given.text("toId").is_none() {
-                let line: Line = given.read(name)?;
-                self.gateway.say_in_lobby(&line);
+            if name == event::MESSAGE && given.may::<Json>("toId")?.is_none() {
+                self.gateway.say_in_lobby(&Line { content: given.need("content")? });
                 return Ok(());
             }
-            return Err(format!("{name}: log in first, with {}", event::LOGIN));
+            return Err(format!("log in first, with {}", event::LOGIN));
         };
-        let is_own = |said: &Option<String>| said.as_deref().is_none_or(|said| said == member.user.as_str());
-        let own = |said: &Option<String>| match is_own(said) {
-            true => Ok(()),
-            false => Err(format!("{name}: fromId is not who you logged in as, {}", member.user)),
-        };
-        let user = |id: &str| UserId::new(id).map_err(|why| format!("{name}: {id:?} is no user: {why}"));
+        if given.may::<String>("fromId")?.is_some_and(|said| said != member.user.as_str()) {
+            return Err(format!("fromId is not who you logged in as, {}", member.user));
+        }
         let wish = match name {
-            event::MESSAGE => {
-                let Sending { id, to_id, from_id, content, beside } = given.read(name)?;
-                own(&from_id)?;
-                Wish::Message { to: user(&to_id)?, text: content, beside: Beside { message_id: Some(id), ..beside } }
-            }
-            event::TYPING => {
-                let TypingTo { to_id, from_id, is_typing } = given.read(name)?;
-                own(&from_id)?;
-                Wish::Typing { to: user(&to_id)?, active: is_typing }
-            }
-            event::STATUS => {
-                let OwnStatus { status } = given.read(name)?;
-                Wish::Status { background: status != "online" }
-            }
+            event::MESSAGE => Wish::Message { to: user(given, "toId")?, text: given.need("content")?, beside: beside(given)? },
+            event::TYPING => Wish::Typing { to: user(given, "toId")?, active: given.need("isTyping")? },
+            event::STATUS => Wish::Status { background: given.need::<String>("status")? != "online" },
             event::GET_HISTORY => {
-                let GetHistory { friend_id, topic } = given.read(name)?;
-                Wish::History { with: user(&friend_id)?, asked: Asked { friend_id, topic, answer } }
+                let (friend_id, topic) = (given.need("friendId")?, given.may("topic")?);
+                Wish::History { with: user(given, "friendId")?, asked: Asked { friend_id, topic, answer } }
             }
-            event::FILE => {
-                let to = given.text("toId").ok_or_else(|| format!("{name}: missing field `toId`"))?;
-                own(&given.text("fromId").map(str::to_owned))?;
-                return self.gateway.pass_file(&user(to)?, given);
-            }
-            _ => return Err(format!("{name}: there is no such event")),
+            event::FILE => return self.gateway.pass_file(&user(given, "toId")?, given),
+            _ => return Err("there is no such event".into()),
         };
         match member.wishes.try_send(wish) {
             Ok(()) => {
@@ -129,23 +110,26 @@ impl Guest {
             }
             // It has ended, and the client is told why by what ended it.
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(format!("{name}: more than {WISHES_MAX} events in one request: some were not taken"))
-            }
+            Err(mpsc::error::TrySendError::Full(_)) => Err(format!("more than {WISHES_MAX} events in one request: this one was not taken")),
         }
     }
 
-    fn login(&self, login: Login) -> Result<(), String> {
+    fn login(self: &Arc<Self>, given: &Given) -> Result<(), String> {
         let mut member = self.member();
         if let Some(member) = &*member {
-            return Err(format!("{}: you are logged in as {}: disconnect first", event::LOGIN, member.user));
+            return Err(format!("you are logged in as {}: disconnect first", member.user));
         }
-        let user = UserId::new(&login.id).map_err(|why| format!("{}: id: {why}", event::LOGIN))?;
+        let (user, id) = (user(given, "id")?, given.need::<String>("id")?);
+        let (name, avatar) = (given.may("name")?, given.may("avatar")?);
         let (wishes, inbox) = mpsc::channel(WISHES_MAX);
         *member = Some(Member { user: user.clone(), wishes });
-        let name = if login.name.is_empty() { login.id.clone() } else { login.name };
-        let profile = User { id: login.id, name, avatar: login.avatar, status: "online" };
-        tokio::spawn(session::run(self.gateway.clone(), self.port.clone(), user, profile, inbox));
+        let profile = User { name: name.unwrap_or_else(|| id.clone()), id, avatar: avatar.unwrap_or_default(), status: "online" };
+        let guest = self.clone();
+        tokio::spawn(async move {
+            session::run(guest.gateway.clone(), guest.port.clone(), user, profile, inbox).await;
+            // It has been told why; who is still there may log in again.
+            *guest.member() = None;
+        });
         Ok(())
     }
 
@@ -155,6 +139,25 @@ impl Guest {
             port.wire.pause(false);
         }
     }
+}
+
+/// The user that a field names.
+fn user(given: &Given, name: &str) -> Result<UserId, String> {
+    let id: String = given.need(name)?;
+    UserId::new(&id).map_err(|why| format!("{name} is no user: {why}"))
+}
+
+/// What a message says beside its text.
+fn beside(given: &Given) -> Result<Beside, String> {
+    Ok(Beside {
+        message_id: Some(given.need("id")?),
+        from_name: given.may("fromName")?,
+        topic: given.may("topic")?,
+        r#type: given.may("type")?,
+        timestamp: given.may("timestamp")?,
+        file_url: given.may("fileUrl")?,
+        file_name: given.may("fileName")?,
+    })
 }
 
 /// Takes the events of a socket one after the other, as they come: handlers of the library's own kind run at the same time.

@@ -139,7 +139,7 @@ impl Gateway {
                 Err(why) => tracing::debug!(%why, "a file was not passed on"),
             }
         }
-        if passed { Ok(()) } else { Err(format!("{}: {to} is not connected, and files are not kept", event::FILE)) }
+        if passed { Ok(()) } else { Err(format!("{to} is not connected, and files are not kept")) }
     }
 
     fn welcome(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>) {
@@ -173,7 +173,7 @@ async fn listen(lobby: Arc<Lobby>, guest: Arc<Guest>) {
                     guest.tell(event::MESSAGE, &Line { content: text.as_str().to_owned() });
                 }
             }
-            () = guest.known_or_gone() => return,
+            () = guest.gone() => return,
         }
     }
 }

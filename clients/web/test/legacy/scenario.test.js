@@ -1,0 +1,134 @@
+// What apps in the field do with the old server, by the contract, over the library that they have.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Server } from "../harness/server.js";
+import { Legacy, WAYS } from "./client.js";
+
+/** @type {Server} */
+let server;
+before(async () => {
+  server = await Server.start();
+});
+after(() => server.stop());
+
+for (const way of WAYS) {
+  const name = way.join(", then ");
+  const tag = way.join("-");
+
+  test(`${name}: log in, list, message, receipts, typing, history`, async () => {
+    const [a, b] = [`ann-${tag}`, `bob-${tag}`];
+    const ann = await Legacy.user(server, way, a, "Ann");
+    const bob = await Legacy.user(server, way, b, "Bob");
+    assert.deepEqual(ann.all("user:login:success"), [{ id: a, name: "Ann", avatar: `https://example.org/${a}.png`, status: "online" }]);
+    await ann.told("online_users", (users) => users.some((/** @type {any} */ user) => user.id === b && user.name === "Bob" && user.status === "online"));
+    await ann.told("status_change", (change) => change.userId === b && change.status === "online" && typeof change.timestamp === "number");
+    const sent = { id: "m1", fromId: a, fromName: "Ann", toId: b, topic: "trip", content: "hello", type: "text", timestamp: 1_700_000_000_123 };
+    ann.emit("message", sent);
+    const { serverTimestamp, ...got } = await bob.told("message");
+    assert.deepEqual(got, sent);
+    assert.ok(serverTimestamp > 1_700_000_000_123);
+    await ann.told("message:sent", ({ messageId, status, timestamp }) => messageId === "m1" && status === "sent" && timestamp > 0);
+    await ann.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === "delivered");
+    bob.emit("typing", { toId: a, fromId: b, fromName: "Bob", isTyping: true });
+    assert.deepEqual(await ann.told("typing"), { fromId: b, fromName: "Bob", isTyping: true });
+    const file = { ...sent, id: "m2", topic: "other", type: "file", content: "picture.png", fileUrl: "https://example.org/p.png", fileName: "picture.png" };
+    ann.emit("message", file);
+    const came = await bob.told("message", ({ id }) => id === "m2");
+    assert.deepEqual([came.type, came.fileUrl, came.fileName], ["file", "https://example.org/p.png", "picture.png"]);
+    const ids = (/** @type {any[]} */ messages) => messages.map(({ id }) => id);
+    assert.deepEqual(ids(await bob.ask("get_history", { friendId: a, topic: "trip" })), ["m1"]);
+    assert.deepEqual(ids(await ann.ask("get_history", { friendId: b, topic: "" })), ["m1", "m2"]);
+    assert.deepEqual(await ann.ask("get_history", { friendId: `nobody-${tag}` }), []);
+    ann.emit("get_history", { friendId: b, topic: "other" });
+    const { friendId, topic, messages } = await ann.told("history");
+    assert.deepEqual([friendId, topic, ids(messages)], [b, "other", ["m2"]]);
+    for (const client of [ann, bob]) client.close();
+    await Legacy.user(server, way, `eve-${tag}`).then((eve) => eve.told("online_users")).then((users) => assert.ok(Array.isArray(users)));
+  });
+
+  test(`${name}: two devices of one user, and what was sent while somebody was away`, async () => {
+    const [a, b] = [`carol-${tag}`, `dave-${tag}`];
+    const ann = await Legacy.user(server, way, a);
+    ann.emit("message", { id: "m1", fromId: a, toId: b, content: "are you there?" });
+    await ann.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === "sent");
+    await ann.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === "offline");
+    const bob = await Legacy.user(server, way, b);
+    await bob.told("message", ({ id }) => id === "m1");
+    await ann.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === "delivered");
+    const other = await Legacy.user(server, way, a);
+    ann.emit("message", { id: "m2", fromId: a, toId: b, content: "from one device" });
+    const copy = await other.told("message");
+    assert.deepEqual([copy.id, copy.fromId, copy.toId], ["m2", a, b]);
+    bob.emit("message", { id: "m3", fromId: b, toId: a, content: "for both" });
+    for (const device of [ann, other]) await device.told("message", ({ id }) => id === "m3");
+    assert.deepEqual([ann.all("message").map(({ id }) => id), other.all("message").map(({ id }) => id)], [["m3"], ["m2", "m3"]]);
+    bob.close();
+    ann.emit("message", { id: "m4", fromId: a, toId: b, content: "meanwhile" });
+    await ann.told("message:sent", ({ messageId }) => messageId === "m4");
+    const again = await Legacy.user(server, way, b);
+    await again.told("message", ({ id }) => id === "m4");
+    assert.deepEqual(again.all("message").map(({ id }) => id), ["m4"], "and nothing that it had taken before");
+    for (const client of [ann, other, again]) client.close();
+  });
+
+  test(`${name}: files, as base64 and as attachments`, async () => {
+    const [a, b] = [`erin-${tag}`, `finn-${tag}`];
+    const ann = await Legacy.user(server, way, a);
+    const bob = await Legacy.user(server, way, b);
+    ann.emit("file_transfer", { fromId: a, toId: b, name: "x.txt", data: "aGVsbG8=" });
+    assert.deepEqual(await bob.told("file_transfer"), { fromId: a, toId: b, name: "x.txt", data: "aGVsbG8=" });
+    const large = Buffer.alloc(300_000, 7);
+    ann.emit("file_transfer", { fromId: a, toId: b, name: "x.bin", data: large, parts: [{ thumbnail: Buffer.from("hi") }] });
+    const file = await bob.told("file_transfer", ({ name }) => name === "x.bin");
+    assert.ok(large.equals(file.data) && Buffer.from("hi").equals(file.parts[0].thumbnail));
+    ann.emit("file_transfer", { fromId: a, toId: `nobody-${tag}`, data: "x" });
+    assert.match((await ann.told("error")).message, /not connected/);
+    for (const client of [ann, bob]) client.close();
+  });
+
+  test(`${name}: what is wrong is said, and nothing else happens`, async () => {
+    const [a, b] = [`gina-${tag}`, `hugo-${tag}`];
+    const stranger = new Legacy(server, way);
+    const words = async (/** @type {Legacy} */ client, /** @type {string} */ event, /** @type {unknown} */ data) => {
+      const before = client.all("error").length;
+      client.emit(event, data);
+      return (await client.told("error", () => true, before + 1)).message;
+    };
+    for (const event of ["typing", "status_change", "file_transfer", "get_history"]) assert.match(await words(stranger, event, {}), /^\S+: log in first/);
+    assert.match(await words(stranger, "user:login", { name: "no id" }), /^user:login: id is missing/);
+    assert.match(await words(stranger, "user:login", { id: 7 }), /^user:login: id: invalid type/);
+    assert.match(await words(stranger, "user:login", { id: "x".repeat(65) }), /^user:login: id is no user/);
+    assert.match(await words(stranger, "user:login", "ann"), /it needs an object with id/);
+    stranger.close();
+    const bob = await Legacy.user(server, way, b);
+    const ann = await Legacy.user(server, way, a);
+    const message = { id: "m1", fromId: a, toId: b, content: "hello" };
+    assert.match(await words(ann, "user:login", { id: "mallory" }), /you are logged in as/);
+    assert.match(await words(ann, "message", { ...message, fromId: b }), /^message: fromId is not who you logged in as/);
+    for (const field of ["id", "toId", "content"]) assert.match(await words(ann, "message", { ...message, [field]: undefined }), new RegExp(`^message: ${field} is missing`));
+    assert.match(await words(ann, "message", { ...message, content: { deep: 1 } }), /^message: content: invalid type/);
+    assert.match(await words(ann, "message", { ...message, type: "image" }), /^message: type: unknown variant/);
+    assert.match(await words(ann, "message", { ...message, content: "" }), /m1: a message needs a text/);
+    assert.match(await words(ann, "message", { ...message, content: "x".repeat(61_441) }), /m1: .*send it as a file/);
+    assert.match(await words(ann, "message", { ...message, topic: "x".repeat(3_000) }), /m1: .*extensions/);
+    assert.match(await words(ann, "teleport", {}), /^teleport: there is no such event/);
+    ann.emit("message", message);
+    await bob.told("message");
+    assert.deepEqual(bob.all("message").map(({ id }) => id), ["m1"]);
+    for (const client of [ann, bob]) client.close();
+  });
+
+  test(`${name}: a page that never says who it is shares a room with all such`, async () => {
+    const [one, two] = [new Legacy(server, way), new Legacy(server, way)];
+    // Both are there once they hear themselves.
+    for (const [at, client] of [one, two].entries()) {
+      await new Promise((resolve) => (client.socket.connected ? resolve(null) : client.socket.once("connect", () => resolve(null))));
+      client.emit("message", { content: `here ${tag} ${at}` });
+      await client.told("message", ({ content }) => content === `here ${tag} ${at}`);
+    }
+    one.emit("message", { content: `hello ${tag}` });
+    for (const client of [one, two]) await client.told("message", ({ content }) => content === `hello ${tag}`);
+    for (const client of [one, two]) client.close();
+  });
+}
