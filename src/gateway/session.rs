@@ -120,7 +120,7 @@ impl Talk {
                 let id = beside.message_id.clone();
                 // It has only what `serde_json` wrote before.
                 let value = serde_json::to_vec(&beside).unwrap_or_default();
-                let nonce = nonce(&to, id.as_deref().unwrap_or_default(), &text);
+                let nonce = nonce(&to, &value, &text);
                 let extensions = vec![Extension { key: Content::SOCKET_IO, value }];
                 let content = Content { extensions, ..Content::text(text) };
                 let command = self.uplink.enqueue(nonce, Send { to: Target::User(to.clone()), content }.into());
@@ -141,12 +141,12 @@ impl Talk {
     }
 }
 
-/// What is sent again is the same: to the same user, by the same name, with the same words.
-fn nonce(to: &UserId, id: &str, text: &str) -> Nonce {
+/// What is sent again is the same: to the same user, with the same words, and the same beside them, its name among it.
+fn nonce(to: &UserId, beside: &[u8], text: &str) -> Nonce {
     let mut digest = Context::new(&SHA256);
-    for part in [to.as_str(), id, text] {
+    for part in [to.as_str().as_bytes(), beside, text.as_bytes()] {
         digest.update(&(part.len() as u64).to_le_bytes());
-        digest.update(part.as_bytes());
+        digest.update(part);
     }
     let mut nonce = [0; 8];
     nonce.copy_from_slice(&digest.finish().as_ref()[..8]);
@@ -273,14 +273,11 @@ mod tests {
     #[test]
     fn the_same_again_has_the_same_nonce_and_nothing_else_has() {
         let user = |name: &str| UserId::new(name).unwrap_or_else(|why| panic!("{why}"));
-        let first = nonce(&user("bob"), "1", "hello");
-        assert_eq!(first, nonce(&user("bob"), "1", "hello"));
-        for other in [
-            nonce(&user("ann"), "1", "hello"),
-            nonce(&user("bob"), "2", "hello"),
-            nonce(&user("bob"), "1", "hello!"),
-            nonce(&user("bob"), "1h", "ello"),
-        ] {
+        let first = nonce(&user("bob"), b"1", "hello");
+        assert_eq!(first, nonce(&user("bob"), b"1", "hello"));
+        let others = [("ann", "1", "hello"), ("bob", "2", "hello"), ("bob", "1", "hello!"), ("bob", "1h", "ello")];
+        for (to, beside, text) in others {
+            let other = nonce(&user(to), beside.as_bytes(), text);
             assert_ne!(first, other);
         }
     }
