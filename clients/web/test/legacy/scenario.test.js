@@ -44,7 +44,6 @@ for (const way of WAYS) {
     const { friendId, topic, messages } = await ann.told("history");
     assert.deepEqual([friendId, topic, ids(messages)], [b, "other", ["m2"]]);
     for (const client of [ann, bob]) client.close();
-    await Legacy.user(server, way, `eve-${tag}`).then((eve) => eve.told("online_users")).then((users) => assert.ok(Array.isArray(users)));
   });
 
   test(`${name}: two devices of one user, and what was sent while somebody was away`, async () => {
