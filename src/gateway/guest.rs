@@ -93,7 +93,11 @@ impl Guest {
         let wish = match name {
             event::MESSAGE => Wish::Message { to: user(given, "toId")?, text: given.need("content")?, beside: beside(given)? },
             event::TYPING => Wish::Typing { to: user(given, "toId")?, active: given.need("isTyping")? },
-            event::STATUS => Wish::Status { background: given.need::<String>("status")? != "online" },
+            event::STATUS => match given.need::<String>("status")?.as_str() {
+                "online" => Wish::Status { background: false },
+                "offline" => Wish::Status { background: true },
+                other => return Err(format!("status is online or offline, not {other:?}")),
+            },
             event::GET_HISTORY => {
                 let (friend_id, topic) = (given.need("friendId")?, given.may("topic")?);
                 Wish::History { with: user(given, "friendId")?, asked: Asked { friend_id, topic, answer } }

@@ -139,7 +139,7 @@ impl Gateway {
                 Err(why) => tracing::debug!(%why, "a file was not passed on"),
             }
         }
-        if passed { Ok(()) } else { Err(format!("{to} is not connected, and files are not kept")) }
+        if passed { Ok(()) } else { Err(format!("{to} is not connected over Socket.IO, and files are not kept")) }
     }
 
     fn welcome(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>) {

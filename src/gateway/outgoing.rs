@@ -8,6 +8,7 @@ use super::{Gateway, LISTED_MAX};
 use crate::transport::{FrameSink, LinkError};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -485,7 +486,7 @@ fn shared<S: Serializer>(users: &Arc<Vec<User>>, serializer: S) -> Result<S::Ok,
     users.as_slice().serialize(serializer)
 }
 
-fn unread<T: Default>(why: &crate::store::StoreError) -> T {
+fn unread<T: Default>(why: &impl Display) -> T {
     tracing::error!(%why, "what clients of Socket.IO are told is not complete");
     T::default()
 }

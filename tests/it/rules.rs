@@ -38,6 +38,8 @@ const DOUBLED: &[&str] = &[
     "rand_core",
     "syn",
     "synstructure",
+    "tokio-tungstenite",
+    "tungstenite",
     "untrusted",
 ];
 
@@ -110,6 +112,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
     ("session", &["crate::store", "crate::http", "crate::tls", "crate::cli", "transport::websocket", "transport::webtransport"]),
     ("transport", &["crate::store", "crate::engine", "crate::session", "crate::http", "crate::cli"]),
     ("http", &["crate::store", "crate::cli", "transport::webtransport"]),
+    ("gateway", &["crate::store", "crate::http", "crate::tls", "crate::cli", "transport::websocket", "transport::webtransport"]),
     ("push", &["crate::store", "crate::session", "crate::transport", "crate::http", "crate::tls", "crate::cli"]),
     ("tls", &["crate::store", "crate::engine", "crate::session", "crate::transport", "crate::http", "crate::cli"]),
 ];

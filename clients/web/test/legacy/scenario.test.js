@@ -3,23 +3,26 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Server } from "../harness/server.js";
-import { Legacy, WAYS } from "./client.js";
+import { KINDS, Legacy, over } from "./client.js";
 
 /** @type {Server} */
 let server;
 before(async () => {
   server = await Server.start();
 });
-after(() => server.stop());
+after(async () => {
+  await over();
+  await server.stop();
+});
 
-for (const way of WAYS) {
-  const name = way.join(", then ");
-  const tag = way.join("-");
+for (const [at, kind] of KINDS.entries()) {
+  const { name } = kind;
+  const tag = `${at}`;
 
   test(`${name}: log in, list, message, receipts, typing, history`, async () => {
     const [a, b] = [`ann-${tag}`, `bob-${tag}`];
-    const ann = await Legacy.user(server, way, a, "Ann");
-    const bob = await Legacy.user(server, way, b, "Bob");
+    const ann = await Legacy.user(kind, server, a, "Ann");
+    const bob = await Legacy.user(kind, server, b, "Bob");
     assert.deepEqual(ann.all("user:login:success"), [{ id: a, name: "Ann", avatar: `https://example.org/${a}.png`, status: "online" }]);
     await ann.told("online_users", (users) => users.some((/** @type {any} */ user) => user.id === b && user.name === "Bob" && user.status === "online"));
     await ann.told("status_change", (change) => change.userId === b && change.status === "online" && typeof change.timestamp === "number");
@@ -48,14 +51,14 @@ for (const way of WAYS) {
 
   test(`${name}: two devices of one user, and what was sent while somebody was away`, async () => {
     const [a, b] = [`carol-${tag}`, `dave-${tag}`];
-    const ann = await Legacy.user(server, way, a);
+    const ann = await Legacy.user(kind, server, a);
     ann.emit("message", { id: "m1", fromId: a, toId: b, content: "are you there?" });
     await ann.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === "sent");
     await ann.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === "offline");
-    const bob = await Legacy.user(server, way, b);
+    const bob = await Legacy.user(kind, server, b);
     await bob.told("message", ({ id }) => id === "m1");
     await ann.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === "delivered");
-    const other = await Legacy.user(server, way, a);
+    const other = await Legacy.user(kind, server, a);
     ann.emit("message", { id: "m2", fromId: a, toId: b, content: "from one device" });
     const copy = await other.told("message");
     assert.deepEqual([copy.id, copy.fromId, copy.toId], ["m2", a, b]);
@@ -65,7 +68,7 @@ for (const way of WAYS) {
     bob.close();
     ann.emit("message", { id: "m4", fromId: a, toId: b, content: "meanwhile" });
     await ann.told("message:sent", ({ messageId }) => messageId === "m4");
-    const again = await Legacy.user(server, way, b);
+    const again = await Legacy.user(kind, server, b);
     await again.told("message", ({ id }) => id === "m4");
     assert.deepEqual(again.all("message").map(({ id }) => id), ["m4"], "and nothing that it had taken before");
     for (const client of [ann, other, again]) client.close();
@@ -73,8 +76,8 @@ for (const way of WAYS) {
 
   test(`${name}: files, as base64 and as attachments`, async () => {
     const [a, b] = [`erin-${tag}`, `finn-${tag}`];
-    const ann = await Legacy.user(server, way, a);
-    const bob = await Legacy.user(server, way, b);
+    const ann = await Legacy.user(kind, server, a);
+    const bob = await Legacy.user(kind, server, b);
     ann.emit("file_transfer", { fromId: a, toId: b, name: "x.txt", data: "aGVsbG8=" });
     assert.deepEqual(await bob.told("file_transfer"), { fromId: a, toId: b, name: "x.txt", data: "aGVsbG8=" });
     const large = Buffer.alloc(300_000, 7);
@@ -88,7 +91,7 @@ for (const way of WAYS) {
 
   test(`${name}: what is wrong is said, and nothing else happens`, async () => {
     const [a, b] = [`gina-${tag}`, `hugo-${tag}`];
-    const stranger = new Legacy(server, way);
+    const stranger = await Legacy.open(kind, server, null);
     const words = async (/** @type {Legacy} */ client, /** @type {string} */ event, /** @type {unknown} */ data) => {
       const before = client.all("error").length;
       client.emit(event, data);
@@ -100,8 +103,8 @@ for (const way of WAYS) {
     assert.match(await words(stranger, "user:login", { id: "x".repeat(65) }), /^user:login: id is no user/);
     assert.match(await words(stranger, "user:login", "ann"), /it needs an object with id/);
     stranger.close();
-    const bob = await Legacy.user(server, way, b);
-    const ann = await Legacy.user(server, way, a);
+    const bob = await Legacy.user(kind, server, b);
+    const ann = await Legacy.user(kind, server, a);
     const message = { id: "m1", fromId: a, toId: b, content: "hello" };
     assert.match(await words(ann, "user:login", { id: "mallory" }), /you are logged in as/);
     assert.match(await words(ann, "message", { ...message, fromId: b }), /^message: fromId is not who you logged in as/);
@@ -119,10 +122,9 @@ for (const way of WAYS) {
   });
 
   test(`${name}: a page that never says who it is shares a room with all such`, async () => {
-    const [one, two] = [new Legacy(server, way), new Legacy(server, way)];
+    const [one, two] = [await Legacy.open(kind, server, null), await Legacy.open(kind, server, null)];
     // Both are there once they hear themselves.
     for (const [at, client] of [one, two].entries()) {
-      await new Promise((resolve) => (client.socket.connected ? resolve(null) : client.socket.once("connect", () => resolve(null))));
       client.emit("message", { content: `here ${tag} ${at}` });
       await client.told("message", ({ content }) => content === `here ${tag} ${at}`);
     }
