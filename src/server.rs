@@ -179,7 +179,7 @@ impl Server {
             tracing::warn!(sessions = admission.here(), "some sessions did not leave in time");
         }
         tracing::info!(sessions, took = ?begun.elapsed(), "sessions were told when to come back, and left");
-        self.state.gateway.close().await;
+        self.state.gateway.close();
         // It fails only if nobody listens any more, which is what it asks for.
         let _ = self.stop.send(true);
         let requests = async { while self.servers.join_next().await.is_some() {} };

@@ -8,11 +8,11 @@
 //! write behind the `Welcome`, under numbers that this one uses for other commands, whose outcomes would be taken for its own. So what comes early
 //! counts only for the run of the client that the device is known to be ([`Hub`](super::Hub) remembers), or for the first that comes.
 
-use super::committer::{Arrived, Said, Work};
+use super::committer::{Said, Work};
 use super::decide::Arrival;
 use super::queue::Lane;
-use super::{End, Engine, Entered, SessionHandle, store_error};
-use crate::store::StoreError;
+use super::{End, Engine, Entered, Place, SessionHandle, store_error};
+use crate::store::{StoreError, UserNo};
 use std::sync::Arc;
 use whimbrel_protocol::frame::{Begin, Error, Hello, Origin, Position};
 use whimbrel_protocol::{MailboxSeq, UserId};
@@ -52,19 +52,26 @@ impl Engine {
     /// What to tell the client.
     pub async fn provisional(self: &Arc<Self>, user: &UserId, hello: &Hello) -> Result<Option<Entered>, Error> {
         let (said, name) = (Said::new(user, hello), user.clone());
-        let known = self.read(move |engine| engine.store.user(&name)).await.map_err(|error| store_error(&error))?;
-        let Some(user) = known else { return Ok(None) };
-        let looked = self.commit_hello(self.own_turn(), |answer| Work::Look { user, said, answer }).await??;
-        let Some(arrived) = looked else { return Ok(None) };
         let (position, origin) = (hello.position, hello.origin);
-        let begun = self.read(move |engine| engine.begin_early(arrived, position, origin)).await;
-        begun.map_err(|error| store_error(&error))
+        // One turn on another thread for both: a crowd that comes back feels each.
+        let found = self.read(move |engine| engine.place_early(&name, position, origin)).await.map_err(|error| store_error(&error))?;
+        let Some((user, place)) = found else { return Ok(None) };
+        let looked = self.commit_hello(self.own_turn(), |answer| Work::Look { user, said, answer }).await??;
+        Ok(looked.map(|arrived| Self::begin(arrived, place, origin)))
     }
 
-    /// Where a provisional session begins. There is none where it would have to begin with a snapshot: that takes long enough as it is.
-    pub(super) fn begin_early(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Option<Entered>, StoreError> {
-        let entered = self.begin(arrived, position, origin)?;
-        Ok(Some(entered).filter(|entered| !entered.begin.snapshot && entered.begin.reset.is_none()))
+    /// Where a provisional session begins, if its user is known. There is none where it would have to begin with a snapshot: that takes long
+    /// enough as it is.
+    pub(super) fn place_early(
+        &self,
+        user: &UserId,
+        position: Option<Position>,
+        origin: Origin,
+    ) -> Result<Option<(UserNo, Place)>, StoreError> {
+        let Some(user) = self.store.user(user)? else { return Ok(None) };
+        let place = self.place(user, position, origin)?;
+        let (_, begin) = place;
+        Ok(Some((user, place)).filter(|_| !begin.snapshot && begin.reset.is_none()))
     }
 
     /// It was the device itself: its session is entered, and takes over. If this future is dropped, [`leave`](Self::leave) must follow.

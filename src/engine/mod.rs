@@ -63,6 +63,9 @@ const RESUMES_A_SECOND: u32 = SESSIONS_A_SECOND / 3;
 /// How often mailboxes are trimmed.
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
 
+/// What a mailbox holds, and where a device's events begin in it.
+type Place = (MailboxBounds, Begin);
+
 /// Milliseconds since 1970, by the system's clock.
 pub(crate) fn wall_clock() -> Time {
     // Before 1970 nothing here works anyway; 0 is as good as any.
@@ -269,17 +272,17 @@ impl Engine {
 
     /// Where an arrived device's session begins.
     fn settle_in(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
-        let entered = self.begin(arrived, position, origin)?;
+        let place = self.place(arrived.arrival.device.user, position, origin)?;
+        let entered = Self::begin(arrived, place, origin);
         self.speak_for(&entered.session, &entered.arrival, entered.begin, position.is_some());
         Ok(entered)
     }
 
-    fn begin(&self, arrived: Arrived, position: Option<Position>, origin: Origin) -> Result<Entered, StoreError> {
+    fn begin(arrived: Arrived, (bounds, begin): Place, origin: Origin) -> Entered {
         let Arrived { session, arrival } = arrived;
-        let (bounds, begin) = self.place(arrival.device.user, position, origin)?;
         session.raise_head(bounds.head);
         let snapshot = begin.snapshot.then(|| SnapshotCursor::new(origin == Origin::Snapshot));
-        Ok(Entered { session, arrival, head: bounds.head, begin, snapshot })
+        Entered { session, arrival, head: bounds.head, begin, snapshot }
     }
 
     /// From now on the session says how far its device is.
@@ -293,7 +296,7 @@ impl Engine {
     }
 
     /// Where a device's events begin.
-    fn place(&self, user: UserNo, position: Option<Position>, origin: Origin) -> Result<(MailboxBounds, Begin), StoreError> {
+    fn place(&self, user: UserNo, position: Option<Position>, origin: Origin) -> Result<Place, StoreError> {
         let bounds = self.store.mailbox(user)?;
         let mut reset = None;
         if let Some(position) = position {

@@ -51,12 +51,13 @@ impl Engine {
 
     /// As [`provisional`](Self::provisional), with everything before it committed first.
     pub(crate) fn step_provisional(&self, user: &UserId, hello: &Hello) -> Result<Option<Entered>, Error> {
-        let Some(number) = self.store.user(user).map_err(|error| store_error(&error))? else { return Ok(None) };
+        let found = self.place_early(user, hello.position, hello.origin).map_err(|error| store_error(&error))?;
+        let Some((number, place)) = found else { return Ok(None) };
         let (answer, mut answered) = oneshot::channel();
         self.push(Work::Look { user: number, said: Said::new(user, hello), answer });
         while self.step_commit(usize::MAX) {}
-        let Some(arrived) = answered.try_recv().map_err(|_| overloaded())?? else { return Ok(None) };
-        self.begin_early(arrived, hello.position, hello.origin).map_err(|error| store_error(&error))
+        let looked = answered.try_recv().map_err(|_| overloaded())??;
+        Ok(looked.map(|arrived| Self::begin(arrived, place, hello.origin)))
     }
 
     /// Has the end of a handshake wait for the committer.

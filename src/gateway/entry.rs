@@ -23,7 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Entries of connections that may have ended are looked for from so many on.
 const SWEEP_MIN: usize = 1_024;
 
-/// The connections that poll, by the names that the library gives them.
+/// A packet of Engine.IO that means nothing.
+const NOOP: &str = "6";
+
+/// The connections that poll, by the names that the library gives them; and those over a WebSocket.
 #[derive(Debug, Default)]
 pub(super) struct Wires(Mutex<Known>);
 
@@ -31,9 +34,26 @@ pub(super) struct Wires(Mutex<Known>);
 struct Known {
     wires: HashMap<String, Weak<Wire>>,
     sweep_at: usize,
+    lines: Vec<Weak<Wire>>,
+    sweep_lines_at: usize,
 }
 
 impl Wires {
+    fn add_line(&self, wire: &Arc<Wire>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.lines.len() >= known.sweep_lines_at.max(SWEEP_MIN) {
+            known.lines.retain(|wire| wire.strong_count() > 0);
+            known.sweep_lines_at = 2 * known.lines.len();
+        }
+        known.lines.push(Arc::downgrade(wire));
+    }
+
+    /// Cuts all WebSockets.
+    pub fn cut(&self) {
+        let lines = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).lines);
+        lines.iter().filter_map(Weak::upgrade).for_each(|wire| wire.cut());
+    }
+
     fn of(&self, sid: &str) -> Option<Arc<Wire>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).wires.get(sid)?.upgrade()
     }
@@ -72,14 +92,15 @@ impl Service<Request<Body>> for Elsewhere {
 /// Serves a request to `/socket.io/`.
 pub async fn serve(gateway: &Arc<Gateway>, pages: &Pages, remote: SocketAddr, request: Request<Body>) -> Response<Body> {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    if origin.as_ref().is_some_and(|origin| !pages.may_connect(origin.to_str().unwrap_or_default())) {
-        return refuse(StatusCode::FORBIDDEN, "pages of this origin may not connect: the server's operator can let them (--origins)\n");
-    }
+    let may = origin.as_ref().is_none_or(|origin| pages.may_connect(origin.to_str().unwrap_or_default()));
     let mut response = match *request.method() {
+        _ if !may => {
+            refuse(StatusCode::FORBIDDEN, "pages of this origin may not connect: the server's operator can let them (--origins)\n")
+        }
         Method::OPTIONS => preflight(request.headers()),
         _ => answer(gateway, remote, request).await,
     };
-    if let Some(origin) = origin {
+    if let Some(origin) = origin.filter(|_| may) {
         // By name and not all at once: pages that send their cookies along, as some of these clients do, may read nothing otherwise.
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
@@ -132,7 +153,12 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
             if !is_new {
                 wire.on_poll();
             }
-            let (response, body) = pass(gateway, request).await;
+            let mut closed = gateway.closed.subscribe();
+            let (response, body) = tokio::select! {
+                answered = pass(gateway, request) => answered,
+                // It polls again, and finds nobody.
+                _ = closed.wait_for(|closed| *closed) => return Response::new(Body::from(NOOP)),
+            };
             if is_new {
                 if let Some(sid) = opened(&body) {
                     gateway.wires.add(sid, &wire);
@@ -203,13 +229,14 @@ fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>) 
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
     let upgrading = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
-    let mut service = gateway.service.clone();
+    let (mut service, gateway) = (gateway.service.clone(), gateway.clone());
     tokio::spawn(async move {
         let stream = match upgrading.await {
             Ok(stream) => TokioIo::new(stream),
             Err(why) => return tracing::debug!(%why, "a WebSocket was not opened"),
         };
         wire.on_upgrade();
+        gateway.wires.add_line(&wire);
         let request = Request::from_parts(parts, ());
         if let Err(why) = Service::<(Line<_>, Request<()>)>::call(&mut service, (Line::new(stream, wire), request)).await {
             tracing::debug!(%why, "a WebSocket is not one of Engine.IO");

@@ -1,10 +1,11 @@
 //! One socket: what its client says, from the first event to the last. What it says as a user becomes a session's; before that it can log in,
 //! or speak in the lobby.
 
-use super::Gateway;
-use super::contract::{Beside, Given, Line, User, event};
+use super::contract::{Beside, Given, Line, User, Words, event};
 use super::port::Port;
 use super::session::{self, Asked, Wish};
+use super::{GOING_DOWN, Gateway};
+use crate::session::Admitted;
 use serde_json::Value as Json;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::AckSender;
@@ -12,6 +13,7 @@ use socketioxide::handler::MessageHandler;
 use socketioxide::handler::message::FromMessageParts;
 use socketioxide::socket::Socket;
 use socketioxide_core::Value;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 use whimbrel_protocol::UserId;
@@ -27,6 +29,8 @@ pub(super) struct Guest {
     port: Arc<Port>,
     /// Where what it wants goes, once it has logged in.
     member: Mutex<Option<Member>>,
+    /// Its place among the sessions, until it has one.
+    place: Mutex<Option<Admitted>>,
 }
 
 #[derive(Debug, Clone)]
@@ -36,8 +40,20 @@ struct Member {
 }
 
 impl Guest {
-    pub fn new(gateway: Arc<Gateway>, port: Arc<Port>) -> Self {
-        Self { gateway, port, member: Mutex::new(None) }
+    pub fn new(gateway: Arc<Gateway>, port: Arc<Port>, place: Admitted) -> Self {
+        Self { gateway, port, member: Mutex::new(None), place: Mutex::new(Some(place)) }
+    }
+
+    fn give_up_place(&self) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The server leaves: who has a session is told by it.
+    pub fn bid_farewell(&self) {
+        if self.is_stranger() {
+            self.port.say(event::SHUTDOWN, GOING_DOWN);
+        }
+        self.give_up_place();
     }
 
     fn member(&self) -> MutexGuard<'_, Option<Member>> {
@@ -65,11 +81,16 @@ impl Guest {
     pub fn leave(&self) {
         // Nobody sends wishes any more, which ends the session.
         *self.member() = None;
+        self.give_up_place();
         self.port.leave();
     }
 
     /// Takes an event. `answer` is there if the client wants to be called back.
     fn take(self: &Arc<Self>, name: &str, given: &Given, answer: Option<AckSender>) {
+        if self.gateway.is_leaving() {
+            // It has been told, and will be told of nothing else.
+            return;
+        }
         if let Err(why) = self.try_take(name, given, answer) {
             metrics::counter!("whimbrel_socketio_refused_total").increment(1);
             self.port.say(event::ERROR, format!("{name}: {why}"));
@@ -114,7 +135,11 @@ impl Guest {
             }
             // It has ended, and the client is told why by what ended it.
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(format!("more than {WISHES_MAX} events in one request: this one was not taken")),
+            // To say so each time would not fit either.
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.port.refused.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
         }
     }
 
@@ -127,6 +152,7 @@ impl Guest {
         let (name, avatar) = (given.may("name")?, given.may("avatar")?);
         let (wishes, inbox) = mpsc::channel(WISHES_MAX);
         *member = Some(Member { user: user.clone(), wishes });
+        self.give_up_place();
         let profile = User { name: name.unwrap_or_else(|| id.clone()), id, avatar: avatar.unwrap_or_default(), status: "online" };
         let guest = self.clone();
         tokio::spawn(async move {
@@ -141,6 +167,19 @@ impl Guest {
     pub(super) fn worked_off(port: &Port, waiting: usize) {
         if waiting < WISHES_HIGH / 2 {
             port.wire.pause(false);
+        }
+    }
+
+    /// Says how many events did not fit, as soon as the client takes that.
+    pub(super) fn tell_refused(port: &Port) {
+        let refused = port.refused.swap(0, Ordering::Relaxed);
+        if refused == 0 {
+            return;
+        }
+        let message = format!("{refused} events were not taken: more than {WISHES_MAX} came in one request");
+        match port.emit(event::ERROR, &Words { message }) {
+            Ok(_) => metrics::counter!("whimbrel_socketio_refused_total").increment(refused),
+            Err(_) => _ = port.refused.fetch_add(refused, Ordering::Relaxed),
         }
     }
 }

@@ -168,8 +168,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.wire.may_read(context) {
-            return Poll::Pending;
+        match self.wire.may_read(context) {
+            Some(true) => {}
+            Some(false) => return Poll::Pending,
+            None => return Poll::Ready(Ok(())),
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;

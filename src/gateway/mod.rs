@@ -4,7 +4,7 @@
 //!
 //! - [`entry`] takes requests, and looks at what passes on the way: [`line`](mod@line) over WebSocket, bodies when polling. [`wire`] counts it.
 //! - [`guest`] is a socket and takes its events, one after the other. Once it has logged in, [`session`] is its client within the server:
-//!   what it wishes becomes frames, and [`outgoing`] makes events of the frames that come. [`seat`] says which device it is.
+//!   what it wishes becomes frames, and [`outgoing`] makes events of the frames that come ([`receipts`] of those that say what became of messages). [`seat`] says which device it is.
 
 mod contract;
 mod entry;
@@ -13,14 +13,15 @@ mod line;
 mod outgoing;
 mod people;
 mod port;
+mod receipts;
 mod seat;
 mod session;
 mod wire;
 
 pub use entry::serve;
 
-use crate::lobby::Lobby;
-use crate::session::Context;
+use crate::lobby::{Listener, Lobby};
+use crate::session::{Admitted, Context};
 use contract::{Given, Line, User, event};
 use guest::{Events, Guest};
 use people::People;
@@ -34,9 +35,9 @@ use socketioxide::socket::Socket;
 use socketioxide::{ParserConfig, SocketIo};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::sync::watch;
 use whimbrel_protocol::UserId;
 use wire::Wire;
 
@@ -50,6 +51,8 @@ const BUFFER_BYTES: usize = 4 * 1024;
 const LISTED_MAX: usize = 1_000;
 /// Entries of such lists that are told in a second, to all sockets together.
 const LISTED_A_SECOND: usize = 200_000;
+/// What clients are told when the server leaves.
+const GOING_DOWN: &str = "the server is going down: it will be back";
 /// A list is told to a socket this often at most.
 const LIST_EVERY: Duration = Duration::from_secs(1);
 
@@ -58,11 +61,11 @@ pub struct Gateway {
     context: Arc<Context>,
     lobby: Arc<Lobby>,
     service: SocketIoService<entry::Elsewhere>,
-    io: SocketIo,
     wires: entry::Wires,
     seats: Seats,
     people: People,
-    leaving: AtomicBool,
+    leaving: watch::Sender<bool>,
+    closed: watch::Sender<bool>,
 }
 
 impl Gateway {
@@ -84,27 +87,28 @@ impl Gateway {
                 context,
                 lobby,
                 service,
-                io,
                 wires: Default::default(),
                 seats: Seats::default(),
                 people: People::default(),
-                leaving: AtomicBool::new(false),
+                leaving: watch::Sender::new(false),
+                closed: watch::Sender::new(false),
             }
         })
     }
 
-    /// From now on the end of a session is the server's: its client is told so.
+    /// From now on the end of a session is the server's: its client is told so, and who has none too.
     pub fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+        self.leaving.send_replace(true);
     }
 
-    /// Closes what is still open. The clients connect again by themselves.
-    pub async fn close(&self) {
-        self.io.close().await;
+    /// Ends what is still open, as if the network had. The clients connect again by themselves.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+        self.wires.cut();
     }
 
     fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
+        *self.leaving.borrow()
     }
 
     /// Who is online, for a list: the first by name.
@@ -142,16 +146,16 @@ impl Gateway {
         if passed { Ok(()) } else { Err(format!("{to} is not connected over Socket.IO, and files are not kept")) }
     }
 
-    fn welcome(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>) {
+    fn welcome(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>, place: Admitted) {
         let Some(wire) = socket.req_parts().extensions.get::<Arc<Wire>>().cloned() else {
             // Every way in puts one there.
             tracing::error!("a socket came in past the door");
             return;
         };
         let port = Arc::new(Port::new(SocketRef::from(socket.clone()), wire));
-        let guest = Arc::new(Guest::new(self.clone(), port.clone()));
+        let guest = Arc::new(Guest::new(self.clone(), port.clone(), place));
         socket.on_fallback(Events(guest.clone()));
-        tokio::spawn(listen(self.lobby.clone(), guest.clone()));
+        tokio::spawn(listen(self.lobby.listen(), self.leaving.subscribe(), guest.clone()));
         socket.on_disconnect(async move || guest.leave());
     }
 }
@@ -163,8 +167,7 @@ impl std::fmt::Debug for Gateway {
 }
 
 /// Who does not say who they are hears what is said in the lobby.
-async fn listen(lobby: Arc<Lobby>, guest: Arc<Guest>) {
-    let mut lines = lobby.listen();
+async fn listen(mut lines: Listener, mut leaving: watch::Receiver<bool>, guest: Arc<Guest>) {
     loop {
         tokio::select! {
             text = lines.next() => {
@@ -173,6 +176,8 @@ async fn listen(lobby: Arc<Lobby>, guest: Arc<Guest>) {
                     guest.tell(event::MESSAGE, &Line { content: text.as_str().to_owned() });
                 }
             }
+            // It fails only when the server is gone.
+            _ = leaving.wait_for(|leaving| *leaving) => return guest.bid_farewell(),
             () = guest.gone() => return,
         }
     }
@@ -192,11 +197,14 @@ impl ConnectHandler<LocalAdapter, ()> for Door {
     ) -> Pin<Box<dyn Future<Output = Result<(), Box<dyn std::fmt::Display + Send>>> + Send + 'a>> {
         Box::pin(async move {
             match self.0.upgrade() {
-                Some(gateway) if !gateway.is_leaving() => {
-                    gateway.welcome(&socket);
-                    Ok(())
-                }
-                _ => Err(Box::new("the server is going down: it will be back") as Box<dyn std::fmt::Display + Send>),
+                Some(gateway) if !gateway.is_leaving() => match gateway.context.admission.place() {
+                    Some(place) => {
+                        gateway.welcome(&socket, place);
+                        Ok(())
+                    }
+                    None => Err(Box::new("the server is full: come again in a minute") as Box<dyn std::fmt::Display + Send>),
+                },
+                _ => Err(Box::new(GOING_DOWN) as Box<dyn std::fmt::Display + Send>),
             }
         })
     }

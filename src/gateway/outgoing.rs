@@ -2,9 +2,10 @@
 
 use super::contract::{Beside, History, Message, Sent, Status, TypingFrom, User, Words, event};
 use super::port::{NotSent, Port};
+use super::receipts::Receipts;
 use super::session::{Asked, HISTORY_MAX, Shared, lock};
 use super::wire::Progress;
-use super::{Gateway, LISTED_MAX};
+use super::{GOING_DOWN, Gateway, LISTED_MAX};
 use crate::transport::{FrameSink, LinkError};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -17,14 +18,10 @@ use whimbrel_protocol::codec::CodecError;
 use whimbrel_protocol::frame::{
     AnswerBody, Content, Event, EventBody, PresenceState, Receipt, Rejected, ServerFrame, ServerSignal, StoredMessage,
 };
-use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Time};
+use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Time, UserId};
 
 /// How long a client has to take what is left when its session ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Conversations of which is remembered who is in them and what was told of them; beyond that all is forgotten and looked up again.
-const CONVERSATIONS_MAX: usize = 1_000;
-/// Messages of an earlier session whose receipts are told, at most: the newest.
-const EARLIER_MAX: u64 = 50;
 
 /// What an event says.
 #[derive(Debug, Clone, Serialize)]
@@ -66,17 +63,6 @@ struct Item {
     what: Option<What>,
 }
 
-/// What is known of a conversation.
-#[derive(Debug, Default)]
-struct Known {
-    /// The first of this session's own messages; those before are looked up.
-    since: Option<ConversationSeq>,
-    /// This session's own messages that nobody has read, and what their client calls them.
-    own: VecDeque<(ConversationSeq, String)>,
-    delivered: ConversationSeq,
-    read: ConversationSeq,
-}
-
 /// Server frames to a client of Socket.IO.
 pub(super) struct Outgoing {
     gateway: Arc<Gateway>,
@@ -87,10 +73,10 @@ pub(super) struct Outgoing {
     /// Bytes in `queue`, and in what was handed over and has not left: of each event its number.
     queued: usize,
     leaving: VecDeque<(u64, usize)>,
-    known: HashMap<ConversationId, Known>,
+    receipts: Receipts,
     pages: HashMap<QueryId, Vec<StoredMessage>>,
-    /// Whom the client knows to be online, and when it is told anew.
-    online: BTreeSet<String>,
+    /// Who was online when the client was told first, or came since, and is no news; and when it is told anew.
+    online: BTreeSet<UserId>,
     list_at: Option<Instant>,
     listed: Instant,
     /// How the session ended, if it is the server that ended it.
@@ -129,7 +115,7 @@ impl Outgoing {
             queue: VecDeque::new(),
             queued: 0,
             leaving: VecDeque::new(),
-            known: HashMap::new(),
+            receipts: Receipts::default(),
             pages: HashMap::new(),
             online: BTreeSet::new(),
             list_at: None,
@@ -166,13 +152,6 @@ impl Outgoing {
         }
     }
 
-    fn known(&mut self, conversation: ConversationId) -> &mut Known {
-        if self.known.len() >= CONVERSATIONS_MAX && !self.known.contains_key(&conversation) {
-            self.known.clear();
-        }
-        self.known.entry(conversation).or_default()
-    }
-
     fn on_event(&mut self, event: Event) {
         let (through, time) = (Some(event.through()), event.time);
         let me = lock(&self.talk).user.clone();
@@ -194,9 +173,7 @@ impl Outgoing {
                 let Some((to, Some(id))) = known else {
                     return self.add(through, 0, Some(What::Nameless { conversation, seq, time }));
                 };
-                let of = self.known(conversation);
-                of.since.get_or_insert(seq);
-                of.own.push_back((seq, id.clone()));
+                self.receipts.on_sent(conversation, seq, id.clone());
                 let status = |status| Payload::Sent(Sent { message_id: id.clone(), status, timestamp: time.0 });
                 self.add(through, 0, Some(What::Told(event::SENT, status("sent"))));
                 if to != me && !self.gateway.context.engine.hub().is_online(&to) {
@@ -225,12 +202,15 @@ impl Outgoing {
             ServerSignal::Presence(changes) => {
                 // The list tells it to the many.
                 let each = self.gateway.context.engine.hub().online_count() <= LISTED_MAX;
-                for change in changes {
-                    let user_id = change.user.to_string();
+                if !each {
+                    self.online.clear();
+                }
+                for change in changes.into_iter().filter(|_| each) {
                     let is_online = change.state == PresenceState::Online;
-                    let is_news = if is_online { self.online.insert(user_id.clone()) } else { self.online.remove(&user_id) };
-                    if each && is_news && change.user != lock(&self.talk).user {
-                        let status = if is_online { "online" } else { "offline" };
+                    let was_known = if is_online { !self.online.insert(change.user.clone()) } else { self.online.remove(&change.user) };
+                    // Who goes is news, known or not: with many nobody is kept in mind.
+                    if !(is_online && was_known) && change.user != lock(&self.talk).user {
+                        let (user_id, status) = (change.user.to_string(), if is_online { "online" } else { "offline" });
                         let timestamp = crate::engine::wall_clock().0;
                         self.tell(event::STATUS, Payload::Status(Status { user_id, status, timestamp }));
                     }
@@ -310,39 +290,12 @@ impl Outgoing {
 
     /// What a receipt says of single messages.
     async fn receipts(&mut self, receipt: &Receipt, time: Time) -> Vec<(&'static str, Payload)> {
-        let (me, conversation) = (lock(&self.talk).user.clone(), receipt.conversation);
-        let (delivered, read, since) = {
-            let known = self.known(conversation);
-            (known.delivered, known.read, known.since)
-        };
-        let mut told = Vec::new();
-        let mut tell = |seq: ConversationSeq, id: &str| {
-            for (status, before, now) in [("delivered", delivered, receipt.delivered), ("read", read, receipt.read)] {
-                if before < seq && seq <= now {
-                    told.push((event::SENT, Payload::Sent(Sent { message_id: id.to_owned(), status, timestamp: time.0 })));
-                }
-            }
-        };
-        // Those before the session's own, of which it knows nothing.
-        let last = receipt.delivered.max(receipt.read);
-        let earlier = since.map_or(last, |since| last.min(ConversationSeq(since.0.saturating_sub(1))));
-        let from = delivered.min(read).0.max(earlier.0.saturating_sub(EARLIER_MAX));
-        if earlier.0 > from {
-            let count = usize::try_from(earlier.0 - from).unwrap_or(usize::MAX);
-            let found = self.gateway.context.engine.messages_until(conversation, earlier, count).await;
-            for message in found.unwrap_or_else(|why| unread(&why)).iter().filter(|message| message.from == me) {
-                tell(message.seq, &id_of(conversation, message.seq, &beside(&message.content)));
-            }
-        }
-        let known = self.known(conversation);
-        for (seq, id) in &known.own {
-            tell(*seq, id);
-        }
-        known.delivered = known.delivered.max(receipt.delivered);
-        known.read = known.read.max(receipt.read);
-        let read = known.read;
-        while known.own.pop_front_if(|(seq, _)| *seq <= read).is_some() {}
-        told
+        let (me, conversation, engine) = (lock(&self.talk).user.clone(), receipt.conversation, self.gateway.context.engine.clone());
+        let look_up = |last, count| engine.messages_until(conversation, last, count);
+        let name = |message: &StoredMessage| id_of(conversation, message.seq, &beside(&message.content));
+        let told = self.receipts.on_receipt(look_up, &me, receipt, name).await.unwrap_or_else(|why| unread(&why));
+        let sent = |(message_id, status)| (event::SENT, Payload::Sent(Sent { message_id, status, timestamp: time.0 }));
+        told.into_iter().map(sent).collect()
     }
 
     /// Puts what was found out in the place of what was to be found out.
@@ -396,7 +349,6 @@ impl Outgoing {
     fn list(&mut self) {
         (self.list_at, self.listed) = (None, Instant::now());
         let users = self.gateway.online();
-        self.online = users.iter().map(|user| user.id.clone()).collect();
         self.tell(event::ONLINE, Payload::Users(users));
     }
 
@@ -423,6 +375,7 @@ impl FrameSink for Outgoing {
                 lock(&self.talk).on_welcome(&welcome);
                 let profile = lock(&self.talk).profile.clone();
                 self.tell(event::LOGGED_IN, Payload::User(profile));
+                self.online = self.gateway.context.engine.hub().online("", LISTED_MAX).0.into_iter().collect();
                 self.list();
             }
             ServerFrame::Event(event) => self.on_event(event),
@@ -440,7 +393,7 @@ impl FrameSink for Outgoing {
             ServerFrame::GoAway(away) if self.gateway.is_leaving() => {
                 let _ = away;
                 self.ended.send_replace(Some(Ended::Away));
-                let message = "the server is going down: it will be back".to_owned();
+                let message = GOING_DOWN.to_owned();
                 self.tell(event::SHUTDOWN, Payload::Words(Words { message }));
             }
             ServerFrame::GoAway(away) => {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use socketioxide::extract::SocketRef;
 use socketioxide::{SendError, SocketError};
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -16,6 +17,8 @@ pub(super) struct Port {
     /// Makes one of sending and counting.
     sending: Mutex<()>,
     left: watch::Sender<bool>,
+    /// Events that did not fit, and of which the client has not been told yet.
+    pub refused: AtomicU64,
 }
 
 /// Why an event did not go out.
@@ -31,7 +34,7 @@ pub(super) enum NotSent {
 
 impl Port {
     pub fn new(socket: SocketRef, wire: Arc<Wire>) -> Self {
-        Self { socket, wire, sending: Mutex::new(()), left: watch::Sender::new(false) }
+        Self { socket, wire, sending: Mutex::new(()), left: watch::Sender::new(false), refused: AtomicU64::new(0) }
     }
 
     /// Where the client is, as far as its first request told.

@@ -25,6 +25,9 @@ use whimbrel_protocol::{MailboxSeq, Nonce, QUERIES_MAX, QueryId, TransportKind, 
 /// Messages that an answer to a question for history holds at most.
 pub(super) const HISTORY_MAX: u32 = 500;
 
+/// Messages on their way to the log, at most.
+const UNDER_WAY: usize = 64;
+
 /// What a client wants.
 pub(super) enum Wish {
     /// Write a message.
@@ -110,7 +113,7 @@ impl Talk {
 
     /// Whether another wish can be taken.
     fn has_room(&self) -> bool {
-        self.uplink.waiting() < 64 && self.asked.len() < QUERIES_MAX
+        self.uplink.waiting() < UNDER_WAY && self.asked.len() < QUERIES_MAX
     }
 
     /// Takes a wish; what it becomes, if it is not a command.
@@ -214,8 +217,7 @@ async fn stay(gateway: &Arc<Gateway>, port: &Arc<Port>, user: &UserId, profile: 
     let progress = port.wire.progress();
     let source = Incoming { hello: Some(hello), talk, progress, heard: 0, wishes, port: port.clone(), seat };
     serve(gateway.context.clone(), Peer { kind: TransportKind::SocketIo, remote, early: None }, source, sink).await;
-    let ended = ended.borrow().clone();
-    ended
+    ended.borrow().clone()
 }
 
 /// What comes from the client.
@@ -236,6 +238,7 @@ impl FrameSource for Incoming<'_> {
         }
         loop {
             let progress = *self.progress.borrow_and_update();
+            Guest::tell_refused(&self.port);
             let (frame, room, due) = {
                 let mut talk = lock(&self.talk);
                 let due = talk.uplink.poll_timeout().map(|at| talk.begun + at);

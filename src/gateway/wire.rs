@@ -24,6 +24,8 @@ struct State {
     pings: VecDeque<u64>,
     /// More came than can be worked off: nothing is read for now.
     paused: bool,
+    /// Nothing more is read at all.
+    cut: bool,
     reader: Option<Waker>,
 }
 
@@ -152,7 +154,7 @@ impl Wire {
     pub fn pause(&self, paused: bool) {
         let mut state = self.state();
         let before = std::mem::replace(&mut state.paused, paused);
-        let reader = if paused { None } else { state.reader.take() };
+        let reader = if paused { None } else { state.reader.clone() };
         drop(state);
         if let Some(reader) = reader {
             reader.wake();
@@ -162,13 +164,23 @@ impl Wire {
         }
     }
 
-    /// Whether anything may be read; if not, the task is woken when it may.
-    pub fn may_read(&self, context: &Context<'_>) -> bool {
+    /// The server leaves: the connection ends as one that breaks does. To be told that it ended in order would keep some libraries from coming back.
+    pub fn cut(&self) {
         let mut state = self.state();
-        if state.paused {
-            state.reader = Some(context.waker().clone());
+        state.cut = true;
+        if let Some(reader) = state.reader.take() {
+            reader.wake();
         }
-        !state.paused
+    }
+
+    /// Whether anything may be read, or `None` if nothing ever will be. The task is woken when that changes.
+    pub fn may_read(&self, context: &Context<'_>) -> Option<bool> {
+        let mut state = self.state();
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(context.waker()),
+            reader => *reader = Some(context.waker().clone()),
+        }
+        (!state.cut).then_some(!state.paused)
     }
 
     /// Waits until anything may be read.
@@ -235,6 +247,16 @@ mod tests {
         leave(6);
         wire.on_poll();
         assert_eq!(wire.progress().borrow().taken, 6);
+    }
+
+    #[test]
+    fn who_is_cut_reads_nothing_any_more() {
+        let (wire, context) = (Wire::default(), Context::from_waker(Waker::noop()));
+        assert_eq!(wire.may_read(&context), Some(true));
+        wire.pause(true);
+        assert_eq!(wire.may_read(&context), Some(false));
+        wire.cut();
+        assert_eq!(wire.may_read(&context), None);
     }
 
     #[tokio::test]

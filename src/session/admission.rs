@@ -6,7 +6,7 @@
 
 use crate::engine::End;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_protocol::ErrorCode;
@@ -28,7 +28,7 @@ const FULL_MS: std::ops::Range<u32> = 20_000..60_000;
 #[derive(Debug)]
 pub struct Admission {
     most: usize,
-    here: AtomicUsize,
+    here: Arc<AtomicUsize>,
     closed: AtomicBool,
     gate: Mutex<Gate>,
 }
@@ -38,7 +38,7 @@ impl Admission {
     #[must_use]
     pub fn new(most: usize, a_second: u32) -> Self {
         let gate = Mutex::new(Gate::new(a_second, Instant::now()));
-        Self { most, here: AtomicUsize::new(0), closed: AtomicBool::new(false), gate }
+        Self { most, here: Arc::default(), closed: AtomicBool::new(false), gate }
     }
 
     /// Sessions that are here, until their farewell is over: a little longer than the hub knows them.
@@ -51,9 +51,17 @@ impl Admission {
         self.closed.store(true, Ordering::Relaxed);
     }
 
+    /// A place for somebody who has no session yet, and may never have one. `None` if there is none, or the server leaves. It costs no turn: that
+    /// is the session's.
+    pub(crate) fn place(&self) -> Option<Admitted> {
+        let admitted = Admitted::new(&self.here);
+        let may = !self.closed.load(Ordering::Relaxed) && self.here() <= self.most;
+        may.then_some(admitted)
+    }
+
     /// Lets a session begin, or says what to tell its client. One that takes the place of another of its device (a phone that changes its network,
     /// a session that moves to a better transport) needs no place, and was let in before.
-    pub(crate) fn ask(&self, takes_over: bool) -> Result<Admitted<'_>, End> {
+    pub(crate) fn ask(&self, takes_over: bool) -> Result<Admitted, End> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(End::going_away(rand::random_range(SOONEST_MS..2 * SOONEST_MS)));
         }
@@ -78,16 +86,16 @@ impl Admission {
 
 /// A session that may begin, for as long as it is held.
 #[derive(Debug)]
-pub(crate) struct Admitted<'a>(&'a AtomicUsize);
+pub(crate) struct Admitted(Arc<AtomicUsize>);
 
-impl<'a> Admitted<'a> {
-    fn new(here: &'a AtomicUsize) -> Self {
+impl Admitted {
+    fn new(here: &Arc<AtomicUsize>) -> Self {
         here.fetch_add(1, Ordering::Relaxed);
-        Self(here)
+        Self(here.clone())
     }
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for Admitted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -13,6 +13,7 @@ mod stay;
 use crate::engine::{End, Engine, Entered, SessionHandle, SnapshotCursor, SnapshotPage, Viewer};
 use crate::transport::{FrameSink, FrameSource, LinkError, Peer, Received};
 pub use admission::Admission;
+pub(crate) use admission::Admitted;
 use beginning::Waiting;
 use commands::Commands;
 use futures_util::FutureExt;

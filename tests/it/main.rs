@@ -18,6 +18,7 @@ mod lobby;
 mod push;
 mod roaming;
 mod rules;
+mod socketio;
 mod states;
 mod talk;
 mod waiting;

@@ -1,4 +1,4 @@
-//! A server of the bench's own: this program again, with an empty store in a folder of its own.
+//! Servers of the bench's own: this program again, with an empty store in a folder of its own; or another one, by its command.
 
 use super::{BenchError, machine};
 use std::io::{BufRead, BufReader};
@@ -83,15 +83,7 @@ impl ServerChild {
     fn start_at(folder: &Path, name: &str, cpu: Option<usize>, at: [String; 2]) -> Result<Self, BenchError> {
         let failed = |what: &str| BenchError::Failed(format!("cannot start a server: {what}"));
         let program = std::env::current_exe().map_err(|why| failed(&why.to_string()))?;
-        let mut command = match cpu {
-            // It becomes the server, so the process that we start is the one that we measure and kill.
-            Some(cpu) => {
-                let mut command = Command::new("taskset");
-                command.args(["-c", &cpu.to_string()]).arg(&program);
-                command
-            }
-            None => Command::new(&program),
-        };
+        let mut command = command(&program, cpu);
         // Neither settings nor a file of settings of somebody else's server: this load must not get into its store.
         for (key, _) in std::env::vars_os() {
             if key.to_str().is_some_and(|key| key.starts_with("WHIMBREL_") || key == "PORT") {
@@ -124,6 +116,65 @@ impl ServerChild {
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+}
+
+/// A program, on one CPU if told.
+fn command(program: &Path, cpu: Option<usize>) -> Command {
+    match cpu {
+        // It becomes the server, so the process that we start is the one that we measure and kill.
+        Some(cpu) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", &cpu.to_string()]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
+/// Somebody else's server; killed when dropped.
+pub(super) struct OtherServer {
+    child: Child,
+    /// Where it serves.
+    pub url: String,
+}
+
+impl OtherServer {
+    /// Starts one by a command for the shell, which finds its port in `PORT`, on one CPU if told. Returns once it takes connections.
+    pub async fn start(line: &str, cpu: Option<usize>) -> Result<Self, BenchError> {
+        let failed = |what: &str| BenchError::Failed(format!("cannot start `{line}`: {what}"));
+        // Free a moment ago, and nobody else is asked for one meanwhile.
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .map_err(|why| failed(&why.to_string()))?;
+        let mut command = command(Path::new("sh"), cpu);
+        command.args(["-c", &format!("exec {line}")]).env("PORT", free.port().to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().map_err(|why| failed(&why.to_string()))?;
+        let mut server = Self { child, url: format!("http://{free}") };
+        let begun = Instant::now();
+        while tokio::net::TcpStream::connect(free).await.is_err() {
+            if let Ok(Some(status)) = server.child.try_wait() {
+                return Err(failed(&format!("it ended ({status})")));
+            }
+            if begun.elapsed() > START_TIMEOUT {
+                return Err(failed(&format!("it does not listen on {free}")));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(server)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for OtherServer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -10,6 +10,7 @@ mod pace;
 mod peer;
 mod phone;
 mod report;
+mod socketio;
 mod storm;
 mod stuck;
 
@@ -69,6 +70,9 @@ pub(super) struct Bench {
 enum What {
     /// A session that moves between WebSocket and QUIC again and again while two people talk.
     Moves(moves::Moves),
+    /// Clients of Socket.IO that talk in pairs, beside another server if you say one.
+    #[command(name = "socketio")]
+    SocketIo(socketio::SocketIo),
     /// Thousands of clients who come back after a restart, while some of them talk.
     Storm(storm::Storm),
     /// Clients that never read, while others talk as fast as they can.
@@ -116,6 +120,7 @@ pub(super) async fn run(bench: Bench) -> ExitCode {
     match &bench.what {
         None => print(run_or_stop(bench.report()).await, bench.json),
         Some(What::Moves(moves)) => print(run_or_stop(moves.run()).await, bench.json),
+        Some(What::SocketIo(socketio)) => print(run_or_stop(socketio.run()).await, bench.json),
         Some(What::Storm(storm)) => print(run_or_stop(storm.run()).await, bench.json),
         Some(What::Stuck(stuck)) => print(run_or_stop(stuck.run()).await, bench.json),
     }

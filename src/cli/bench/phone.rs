@@ -8,15 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use whimbrel_client::frames::{Returning, Sink, Source};
-use whimbrel_protocol::frame::{Ack, ClientFrame, Command, Content, EventBody, Hello, Ping, Position, Send, ServerFrame, Target, Welcome};
+use whimbrel_protocol::frame::{
+    Ack, ClientFrame, ClientState, Command, Content, EventBody, Hello, Position, Send, ServerFrame, Target, Welcome,
+};
 use whimbrel_protocol::{CommandSeq, Incarnation, Nonce, UserId};
 
 /// Between two messages of somebody who talks.
 const PACE: Duration = Duration::from_millis(50);
 /// As the SDKs: how long a client waits at most after its first failure, and at most at all.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// Silence after which a client asks whether the server is there.
-const PING_AFTER: Duration = Duration::from_secs(25);
+/// Silence after which the server asks them, in seconds: what clients say that have found out that their network bears it.
+const ASK_AFTER_S: u16 = 300;
 
 /// What all clients share.
 pub(super) struct Crowd {
@@ -153,7 +155,8 @@ impl Phone {
     fn hello(&mut self) -> Result<Hello, BenchError> {
         self.attempt += 1;
         let Self { instance, attempt, incarnation, position, .. } = *self;
-        Ok(Hello { instance, attempt, incarnation, position, ..hello(&self.user)? })
+        let state = ClientState { background: false, ask_after_s: ASK_AFTER_S };
+        Ok(Hello { instance, attempt, incarnation, position, extensions: vec![state.to_extension()], ..hello(&self.user)? })
     }
 
     /// Connects, and is welcomed, or told when to come.
@@ -218,10 +221,8 @@ impl Phone {
             sink.push(&ClientFrame::Command(command.clone()))?;
         }
         // Not all at once.
-        let mut ping_at = Instant::now() + PING_AFTER.mul_f64(0.5 + rand::random::<f64>() / 2.0);
         let mut talk_at = Instant::now() + PACE.mul_f64(rand::random());
         let slot = loop {
-            let wake = if self.talk.is_some() { talk_at.min(ping_at) } else { ping_at };
             tokio::select! {
                 flushed = sink.flush(), if sink.queued() > 0 => if flushed.is_err() {
                     break Instant::now();
@@ -232,16 +233,9 @@ impl Phone {
                     // It ended without a word: as after a crash.
                     Ok(None) | Err(_) => break Instant::now(),
                 },
-                () = sleep_until(wake) => {
-                    let now = Instant::now();
-                    if now >= ping_at {
-                        sink.push(&ClientFrame::Ping(Ping { id: 1 }))?;
-                        ping_at = now + PING_AFTER;
-                    }
-                    if now >= talk_at {
-                        self.say(sink)?;
-                        talk_at = now + PACE;
-                    }
+                () = sleep_until(talk_at), if self.talk.is_some() => {
+                    self.say(sink)?;
+                    talk_at = Instant::now() + PACE;
                 }
             }
         };

@@ -77,7 +77,7 @@ pub(super) struct StormReport {
     /// The part of the quiet and of the storm in which the machine was at half its pace or less, and as long again.
     quiet_slow: f64,
     storm_slow: f64,
-    /// CPU time of the server in a second of the quiet before, which is that of the messages alone.
+    /// CPU time of the server in a second of the quiet before: that of the messages and of sessions that rest.
     quiet_cpu_s: Option<f64>,
     /// CPU time of the server from the end's beginning until all were back: of the one that ended and of the new one; of them the former; and of
     /// the load.
@@ -114,7 +114,7 @@ impl fmt::Display for StormReport {
         let messages = self.quiet_cpu_s.map(|a_second| a_second * self.all_back_s);
         let storm = self.server_cpu_s.zip(messages).map(|(all, messages)| all - messages);
         let (all, ending) = (cpu(self.server_cpu_s), cpu(self.ending_cpu_s));
-        writeln!(f, "CPU time, server             {all}, about {} of it of the messages, as in quiet", cpu(messages))?;
+        writeln!(f, "CPU time, server             {all}, about {} of it as in quiet for as long", cpu(messages))?;
         writeln!(f, "  of the storm               {}, {ending} of it of the server that ended", cpu(storm))?;
         writeln!(f, "CPU time, load               {}", cpu(self.load_cpu_s))
     }

@@ -11,7 +11,8 @@ import { launch } from "../harness/chromium.js";
 import { Server } from "../harness/server.js";
 
 const PATIENCE = 15_000;
-const PYTHON = fileURLToPath(new URL("./.venv/bin/python", import.meta.url));
+/** The Python of the tests, with what their clients need. */
+export const PYTHON = fileURLToPath(new URL("./.venv/bin/python", import.meta.url));
 
 /** Who logs in. @typedef {{ id: string, name: string, avatar: string } | null} Login */
 /** What a client is told to do, and does. @typedef {{ emit: (event: string, ...given: unknown[]) => void, ask: (number: number, event: string, data: unknown) => void, close: () => void }} Driver */
@@ -103,8 +104,12 @@ const page = {
 /** Every client of which there are many. @type {Kind[]} */
 export const KINDS = [node("websocket"), node("polling"), node("polling", "websocket"), python("websocket"), python("polling", "websocket"), page];
 
+/** @type {Set<Legacy>} */
+const opened = new Set();
+
 /** Once no client is needed any more. */
 export async function over() {
+  for (const client of opened) client.close();
   await (await pages)?.close();
 }
 
@@ -113,11 +118,18 @@ export class Legacy {
   /** @type {[string, any][]} */
   log = [];
   asked = 0;
+  /** @type {Driver | undefined} */
+  driver;
+
+  /** @param {string} name what it is, for people */
+  constructor(name) {
+    this.name = name;
+  }
 
   /** One that says nothing by itself, or logs in each time it is connected. @param {Kind} kind @param {Server} server @param {Login} login */
   static async open(kind, server, login) {
-    const client = new Legacy();
-    client.name = kind.name;
+    const client = new Legacy(kind.name);
+    opened.add(client);
     client.driver = await kind.open(server.url, login, (what, ...rest) => client.log.push(what === "event" ? [rest[0], rest[1]] : [what, what === "back" ? rest : undefined]));
     await client.told("connect");
     return client;
@@ -159,6 +171,6 @@ export class Legacy {
   }
 
   close() {
-    this.driver?.close();
+    if (opened.delete(this)) this.driver?.close();
   }
 }

@@ -2,16 +2,18 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { closeAll, openTab, until } from "../harness/client.js";
 import { Server } from "../harness/server.js";
 import { KINDS, Legacy, over } from "./client.js";
 
 /** @type {Server} */
 let server;
 before(async () => {
-  server = await Server.start();
+  // Who has gone is gone soon: tests wait for it.
+  server = await Server.start(["--presence-grace", "1"]);
 });
 after(async () => {
-  await over();
+  await Promise.all([over(), closeAll()]);
   await server.stop();
 });
 
@@ -114,6 +116,7 @@ for (const [at, kind] of KINDS.entries()) {
     assert.match(await words(ann, "message", { ...message, content: "" }), /m1: a message needs a text/);
     assert.match(await words(ann, "message", { ...message, content: "x".repeat(61_441) }), /m1: .*send it as a file/);
     assert.match(await words(ann, "message", { ...message, topic: "x".repeat(3_000) }), /m1: .*extensions/);
+    assert.match(await words(ann, "status_change", { status: "busy" }), /^status_change: status is online or offline, not "busy"/);
     assert.match(await words(ann, "teleport", {}), /^teleport: there is no such event/);
     ann.emit("message", message);
     await bob.told("message");
@@ -131,5 +134,39 @@ for (const [at, kind] of KINDS.entries()) {
     one.emit("message", { content: `hello ${tag}` });
     for (const client of [one, two]) await client.told("message", ({ content }) => content === `hello ${tag}`);
     for (const client of [one, two]) client.close();
+  });
+
+  test(`${name}: somebody with a client of ours is a user like any other`, async () => {
+    const [a, b] = [`ivan-${tag}`, `jane-${tag}`];
+    const jane = await openTab({ user: b, url: server.url });
+    await jane.connected();
+    const ivan = await Legacy.user(kind, server, a, "Ivan");
+    await ivan.told("online_users", (users) => users.some((/** @type {any} */ user) => user.id === b && user.name === b));
+    jane.client.watch({ users: [a] });
+    await until(() => jane.of("presence").some(({ user, state }) => user === a && state === "online"), "Ivan looks online");
+    ivan.emit("message", { id: "m1", fromId: a, fromName: "Ivan", toId: b, topic: "trip", content: "hello" });
+    await until(() => jane.of("message").length === 1, "the message is there");
+    assert.equal(jane.of("message")[0].text, "hello");
+    const receipt = (/** @type {string} */ wanted) => ivan.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === wanted);
+    for (const status of ["sent", "delivered"]) await receipt(status);
+    await jane.client.markRead({ user: a }, 1);
+    await receipt("read");
+    assert.deepEqual(ivan.all("message:sent").map(({ status }) => status), ["sent", "delivered", "read"]);
+    jane.client.typing({ user: a }, true);
+    assert.deepEqual(await ivan.told("typing"), { fromId: b, fromName: b, isTyping: true });
+    ivan.emit("typing", { toId: b, fromId: a, fromName: "Ivan", isTyping: true });
+    await until(() => jane.of("typing").some(({ user, active }) => user === a && active), "Ivan types");
+    await jane.client.send({ user: a }, "hello yourself");
+    const { id, fromId, toId, content, topic, type } = await ivan.told("message");
+    assert.deepEqual([fromId, toId, content, topic, type], [b, a, "hello yourself", "", "text"]);
+    assert.match(id, /^\d+-2$/);
+    await until(async () => (await jane.states(a))[1] === "delivered", "Ivan has it");
+    ivan.emit("status_change", { status: "offline" });
+    await until(() => jane.of("presence").some(({ user, state }) => user === a && state === "offline"), "Ivan looks offline");
+    await jane.client.send({ user: a }, "I see you");
+    await ivan.told("message", (message) => message.content === "I see you");
+    await jane.client.close();
+    await ivan.told("status_change", ({ userId, status }) => userId === b && status === "offline");
+    ivan.close();
   });
 }

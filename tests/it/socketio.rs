@@ -1,0 +1,352 @@
+//! The gateway for clients of Socket.IO, by its bytes: who may come, what is refused, and what it costs to tell everybody who is online. What
+//! the libraries of the field make of it is in `clients/web/test/legacy`.
+
+use crate::harness::{PATIENCE, ServerProcess, http_get, run, within};
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+const SOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
+const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+
+/// Packets over a WebSocket.
+struct Socket(WebSocketStream<TcpStream>);
+
+impl Socket {
+    async fn open(server: &ServerProcess, origin: Option<&str>) -> Result<Self, Error> {
+        let mut request = format!("ws://{}{SOCKET}", server.http).into_client_request().unwrap();
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        Ok(Self(client_async(request, TcpStream::connect(server.http).await.unwrap()).await?.0))
+    }
+
+    async fn connect(server: &ServerProcess) -> Self {
+        let mut socket = Self::open(server, None).await.unwrap();
+        assert!(socket.packet().await.unwrap().starts_with("0{"));
+        socket.say("40").await;
+        socket.until("40").await;
+        socket
+    }
+
+    async fn user(server: &ServerProcess, id: &str) -> Self {
+        let mut socket = Self::connect(server).await;
+        socket.emit("user:login", json!({ "id": id })).await;
+        socket.until("42[\"user:login:success\"").await;
+        socket
+    }
+
+    async fn say(&mut self, packet: &str) {
+        self.0.send(Message::text(packet)).await.unwrap();
+    }
+
+    async fn emit(&mut self, event: &str, data: Value) {
+        self.say(&format!("42{}", json!([event, data]))).await;
+    }
+
+    /// The next packet; `None` once the server has closed. Pings are answered.
+    async fn packet(&mut self) -> Option<String> {
+        loop {
+            match within("a packet", self.0.next()).await {
+                // The server may be about to close.
+                Some(Ok(Message::Text(text))) if text.as_str() == "2" => drop(self.0.send(Message::text("3")).await),
+                Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// The first packet that begins so.
+    async fn until(&mut self, beginning: &str) -> String {
+        loop {
+            let packet = self.packet().await.unwrap_or_else(|| panic!("it was closed before {beginning}"));
+            if packet.starts_with(beginning) {
+                return packet;
+            }
+        }
+    }
+
+    async fn error(&mut self) -> String {
+        let packet = self.until("42[\"error\"").await;
+        serde_json::from_str::<Value>(&packet[2..]).unwrap()[1]["message"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn request(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> hyper::Result<Response<Bytes>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(path).header("host", address.to_string());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (head, body) = sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+}
+
+fn header<'a>(response: &'a Response<Bytes>, name: &str) -> Option<&'a str> {
+    response.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+#[test]
+fn pages_come_from_where_they_may() {
+    run(async {
+        const SHOP: &str = "https://shop.example.org";
+        let server = ServerProcess::start_with(&["--origins", SHOP]);
+        let own = format!("http://{}", server.http);
+        for (origin, allowed) in [(SHOP, true), (own.as_str(), true), ("https://evil.example.org", false), ("null", false)] {
+            let polled = http_get(server.http, POLLING, &[("origin", origin)]).await;
+            let wanted = allowed.then_some(origin);
+            assert_eq!((polled.status() == 200, header(&polled, "access-control-allow-origin")), (allowed, wanted), "{origin}");
+            assert_eq!(header(&polled, "access-control-allow-credentials"), allowed.then_some("true"), "{origin}");
+            assert_eq!(Socket::open(&server, Some(origin)).await.is_ok(), allowed, "{origin} over a WebSocket");
+            let asked = [("origin", origin), ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type")];
+            let preflight = request(server.http, Method::OPTIONS, POLLING, &asked, Vec::new()).await.unwrap();
+            assert_eq!((preflight.status() == 204, header(&preflight, "access-control-allow-origin")), (allowed, wanted), "{origin}");
+            assert_eq!(header(&preflight, "access-control-allow-headers"), allowed.then_some("content-type"), "{origin}");
+            assert!(header(&polled, "vary").is_some_and(|vary| vary.contains("Origin")), "caches keep them apart");
+        }
+        // No page at all: a program.
+        let polled = http_get(server.http, POLLING, &[]).await;
+        assert_eq!((polled.status().as_u16(), header(&polled, "access-control-allow-origin")), (200, None));
+    });
+}
+
+#[test]
+fn who_speaks_something_else_is_told_so() {
+    run(async {
+        let server = ServerProcess::start();
+        for (path, status) in [
+            ("/socket.io/?EIO=3&transport=polling", 400),
+            ("/socket.io/?EIO=4&transport=pigeon", 400),
+            ("/socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAA", 400),
+            ("/socket.io/?EIO=4&transport=websocket", 400),
+            ("/socket.io/", 400),
+        ] {
+            let answer = http_get(server.http, path, &[]).await;
+            assert_eq!(answer.status().as_u16(), status, "{path}: {:?}", answer.body());
+        }
+        // Another namespace.
+        let mut socket = Socket::open(&server, None).await.unwrap();
+        socket.say("40/admin,").await;
+        assert!(socket.until("44/admin,").await.contains("message"));
+    });
+}
+
+/// Logs in by polling; the name of the connection.
+async fn poll_in(server: &ServerProcess, id: &str) -> String {
+    let opened = http_get(server.http, POLLING, &[]).await;
+    let packet: Value = serde_json::from_slice(&opened.body()[1..]).unwrap();
+    let path = format!("{POLLING}&sid={}", packet["sid"].as_str().unwrap());
+    assert_eq!(request(server.http, Method::POST, &path, &[], b"40".into()).await.unwrap().status(), 200);
+    // A ping may come first.
+    while !String::from_utf8_lossy(http_get(server.http, &path, &[]).await.body()).contains("40{") {}
+    let body = format!("42{}", json!(["user:login", { "id": id }]));
+    assert_eq!(request(server.http, Method::POST, &path, &[], body.into()).await.unwrap().status(), 200);
+    path
+}
+
+#[test]
+fn what_is_too_long_ends_its_own_connection_at_most() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut bystander = Socket::user(&server, "bystander").await;
+        let long = "x".repeat(1_100_000);
+        let event = |content: &str| format!("42{}", json!(["message", { "id": "1", "toId": "bystander", "content": content }]));
+        let path = poll_in(&server, "ann").await;
+        // The answer may be lost: the server reads no more, and this one is still writing.
+        if let Ok(refused) = request(server.http, Method::POST, &path, &[], event(&long).into()).await {
+            assert_eq!(refused.status(), 413);
+        }
+        let mut socket = Socket::user(&server, "bob").await;
+        // It may be closed before all of it is there.
+        let _ = socket.0.send(Message::text(event(&long))).await;
+        while socket.packet().await.is_some() {}
+        // As long as may be, it is refused with words.
+        let mut socket = Socket::user(&server, "cat").await;
+        socket.say(&event(&"x".repeat(900_000))).await;
+        assert!(socket.error().await.starts_with("message 1: "), "{}", socket.error().await);
+        socket.say(&event("short")).await;
+        let packet = bystander.until("42[\"message\"").await;
+        assert!(packet.contains("short"), "{packet}");
+    });
+}
+
+#[test]
+fn one_request_with_thousands_of_events_is_taken_as_far_as_it_goes() {
+    run(async {
+        const EVENTS: usize = 6_000;
+        let server = ServerProcess::start();
+        let path = poll_in(&server, "ann").await;
+        let events: Vec<String> = (0..EVENTS)
+            .map(|number| format!("42{}", json!(["message", { "id": number.to_string(), "toId": "bob", "content": "x" }])))
+            .collect();
+        assert_eq!(request(server.http, Method::POST, &path, &[], events.join("\u{1e}").into()).await.unwrap().status(), 200);
+        // Each has a receipt, or a word on what became of it.
+        let (mut sent, mut refused) = (0, 0);
+        let begun = Instant::now();
+        while sent + refused < EVENTS {
+            assert!(begun.elapsed() < PATIENCE, "{sent} sent, {refused} refused");
+            let polled = http_get(server.http, &path, &[]).await;
+            for packet in std::str::from_utf8(polled.body()).unwrap().split('\u{1e}') {
+                match packet {
+                    // Beside the polls, as clients do: what is posted waits for what was before.
+                    "2" => {
+                        let (address, path) = (server.http, path.clone());
+                        tokio::spawn(async move { request(address, Method::POST, &path, &[], b"3".into()).await });
+                    }
+                    _ => {
+                        sent += usize::from(packet.contains("\"status\":\"sent\""));
+                        let words =
+                            packet.strip_prefix(r#"42["error",{"message":""#).and_then(|words| words.split_once(" events were not taken"));
+                        refused += words.map_or(0, |(number, _)| number.parse().unwrap());
+                    }
+                }
+            }
+        }
+        assert!(sent >= 4_000, "{sent} sent, {refused} refused");
+    });
+}
+
+/// Packets that make no sense, or nearly do.
+fn packets() -> impl Strategy<Value = Vec<Message>> {
+    let names = prop::sample::select(vec![
+        "user:login",
+        "message",
+        "typing",
+        "status_change",
+        "get_history",
+        "file_transfer",
+        "error",
+        "connect",
+        "",
+    ]);
+    let fields =
+        prop::sample::select(vec!["id", "toId", "fromId", "content", "isTyping", "status", "friendId", "topic", "type", "timestamp"]);
+    let values = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,80}".prop_map(Value::from),
+        Just(json!("mallory")),
+        Just(json!("bystander")),
+        Just(json!({ "_placeholder": true, "num": 7 })),
+        Just(json!([[[]]])),
+    ];
+    let objects = prop::collection::hash_map(fields, values, 0..6).prop_map(|fields| json!(fields));
+    let event = (names, objects, prop::sample::select(vec!["42", "420", "451-", "459999999999-", "42/other,", "45-", "421"]))
+        .prop_map(|(name, data, head)| Message::text(format!("{head}{}", json!([name, data]))));
+    let packet = prop_oneof![
+        4 => event,
+        1 => prop::sample::select(vec!["", "0", "1", "2", "2probe", "3", "4", "40", "41", "43", "430", "44", "5", "6", "40{}", "42[", "42{}", "42[1]", "4\u{0}"]).prop_map(Message::text),
+        1 => ".{0,40}".prop_map(Message::text),
+        1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Message::binary),
+    ];
+    prop::collection::vec(packet, 1..40)
+}
+
+#[test]
+fn no_packets_disturb_anybody_else() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut bystander = Socket::user(&server, "bystander").await;
+        let mut friend = Socket::user(&server, "friend").await;
+        let cases = std::env::var("WHIMBREL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
+        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+        for number in 0..cases {
+            let packets = packets().new_tree(&mut runner).unwrap().current();
+            let mut socket = Socket::connect(&server).await;
+            if number % 2 == 0 {
+                socket.emit("user:login", json!({ "id": "mallory" })).await;
+            }
+            for packet in &packets {
+                // It may have been shown the door.
+                if socket.0.feed(packet.clone()).await.is_err() {
+                    break;
+                }
+            }
+            let _ = socket.0.flush().await;
+            drop(socket);
+            if number % 10 == 9 {
+                let id = number.to_string();
+                friend.emit("message", json!({ "id": id, "toId": "bystander", "content": "are you there?" })).await;
+                // What mallory writes comes too; nothing else does, and nobody else's words come in mallory's name.
+                loop {
+                    let packet = bystander.until("42[\"message\"").await;
+                    let message: Value = serde_json::from_str(&packet[2..]).unwrap();
+                    let from = message[1]["fromId"].as_str().unwrap();
+                    assert!(["mallory", "friend"].contains(&from), "{message}");
+                    if from == "friend" {
+                        assert_eq!(message[1]["id"], id, "after {packets:?}");
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(http_get(server.http, "/healthz", &[]).await.status(), 200);
+    });
+}
+
+#[test]
+fn lists_of_who_is_online_do_not_grow_with_the_square_of_the_users() {
+    run(async {
+        const USERS: usize = 150;
+        let server = ServerProcess::start();
+        let begun = Instant::now();
+        let mut sockets = Vec::new();
+        for number in 0..USERS {
+            sockets.push(Socket::user(&server, &format!("user-{number}")).await);
+        }
+        // The last to come is in everybody's list in the end; until then nobody was told more often than once a second.
+        let last = format!("\"user-{}\"", USERS - 1);
+        let mut lists = Vec::new();
+        for socket in &mut sockets {
+            let mut told = 0;
+            loop {
+                let packet = socket.until("42[\"online_users\"").await;
+                told += 1;
+                if packet.contains(&last) {
+                    break;
+                }
+            }
+            lists.push(told);
+        }
+        let most = begun.elapsed().as_secs() + 2;
+        let worst = lists.iter().max().unwrap();
+        assert!(*worst <= most, "{worst} lists in {:?}", begun.elapsed());
+        // Who goes is told too.
+        drop(sockets.pop());
+        let gone = format!("\"user-{}\"", USERS - 1);
+        let first = sockets.first_mut().unwrap();
+        let left = Duration::from_secs(60);
+        let told = async {
+            loop {
+                let packet = first.packet().await.unwrap();
+                if packet.starts_with("42[\"status_change\"") && packet.contains(&gone) && packet.contains("\"offline\"") {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(left, told).await.expect("nobody said that they are gone");
+    });
+}
