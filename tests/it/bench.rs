@@ -92,3 +92,18 @@ fn clients_that_never_read_cost_little_and_find_everything_when_they_read_again(
         println!("{report}");
     }
 }
+
+#[test]
+fn clients_of_socketio_talk_in_pairs_and_beside_another_server() {
+    let output = bench(&["socketio", "--pairs", "2", "--seconds", "1", "--rounds", "1", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // It fails if anything was lost, doubled or out of order.
+    let rounds = report["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 1, "{report}");
+    assert!(rounds[0]["messages"].as_u64().unwrap() > 0 && rounds[0]["sent"]["p50_ms"].as_f64().unwrap() > 0.0, "{report}");
+    // One that does not get up is said, with its command.
+    let output = bench(&["socketio", "--pairs", "1", "--seconds", "1", "--rounds", "1", "--beside", "false"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot start `false`"), "{}", String::from_utf8_lossy(&output.stderr));
+}
