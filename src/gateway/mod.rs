@@ -2,9 +2,9 @@
 //! one to the other. `socketioxide` speaks their protocol; what is here makes each of them a device like any other, whose session reads the
 //! log and is acknowledged by what its client has taken.
 //!
-//! - [`entry`] takes requests, and looks at what passes on the way: [`line`](mod@line) over WebSocket, bodies when polling. [`wire`] counts it.
-//! - [`guest`] is a socket and takes its events, one after the other. Once it has logged in, [`session`] is its client within the server:
-//!   what it wishes becomes frames, and [`outgoing`] makes events of the frames that come ([`receipts`] of those that say what became of messages). [`seat`] says which device it is.
+//! - `entry` takes requests, and looks at what passes on the way: `line` over WebSocket, bodies when polling. `wire` counts it.
+//! - `guest` is a socket and takes its events, one after the other. Once it has logged in, `session` is its client within the server:
+//!   what it wishes becomes frames, and `outgoing` makes events of the frames that come (`receipts` of those that say what became of messages). `seat` says which device it is.
 
 mod contract;
 mod entry;
