@@ -4,7 +4,7 @@ use crate::config::{AuthMode, Config, ConfigError};
 use crate::engine::{Engine, EngineConfig, Pushing};
 use crate::gateway::Gateway;
 use crate::http::{self, Http};
-use crate::lobby::Lobby;
+use crate::lobby::{Listener, Lobby};
 use crate::push::{PushError, Webhook};
 use crate::session::{self, Admission, Context};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -152,6 +152,7 @@ impl Server {
         tasks.spawn(keys.clone().run_renewal());
         tasks.spawn(upkeep(state.metrics.clone()));
         tasks.spawn(accept_quic(listener.clone(), context));
+        tasks.spawn(tell_lobby(state.lobby.listen(), engine.clone()));
         let hints = webhook.map(|webhook| (webhook.clone(), tokio::spawn(webhook.run())));
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
@@ -200,6 +201,13 @@ impl Server {
                 abort.abort();
             }
         }
+    }
+}
+
+/// What is said in the lobby is told to the sessions that want to hear it.
+async fn tell_lobby(mut lines: Listener, engine: Arc<Engine>) {
+    while let Some(text) = lines.next().await {
+        engine.hub().say_in_lobby(&text);
     }
 }
 

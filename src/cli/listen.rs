@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
-use whimbrel_client::protocol::frame::{Event, EventBody, Origin, ResetReason, ServerSignal};
+use whimbrel_client::protocol::frame::{Event, EventBody, Origin, ResetReason, ServerSignal, Watch};
 use whimbrel_client::{Events, Incoming, Outcome, TransportKind};
 
 /// How it ends, for its help.
@@ -38,6 +38,9 @@ pub(super) struct Listen {
     /// Print every other event too.
     #[arg(long)]
     all: bool,
+    /// Print what is said in the lobby too, by clients that do not say who they are. It does not count.
+    #[arg(long)]
+    lobby: bool,
 }
 
 pub(super) async fn run(arguments: Listen) -> ExitCode {
@@ -49,6 +52,12 @@ pub(super) async fn run(arguments: Listen) -> ExitCode {
     if let Err(error) = Connect::connected(&client, deadline).await {
         client.close().await;
         return failed(&error);
+    }
+    if arguments.lobby {
+        let watch = Watch { users: Vec::new(), everyone: false, lobby: true };
+        if let Err(why) = client.watch(watch).await {
+            eprintln!("whimbrel: the lobby cannot be heard: {why}");
+        }
     }
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let code = tokio::select! {
@@ -97,7 +106,8 @@ async fn print(events: &mut Events, arguments: &Listen) -> std::io::Result<bool>
             Incoming::Signal(signal) => (signal_line(&signal), false),
             _ => continue,
         };
-        if is_message || arguments.all {
+        let is_lobby = line["kind"] == "lobby";
+        if is_message || arguments.all || is_lobby {
             let mut out = std::io::stdout().lock();
             writeln!(out, "{line}")?;
             out.flush()?;
@@ -150,5 +160,6 @@ fn signal_line(signal: &ServerSignal) -> Value {
             json!({ "kind": "typing", "conversation": typing.conversation.0, "user": typing.user, "active": typing.active })
         }
         ServerSignal::Presence(list) => json!({ "kind": "presence", "users": list }),
+        ServerSignal::Lobby(line) => json!({ "kind": "lobby", "text": line.text }),
     }
 }

@@ -238,9 +238,14 @@ impl Hub {
         }
     }
 
-    /// A session says whose presence it wants to hear of; the present state is told at once.
+    /// A session says whom it wants to hear of; the present state is told at once.
     pub(super) fn watch(&self, session: &Arc<SessionHandle>, watch: Watch) {
         lock(&self.state).presences.watch(session, watch);
+    }
+
+    /// Somebody says a line in the lobby, which is beside the engine: it is told to the sessions that want to hear it.
+    pub fn say_in_lobby(&self, text: &str) {
+        lock(&self.state).presences.say(text);
     }
 
     /// Once a second: users whose grace is over go offline, and what changed is told to those who watch.

@@ -194,6 +194,8 @@ impl Outgoing {
 
     fn on_signal(&mut self, signal: ServerSignal) {
         match signal {
+            // It does not ask for it: who logs in has left the lobby.
+            ServerSignal::Lobby(_) => {}
             ServerSignal::Typing(typing) => {
                 let from_name = self.gateway.people.name(&typing.user);
                 let typing = TypingFrom { from_id: typing.user.to_string(), from_name, is_typing: typing.active };

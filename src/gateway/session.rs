@@ -106,7 +106,7 @@ impl Talk {
             return Some(ClientFrame::Command(command.clone()));
         }
         if std::mem::take(&mut self.watch) {
-            return Some(ClientFrame::Signal(Signal::Watch(Watch { users: Vec::new(), everyone: true })));
+            return Some(ClientFrame::Signal(Signal::Watch(Watch { users: Vec::new(), everyone: true, lobby: false })));
         }
         None
     }

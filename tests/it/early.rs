@@ -266,7 +266,7 @@ fn what_a_device_said_early_has_no_second_effect_when_it_is_played_again() {
         forget_that_it_was_used(&mut server, &tickets).await;
         let mut watcher = Frames::enter(server.http, Form::Postcard, "dora", "phone").await;
         let users: Vec<UserId> = ["ann", "edi"].map(|name| UserId::new(name).unwrap()).into();
-        watcher.link.send(&ClientFrame::Signal(Signal::Watch(Watch { users, everyone: false }))).await;
+        watcher.link.send(&ClientFrame::Signal(Signal::Watch(Watch { users, everyone: false, lobby: false }))).await;
         let _player = play(&flight, server.secure).await;
         begun_early(&server).await;
         let _edi = Frames::enter(server.http, Form::Postcard, "edi", "phone").await;
@@ -324,7 +324,7 @@ fn a_client_comes_back_early_with_what_it_has_to_say_and_says_it_once() {
                 }
             }
         });
-        ann.watch(Watch { users: vec![UserId::new("edi").unwrap()], everyone: false }).await.unwrap();
+        ann.watch(Watch { users: vec![UserId::new("edi").unwrap()], everyone: false, lobby: false }).await.unwrap();
         let bob = || Target::User(UserId::new("bob").unwrap());
         let mut expected = vec!["before".to_owned()];
         ann.send(bob(), text("before")).await.unwrap().outcome().await.unwrap();

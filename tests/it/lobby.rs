@@ -1,12 +1,14 @@
 //! The lobby at `/chat`: a text is a text to everybody else who is there, as it is.
 
-use crate::harness::{ServerProcess, http_get, run, within};
+use crate::harness::{Frames, ServerProcess, http_get, run, within};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
+use whimbrel_protocol::codec::Form;
+use whimbrel_protocol::frame::{ClientFrame, Ping, ServerFrame, ServerSignal, Signal, Watch};
 
 /// A client that knows nothing of Whimbrel.
 type Plain = WebSocketStream<TcpStream>;
@@ -141,4 +143,53 @@ fn a_server_that_is_full_or_leaves_says_so() {
         drop(there);
         assert!(ended.await.unwrap().success());
     });
+}
+
+#[test]
+fn sessions_read_along_if_they_ask_for_it() {
+    run(async {
+        let server = ServerProcess::start();
+        let (mut ann, mut bob) = (plain(&server).await, plain(&server).await);
+        settle(&mut ann, &mut bob).await;
+        let mut cat = Frames::enter(server.http, Form::Postcard, "cat", "phone").await;
+        let mut dan = Frames::enter(server.http, Form::Json, "dan", "phone").await;
+        let lobby = |lobby| ClientFrame::Signal(Signal::Watch(Watch { users: Vec::new(), everyone: false, lobby }));
+        for session in [&mut cat, &mut dan] {
+            session.link.send(&lobby(true)).await;
+            // What was said before the signal was taken is missed; the answer to a later question says that it was.
+            assert_eq!(heard(session, 1).await, [""; 0]);
+        }
+        ann.send(Message::text("hello, whoever you are")).await.unwrap();
+        for session in [&mut cat, &mut dan] {
+            assert_eq!(session.wait("a line", line).await, "hello, whoever you are");
+        }
+        dan.link.send(&lobby(false)).await;
+        assert_eq!(heard(&mut dan, 2).await, [""; 0]);
+        bob.send(Message::text("still there?")).await.unwrap();
+        assert_eq!(cat.wait("a line", line).await, "still there?");
+        // Twice: what waits goes out between the two at the latest.
+        for number in [3, 4] {
+            assert_eq!(heard(&mut dan, number).await, [""; 0], "who has had enough hears nothing");
+        }
+    });
+}
+
+fn line(frame: &ServerFrame) -> Option<String> {
+    match frame {
+        ServerFrame::Signal(ServerSignal::Lobby(line)) => Some(line.text.clone()),
+        _ => None,
+    }
+}
+
+/// What a session heard before the answer to a question.
+async fn heard(session: &mut Frames, number: u32) -> Vec<String> {
+    session.link.send(&ClientFrame::Ping(Ping { id: number })).await;
+    let mut heard = Vec::new();
+    session
+        .wait("a pong", |frame| {
+            heard.extend(line(frame));
+            matches!(frame, ServerFrame::Pong(pong) if pong.id == number).then_some(())
+        })
+        .await;
+    heard
 }

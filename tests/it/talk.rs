@@ -283,7 +283,7 @@ fn presence_and_typing_are_seen_by_who_watches() {
         let server = ServerProcess::start_with(&["--presence-grace", "0"]);
         let mut ann = Frames::enter(server.http, Form::Json, "ann", "phone").await;
         ann.say("bob", "hi").await;
-        let watch = Watch { users: vec![UserId::new("bob").unwrap()], everyone: false };
+        let watch = Watch { users: vec![UserId::new("bob").unwrap()], everyone: false, lobby: false };
         ann.link.send(&ClientFrame::Signal(Signal::Watch(watch))).await;
         let presence = |frame: &ServerFrame| match frame {
             ServerFrame::Signal(ServerSignal::Presence(list)) => Some(list[0].state),

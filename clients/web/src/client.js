@@ -261,7 +261,7 @@ export class Client extends EventTarget {
     this.#signals.typing(target(to), active);
   }
 
-  /** @param {{ users?: string[], everyone?: boolean }} who */
+  /** @param {{ users?: string[], everyone?: boolean, lobby?: boolean }} who */
   watch(who) {
     this.#signals.watch(who);
   }

@@ -79,6 +79,8 @@ export interface ClientEvents {
   /** Ends by itself after 6 s. */
   typing: { conversation: number; user: string; active: boolean };
   presence: { user: string; state: "online" | "offline" };
+  /** A line that somebody without a name said in the lobby; only after `watch({ lobby: true })`. Those who fall behind miss some. */
+  lobby: { text: string };
   /** What is held may have gaps ("trimmed"), or was of another log and is gone ("otherLog"). */
   reset: { reason: string };
   /** The outbox disagreed with the server (restored or cloned store); sorted out already. */
@@ -121,8 +123,8 @@ export interface Client extends EventTarget {
 
   /** A signal: may get lost; throttled by the SDK. */
   typing(to: Target, active: boolean): void;
-  /** Whose presence is wanted, instead of what this tab said before; kept over reconnects. */
-  watch(who: { users?: string[]; everyone?: boolean }): void;
+  /** Whose presence is wanted, and whether the lobby is, instead of what this tab said before; kept over reconnects. */
+  watch(who: { users?: string[]; everyone?: boolean; lobby?: boolean }): void;
   presence(user: string): "online" | "offline" | "unknown";
   /** Tries now, also after the connection ended. */
   reconnect(): void;

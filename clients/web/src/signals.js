@@ -9,9 +9,11 @@ const WATCH_MAX = 256;
 /** Names whose presence is remembered, at most. */
 const KNOWN_MAX = 10_000;
 
+/** Whom a tab wants to hear of. @typedef {{ users: string[], everyone: boolean, lobby: boolean }} Wish */
+
 export class Signals {
   /**
-   * @param {(type: "typing" | "presence", detail: unknown) => void} emit
+   * @param {(type: "typing" | "presence" | "lobby", detail: unknown) => void} emit
    * @param {(note: Record<string, any>) => void} toLeader
    * @param {import("./environment.js").Environment} env
    */
@@ -25,9 +27,9 @@ export class Signals {
     this.typers = new Map();
     /** When it was last said that the user types. @type {Map<string, number>} */
     this.said = new Map();
-    /** What this tab wants to hear of. @type {{ users: string[], everyone: boolean } | undefined} */
+    /** What this tab wants to hear of. @type {Wish | undefined} */
     this.wish = undefined;
-    /** What each tab wants to hear of; only the tab that leads needs it. @type {Map<string, { users: string[], everyone: boolean }>} */
+    /** What each tab wants to hear of; only the tab that leads needs it. @type {Map<string, Wish>} */
     this.wishes = new Map();
   }
 
@@ -46,9 +48,9 @@ export class Signals {
     this.toLeader({ type: "typing", target, active });
   }
 
-  /** @param {{ users?: string[], everyone?: boolean }} who */
-  watch({ users = [], everyone = false }) {
-    this.wish = { users: users.slice(0, WATCH_MAX), everyone };
+  /** @param {Partial<Wish>} who */
+  watch({ users = [], everyone = false, lobby = false }) {
+    this.wish = { users: users.slice(0, WATCH_MAX), everyone, lobby };
     this.onLeader();
   }
 
@@ -79,7 +81,8 @@ export class Signals {
     if (this.wishes.size === 0) return undefined;
     const wishes = [...this.wishes.values()];
     const everyone = wishes.some((wish) => wish.everyone);
-    return { users: everyone ? [] : [...new Set(wishes.flatMap((wish) => wish.users))].slice(0, WATCH_MAX), everyone };
+    const users = everyone ? [] : [...new Set(wishes.flatMap((wish) => wish.users))].slice(0, WATCH_MAX);
+    return { users, everyone, lobby: wishes.some((wish) => wish.lobby) };
   }
 
   /** @param {import("./codec/frames.js").ServerSignal} signal */
@@ -91,6 +94,11 @@ export class Signals {
         this.states.set(user, state);
         this.emit("presence", { user, state });
       }
+      return;
+    }
+    if ("lobby" in signal) {
+      // Another tab may have asked for it.
+      if (this.wish?.lobby) this.emit("lobby", signal.lobby);
       return;
     }
     const conversation = Number(signal.typing.conversation);

@@ -20,7 +20,7 @@ pub use query::{
     Answer, AnswerBody, ConversationState, Direction, History, HistoryPage, MemberState, Online, OnlinePage, Query, QueryBody, Refused,
     Snapshot, StoredMessage,
 };
-pub use signal::{ClientState, Presence, PresenceState, ServerSignal, Signal, Typing, TypingFrom, Watch};
+pub use signal::{ClientState, LobbyLine, Presence, PresenceState, ServerSignal, Signal, Typing, TypingFrom, Watch};
 
 use crate::{CommandSeq, ErrorCode, MailboxSeq};
 use alloc::string::String;

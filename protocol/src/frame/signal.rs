@@ -4,6 +4,7 @@ use super::command::Target;
 use super::hello::{Extension, Hello};
 use super::open::open_enum;
 use crate::{ConversationId, UserId};
+use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub enum Signal {
     /// The user types, or has stopped. Repeated every few seconds while it is true.
     Typing(Typing),
-    /// Whose presence this session wants to hear of. Replaces what was said before; a new session hears of nobody.
+    /// Whom this session wants to hear of. Replaces what was said before; a new session hears of nobody.
     Watch(Watch),
     /// How the client is from now on. Replaces what was said before, and what the `Hello` said ([`ClientState::in_hello`]).
     State(ClientState),
@@ -59,7 +60,7 @@ pub struct Typing {
     pub active: bool,
 }
 
-/// Whose presence this session wants to hear of. The present state comes at once, changes at most once a second.
+/// Whom this session wants to hear of: whose presence (the present state comes at once, changes at most once a second), and the lobby.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Watch {
@@ -67,6 +68,9 @@ pub struct Watch {
     pub users: Vec<UserId>,
     /// Everybody; then `users` does not matter. At most 256 changes a second are told.
     pub everyone: bool,
+    /// What is said in the lobby, by clients that do not say who they are: from now on, and as it comes.
+    #[serde(default)]
+    pub lobby: bool,
 }
 
 /// A signal from the server.
@@ -77,6 +81,16 @@ pub enum ServerSignal {
     Typing(TypingFrom),
     /// Who came and went.
     Presence(Vec<Presence>),
+    /// A line in the lobby. Those who fall behind miss some.
+    Lobby(LobbyLine),
+}
+
+/// Somebody said something in the lobby; nobody knows who.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LobbyLine {
+    /// What.
+    pub text: String,
 }
 
 /// Somebody types, or has stopped.

@@ -307,8 +307,9 @@ fn signals(list: &mut List) {
     let mut client = |name: &str, signal| list.client(name, ClientFrame::Signal(signal));
     client("typing: to a user", Signal::Typing(Typing { to: Target::User(user("bob")), active: true }));
     client("typing: in a conversation, no more", Signal::Typing(Typing { to: Target::Conversation(conversation), active: false }));
-    client("watch: some", Signal::Watch(Watch { users: vec![user("bob"), user("订é")], everyone: false }));
-    client("watch: everyone", Signal::Watch(Watch { users: Vec::new(), everyone: true }));
+    client("watch: some", Signal::Watch(Watch { users: vec![user("bob"), user("订é")], everyone: false, lobby: false }));
+    client("watch: everyone", Signal::Watch(Watch { users: Vec::new(), everyone: true, lobby: false }));
+    client("watch: the lobby", Signal::Watch(Watch { users: Vec::new(), everyone: false, lobby: true }));
     client("state: suspended", Signal::State(ClientState { background: true, ask_after_s: 0 }));
     client("state: ask after 4 minutes", Signal::State(ClientState { background: false, ask_after_s: 240 }));
     let presence = |name, state| Presence { user: user(name), state };
@@ -318,4 +319,5 @@ fn signals(list: &mut List) {
     server("somebody types", ServerSignal::Typing(TypingFrom { conversation, user: user("bob"), active: true }));
     server("presence", ServerSignal::Presence(all));
     server("presence: of nobody", ServerSignal::Presence(Vec::new()));
+    server("a line in the lobby", ServerSignal::Lobby(LobbyLine { text: "is anybody here? 🐦".into() }));
 }

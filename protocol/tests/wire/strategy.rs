@@ -197,7 +197,8 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
 fn signal() -> impl Strategy<Value = Signal> {
     prop_oneof![
         (target(), any::<bool>()).prop_map(|(to, active)| Signal::Typing(Typing { to, active })),
-        (vec(user(), 0..4), any::<bool>()).prop_map(|(users, everyone)| Signal::Watch(Watch { users, everyone })),
+        (vec(user(), 0..4), any::<bool>(), any::<bool>())
+            .prop_map(|(users, everyone, lobby)| Signal::Watch(Watch { users, everyone, lobby })),
         (any::<bool>(), any::<u16>()).prop_map(|(background, ask_after_s)| Signal::State(ClientState { background, ask_after_s })),
     ]
 }
@@ -211,6 +212,7 @@ fn server_signal() -> impl Strategy<Value = ServerSignal> {
             active
         })),
         vec(presence, 0..4).prop_map(ServerSignal::Presence),
+        ".{0,40}".prop_map(|text| ServerSignal::Lobby(LobbyLine { text })),
     ]
 }
 

@@ -51,7 +51,7 @@ impl Worker {
         let client = self.client.clone();
         tokio::spawn(async move {
             // A client that has ended says so elsewhere.
-            let _ = client.watch(Watch { users: Vec::new(), everyone: true }).await;
+            let _ = client.watch(Watch { users: Vec::new(), everyone: true, lobby: false }).await;
         });
     }
 

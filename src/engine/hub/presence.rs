@@ -1,11 +1,11 @@
-//! Who looks online, and who is told of it.
+//! Who looks online, and who is told of it; and who hears the lobby.
 
 use super::session::{SIGNALS_MAX, SessionHandle};
 use crate::store::DeviceKey;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use whimbrel_protocol::UserId;
-use whimbrel_protocol::frame::{Presence, PresenceState, ServerSignal, Watch};
+use whimbrel_protocol::frame::{LobbyLine, Presence, PresenceState, ServerSignal, Watch};
 
 /// The most users a session watches by name.
 const WATCHED_MAX: usize = 256;
@@ -22,6 +22,8 @@ pub(super) struct Presences {
     watchers: HashMap<DeviceKey, (Arc<SessionHandle>, Watching)>,
     /// Who watches a user by name.
     watched: HashMap<UserId, HashSet<DeviceKey>>,
+    /// Who hears the lobby.
+    listeners: HashMap<DeviceKey, Arc<SessionHandle>>,
     /// Changes since they were last told.
     changed: HashMap<UserId, PresenceState>,
     /// Those that wait for their turn to be told to who watches everyone.
@@ -46,9 +48,12 @@ impl Presences {
 
     /// A session says whom it watches; the present state is told at once.
     pub fn watch(&mut self, session: &Arc<SessionHandle>, watch: Watch) {
-        let watching =
-            if watch.everyone { Watching::Everyone } else { Watching::Users(watch.users.into_iter().take(WATCHED_MAX).collect()) };
+        let users = watch.users.into_iter().take(WATCHED_MAX).collect();
+        let watching = if watch.everyone { Watching::Everyone } else { Watching::Users(users) };
         self.forget(session.device);
+        if watch.lobby {
+            self.listeners.insert(session.device, session.clone());
+        }
         let present: Vec<Vec<Presence>> = match &watching {
             Watching::Everyone => {
                 let online: Vec<&UserId> = self.online.iter().take(CHANGES_MAX * PRESENT_SIGNALS_MAX).collect();
@@ -79,6 +84,7 @@ impl Presences {
     }
 
     fn forget(&mut self, device: DeviceKey) {
+        self.listeners.remove(&device);
         let Some((_, Watching::Users(users))) = self.watchers.remove(&device) else { return };
         for user in users {
             if let Some(devices) = self.watched.get_mut(&user) {
@@ -87,6 +93,13 @@ impl Presences {
                     self.watched.remove(&user);
                 }
             }
+        }
+    }
+
+    /// Somebody says a line in the lobby.
+    pub fn say(&self, text: &str) {
+        for session in self.listeners.values() {
+            session.signal(ServerSignal::Lobby(LobbyLine { text: text.to_owned() }));
         }
     }
 
@@ -139,6 +152,6 @@ impl Presences {
 
     #[cfg(test)]
     pub fn is_watched_by_nobody(&self) -> bool {
-        self.watched.is_empty() && self.watchers.is_empty()
+        self.watched.is_empty() && self.watchers.is_empty() && self.listeners.is_empty()
     }
 }

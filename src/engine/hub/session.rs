@@ -11,6 +11,8 @@ use whimbrel_protocol::{CommandSeq, DeviceId, ErrorCode, Incarnation, MailboxSeq
 
 /// Signals that wait for a session beyond this are dropped, the oldest first.
 pub(super) const SIGNALS_MAX: usize = 64;
+/// Lines of the lobby among them, at most: they may be long.
+const LINES_MAX: usize = 8;
 
 /// One device's stay, as the rest of the server sees it.
 #[derive(Debug)]
@@ -135,6 +137,12 @@ impl SessionHandle {
 
     pub(in crate::engine) fn signal(&self, signal: ServerSignal) {
         let mut signals = lock(&self.signals);
+        // The new one is lost: so many bytes for somebody who does not read them are enough.
+        let is_line = |signal: &ServerSignal| matches!(signal, ServerSignal::Lobby(_));
+        if is_line(&signal) && signals.iter().filter(|signal| is_line(signal)).count() >= LINES_MAX {
+            metrics::counter!("whimbrel_lobby_lines_missed_total").increment(1);
+            return;
+        }
         if signals.len() >= SIGNALS_MAX {
             signals.pop_front();
         }

@@ -50,7 +50,7 @@ fn a_newer_session_of_a_device_replaces_the_older_and_only_that() {
 fn who_comes_back_within_the_grace_was_never_away() {
     let hub = Hub::new(Duration::from_secs(3600), Duration::ZERO);
     let watcher = enter(&hub, new(1, "ann", 0), 0);
-    hub.watch(&watcher, Watch { users: vec![UserId::new("bob").unwrap()], everyone: false });
+    hub.watch(&watcher, Watch { users: vec![UserId::new("bob").unwrap()], everyone: false, lobby: false });
     assert_eq!(presence_of(&watcher), [("bob".into(), PresenceState::Offline)]);
     let bob = enter(&hub, new(2, "bob", 0), 0);
     hub.tell_presence();
@@ -67,7 +67,7 @@ fn who_comes_back_within_the_grace_was_never_away() {
 fn who_stays_away_goes_offline() {
     let hub = Hub::new(Duration::ZERO, Duration::ZERO);
     let watcher = enter(&hub, new(1, "ann", 0), 0);
-    hub.watch(&watcher, Watch { users: Vec::new(), everyone: true });
+    hub.watch(&watcher, Watch { users: Vec::new(), everyone: true, lobby: false });
     let bob = enter(&hub, new(2, "bob", 0), 0);
     hub.tell_presence();
     hub.leave(&bob);
@@ -81,12 +81,12 @@ fn who_stays_away_goes_offline() {
 fn who_watches_by_name_hears_at_once_however_many_come() {
     let hub = Hub::new(Duration::ZERO, Duration::ZERO);
     let watcher = enter(&hub, new(1, "ann", 0), 0);
-    hub.watch(&watcher, Watch { users: vec![UserId::new("user 2999").unwrap()], everyone: false });
+    hub.watch(&watcher, Watch { users: vec![UserId::new("user 2999").unwrap()], everyone: false, lobby: false });
     presence_of(&watcher);
     let came: Vec<_> = (2..3_000).map(|number| enter(&hub, new(number, &format!("user {number}"), 0), 0)).collect();
     hub.tell_presence();
     assert_eq!(presence_of(&watcher), [("user 2999".into(), PresenceState::Online)]);
-    hub.watch(&watcher, Watch { users: vec![UserId::new("user 5").unwrap()], everyone: false });
+    hub.watch(&watcher, Watch { users: vec![UserId::new("user 5").unwrap()], everyone: false, lobby: false });
     presence_of(&watcher);
     for session in &came {
         hub.leave(session);
@@ -102,7 +102,7 @@ fn who_watches_everyone_is_told_of_everyone_in_turns() {
     const USERS: u32 = 1_000;
     let hub = Hub::new(Duration::ZERO, Duration::ZERO);
     let early = enter(&hub, new(1, "ann", 0), 0);
-    hub.watch(&early, Watch { users: Vec::new(), everyone: true });
+    hub.watch(&early, Watch { users: Vec::new(), everyone: true, lobby: false });
     presence_of(&early);
     let _came: Vec<_> = (2..USERS).map(|number| enter(&hub, new(number, &format!("user {number}"), 0), 0)).collect();
     let mut turns = 0;
@@ -117,7 +117,7 @@ fn who_watches_everyone_is_told_of_everyone_in_turns() {
     assert_eq!(turns, (USERS as usize).div_ceil(CHANGES_MAX));
     // Whoever begins later hears of all who are here, at once.
     let late = enter(&hub, new(USERS, "zoe", 0), 0);
-    hub.watch(&late, Watch { users: Vec::new(), everyone: true });
+    hub.watch(&late, Watch { users: Vec::new(), everyone: true, lobby: false });
     assert_eq!(presence_of(&late).len(), USERS as usize);
 }
 
@@ -150,7 +150,7 @@ fn suspended(user: u32, name: &str, slot: u8) -> NewSession {
 fn who_is_suspended_never_looks_online() {
     let hub = Hub::new(Duration::from_secs(3600), Duration::ZERO);
     let watcher = enter(&hub, new(1, "ann", 0), 0);
-    hub.watch(&watcher, Watch { users: vec![UserId::new("bob").unwrap()], everyone: false });
+    hub.watch(&watcher, Watch { users: vec![UserId::new("bob").unwrap()], everyone: false, lobby: false });
     presence_of(&watcher);
     let heard = || {
         hub.tell_presence();

@@ -307,7 +307,7 @@ async fn a_snapshot_that_breaks_off_begins_again() {
 async fn whom_to_watch_is_said_in_each_session_and_signals_come() {
     let mut server = Server::start().await;
     let (client, mut events) = server.client("alice").start().await.unwrap();
-    let watch = Watch { users: vec!["bob".parse().unwrap()], everyone: false };
+    let watch = Watch { users: vec!["bob".parse().unwrap()], everyone: false, lobby: false };
     client.watch(watch.clone()).await.unwrap();
     for _ in 0..2 {
         let (mut peer, _) = server.greeted().await;

@@ -66,12 +66,13 @@ const answer = envelope("Answer", { id: u64, last: bool }, "AnswerBody", {
 export const clientState = struct("ClientState", { background: bool, askAfterS: u16 });
 const signal = choice("Signal", [
   ["typing", struct("Typing", { to: target, active: bool })],
-  ["watch", struct("Watch", { users: list(name), everyone: bool })],
+  ["watch", struct("Watch", { users: list(name), everyone: bool, lobby: bool })],
   ["state", clientState],
 ]);
 const serverSignal = choice("ServerSignal", [
   ["typing", struct("TypingFrom", { conversation: u64, user: name, active: bool })],
   ["presence", list(struct("Presence", { user: name, state: presenceState }))],
+  ["lobby", struct("LobbyLine", { text })],
 ]);
 const ping = struct("Ping", { id: u32 });
 const goAway = struct("GoAway", { retryAfterMs: u32, message: text });

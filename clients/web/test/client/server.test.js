@@ -1,7 +1,9 @@
 // Clients in Node against a real server, over WebSocket and an imitated IndexedDB.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { after, before, test } from "node:test";
+import { WebSocket } from "ws";
 import { closeAll, openTab, until } from "../harness/client.js";
 import { FakeBrowser } from "../harness/environment.js";
 import { proxy } from "../harness/proxy.js";
@@ -274,4 +276,25 @@ test("a probe that is answered changes nothing", async () => {
   await alice.client.onlineUsers();
   assert.deepEqual([alice.env.dials, alice.seen.slice(before).filter(([type]) => type === "connection")], [dials, []]);
   await alice.client.close();
+});
+
+test("who asks for it reads along what is said in the lobby, in this tab and no other", async () => {
+  const browser = new FakeBrowser();
+  const user = someone("alice");
+  const tab = await openTab({ user, url: server.url }, browser);
+  const other = await openTab({ user, url: server.url }, browser);
+  await Promise.all([tab.connected(), other.connected()]);
+  other.client.watch({ lobby: true });
+  const plain = new WebSocket(`ws://${server.http}/chat`);
+  await once(plain, "open");
+  // What was said before the server knows that it is asked for is missed.
+  let lines = 0;
+  await until(() => {
+    if (plain.bufferedAmount === 0) plain.send(`line ${(lines += 1)}`);
+    return other.of("lobby").length > 0;
+  }, "the lobby is heard");
+  assert.match(other.of("lobby")[0].text, /^line \d+$/);
+  assert.deepEqual(tab.of("lobby"), []);
+  plain.close();
+  await Promise.all([tab.client.close(), other.client.close()]);
 });

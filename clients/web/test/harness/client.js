@@ -38,7 +38,7 @@ export async function openTab(options, browser = new FakeBrowser(), change = () 
   opened.add(client);
   /** @type {[string, any][]} */
   const seen = [];
-  for (const type of ["connection", "change", "message", "typing", "presence", "reset", "conflict"]) {
+  for (const type of ["connection", "change", "message", "typing", "presence", "lobby", "reset", "conflict"]) {
     client.addEventListener(type, (event) => seen.push([type, /** @type {CustomEvent} */ (event).detail]));
   }
   const of = (/** @type {string} */ type) => seen.filter(([found]) => found === type).map(([, detail]) => detail);

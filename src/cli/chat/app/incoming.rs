@@ -163,6 +163,8 @@ impl App {
                     }
                 }
             }
+            // It is not asked for.
+            ServerSignal::Lobby(_) => {}
         }
     }
 
