@@ -122,6 +122,24 @@ pub(super) struct Words {
     pub message: String,
 }
 
+/// What a client's callback is told of what has no other answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Done {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Done {
+    pub fn of(outcome: Result<(), String>) -> Self {
+        match outcome {
+            Ok(()) => Self { status: Some("ok"), error: None },
+            Err(why) => Self { status: None, error: Some(why) },
+        }
+    }
+}
+
 /// A line of a client that never says who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Line {
@@ -133,9 +151,37 @@ pub(super) struct Line {
 pub(super) struct Given {
     pub value: Value,
     pub attachments: Vec<Bytes>,
+    /// Bytes of the value as it came.
+    pub text_bytes: usize,
+}
+
+/// Notes the attachments that are referred to; `false` if one is for the second time, or is not there.
+fn place_once(value: &Value, seen: &mut [bool]) -> bool {
+    if value.get("_placeholder").is_some_and(|marked| marked == &Value::Bool(true)) {
+        let number = value.get("num").and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok());
+        return number.and_then(|number| seen.get_mut(number)).is_some_and(|seen| !std::mem::replace(seen, true));
+    }
+    match value {
+        Value::Array(values) => values.iter().all(|value| place_once(value, seen)),
+        Value::Object(fields) => fields.values().all(|value| place_once(value, seen)),
+        _ => true,
+    }
 }
 
 impl Given {
+    /// Whether each attachment is referred to once at most: what is passed on holds each where it stands, and must not be longer than what came.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let mut seen = vec![false; self.attachments.len()];
+        place_once(&self.value, &mut seen)
+    }
+
+    /// Bytes of it, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text_bytes + self.attachments.iter().map(Bytes::len).sum::<usize>()
+    }
+
     /// A field that has to be there.
     ///
     /// # Errors

@@ -140,6 +140,10 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
         // The library says so in the words that clients know.
         return pass(gateway, request).await.0;
     }
+    if known.as_ref().is_some_and(|wire| wire.is_cut()) {
+        // It connects anew.
+        return refuse(StatusCode::BAD_REQUEST, r#"{"code":1,"message":"Session ID unknown"}"#);
+    }
     let is_new = known.is_none();
     let wire = known.unwrap_or_default();
     if is_new && gateway.is_leaving() {
@@ -148,7 +152,7 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
     request.extensions_mut().insert(wire.clone());
     request.extensions_mut().insert(remote);
     match (value(&query, "transport"), request.method().clone()) {
-        (Some("websocket"), Method::GET) => upgrade(gateway, wire, request),
+        (Some("websocket"), Method::GET) => upgrade(gateway, wire, request, !is_new),
         (Some("polling"), Method::GET) => {
             if !is_new {
                 wire.on_poll();
@@ -216,7 +220,7 @@ fn count(wire: &Wire, body: &[u8]) {
 }
 
 /// Opens a WebSocket, and has the library speak over a line that is looked at.
-fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>) -> Response<Body> {
+fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>, probed: bool) -> Response<Body> {
     let headers = request.headers();
     let says = |name, word: &str| {
         let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
@@ -235,10 +239,9 @@ fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>) 
             Ok(stream) => TokioIo::new(stream),
             Err(why) => return tracing::debug!(%why, "a WebSocket was not opened"),
         };
-        wire.on_upgrade();
         gateway.wires.add_line(&wire);
         let request = Request::from_parts(parts, ());
-        if let Err(why) = Service::<(Line<_>, Request<()>)>::call(&mut service, (Line::new(stream, wire), request)).await {
+        if let Err(why) = Service::<(Line<_>, Request<()>)>::call(&mut service, (Line::new(stream, wire, probed), request)).await {
             tracing::debug!(%why, "a WebSocket is not one of Engine.IO");
         }
     });

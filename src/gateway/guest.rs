@@ -1,7 +1,7 @@
 //! One socket: what its client says, from the first event to the last. What it says as a user becomes a session's; before that it can log in,
 //! or speak in the lobby.
 
-use super::contract::{Beside, Given, Line, User, Words, event};
+use super::contract::{Beside, Done, Given, Line, User, Words, event};
 use super::port::Port;
 use super::session::{self, Asked, Wish};
 use super::{GOING_DOWN, Gateway};
@@ -15,13 +15,24 @@ use socketioxide::socket::Socket;
 use socketioxide_core::Value;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use whimbrel_protocol::UserId;
+use whimbrel_protocol::codec::MAX_TEXT;
 
 /// What a client asked for and no session has taken yet: from so many on nothing is read …
 const WISHES_HIGH: usize = 64;
 /// … and beyond so many, which can only have come in one request, it is too much.
 const WISHES_MAX: usize = 4096;
+
+/// What a client may want before it logs in, at most, with so many bytes together …
+const EARLY_MAX: usize = 256;
+const EARLY_BYTES: usize = 256 * 1024;
+/// … and how long it may take for that.
+const EARLY_TIME: Duration = Duration::from_secs(5);
+/// What a client calls itself, and its picture, in bytes together.
+const PROFILE_BYTES: usize = 16 * 1024;
 
 /// A socket.
 pub(super) struct Guest {
@@ -31,6 +42,8 @@ pub(super) struct Guest {
     member: Mutex<Option<Member>>,
     /// Its place among the sessions, until it has one.
     place: Mutex<Option<Admitted>>,
+    /// What it wanted before it logged in: libraries send what waited while there was no connection before the application hears that there is one.
+    early: Mutex<Vec<(String, Given, Option<AckSender>)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +54,7 @@ struct Member {
 
 impl Guest {
     pub fn new(gateway: Arc<Gateway>, port: Arc<Port>, place: Admitted) -> Self {
-        Self { gateway, port, member: Mutex::new(None), place: Mutex::new(Some(place)) }
+        Self { gateway, port, member: Mutex::new(None), place: Mutex::new(Some(place)), early: Mutex::default() }
     }
 
     fn give_up_place(&self) {
@@ -86,34 +99,98 @@ impl Guest {
     }
 
     /// Takes an event. `answer` is there if the client wants to be called back.
-    fn take(self: &Arc<Self>, name: &str, given: &Given, answer: Option<AckSender>) {
+    fn take(self: &Arc<Self>, name: String, given: Given, mut answer: Option<AckSender>) {
         if self.gateway.is_leaving() {
             // It has been told, and will be told of nothing else.
             return;
         }
-        if let Err(why) = self.try_take(name, given, answer) {
+        if self.is_stranger() && self.keep_early(&name, &given, &mut answer) {
+            return;
+        }
+        let outcome = self.try_take(&name, given, &mut answer);
+        if let Err(why) = &outcome {
             metrics::counter!("whimbrel_socketio_refused_total").increment(1);
             self.port.say(event::ERROR, format!("{name}: {why}"));
         }
+        // Whoever knows more answers later, and has taken it.
+        if let Some(answer) = answer {
+            self.port.answer(answer, &Done::of(outcome));
+        }
     }
 
-    fn try_take(self: &Arc<Self>, name: &str, given: &Given, answer: Option<AckSender>) -> Result<(), String> {
+    /// Keeps what somebody wants who has not logged in yet, but will have to.
+    fn keep_early(self: &Arc<Self>, name: &str, given: &Given, answer: &mut Option<AckSender>) -> bool {
+        let of_a_user = match name {
+            event::LOGIN => false,
+            event::STATUS => given.value.get("status").is_some(),
+            _ => ["toId", "friendId"].iter().any(|field| given.value.get(field).is_some()),
+        };
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: usize = early.iter().map(|(_, given, _)| given.bytes()).sum();
+        if !of_a_user || early.len() >= EARLY_MAX || bytes + given.bytes() > EARLY_BYTES {
+            return false;
+        }
+        early.push((name.to_owned(), given.clone(), answer.take()));
+        if early.len() == 1 {
+            let guest = self.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = sleep(EARLY_TIME) => {}
+                    () = guest.gone() => {}
+                }
+                // If it has not logged in meanwhile, it is told so of each.
+                guest.take_early();
+            });
+        }
+        true
+    }
+
+    /// Takes what was kept.
+    fn take_early(self: &Arc<Self>) {
+        for (name, given, mut answer) in std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let outcome = self.try_take(&name, given, &mut answer);
+            if let Err(why) = &outcome {
+                metrics::counter!("whimbrel_socketio_refused_total").increment(1);
+                self.port.say(event::ERROR, format!("{name}: {why}"));
+            }
+            if let Some(answer) = answer {
+                self.port.answer(answer, &Done::of(outcome));
+            }
+        }
+    }
+
+    fn try_take(self: &Arc<Self>, name: &str, mut given: Given, answer: &mut Option<AckSender>) -> Result<(), String> {
         if name == event::LOGIN {
-            return self.login(given);
+            return self.login(&given);
         }
         let Some(member) = self.member().clone() else {
             if name == event::MESSAGE && given.may::<Json>("toId")?.is_none() {
-                self.gateway.say_in_lobby(&Line { content: given.need("content")? });
+                let content: String = given.need("content")?;
+                if content.len() > MAX_TEXT {
+                    return Err(format!("content has {} bytes, at most {MAX_TEXT} are passed on", content.len()));
+                }
+                self.gateway.say_in_lobby(&Line { content });
                 return Ok(());
             }
             return Err(format!("log in first, with {}", event::LOGIN));
         };
-        if given.may::<String>("fromId")?.is_some_and(|said| said != member.user.as_str()) {
-            return Err(format!("fromId is not who you logged in as, {}", member.user));
+        match given.may::<String>("fromId")? {
+            Some(said) if said != member.user.as_str() => return Err(format!("fromId is not who you logged in as, {}", member.user)),
+            Some(_) => {}
+            // Whoever gets a file is told of whom, whatever the sender says.
+            None => _ = given.value.as_object_mut().map(|fields| fields.insert("fromId".into(), member.user.as_str().into())),
         }
         let wish = match name {
-            event::MESSAGE => Wish::Message { to: user(given, "toId")?, text: given.need("content")?, beside: beside(given)? },
-            event::TYPING => Wish::Typing { to: user(given, "toId")?, active: given.need("isTyping")? },
+            event::MESSAGE => {
+                let (to, text, beside) = (user(&given, "toId")?, given.need::<String>("content")?, beside(&given)?);
+                // As the log would, but before it waits.
+                if text.len() > MAX_TEXT {
+                    let id = beside.message_id.unwrap_or_default();
+                    return Err(format!("{id}: a text of {} bytes is longer than the {MAX_TEXT} allowed: send it as a file", text.len()));
+                }
+                Wish::Message { to, text, beside, answer: answer.take() }
+            }
+            event::TYPING => Wish::Typing { to: user(&given, "toId")?, active: given.need("isTyping")? },
             event::STATUS => match given.need::<String>("status")?.as_str() {
                 "online" => Wish::Status { background: false },
                 "offline" => Wish::Status { background: true },
@@ -121,20 +198,25 @@ impl Guest {
             },
             event::GET_HISTORY => {
                 let (friend_id, topic) = (given.need("friendId")?, given.may("topic")?);
-                Wish::History { with: user(given, "friendId")?, asked: Asked { friend_id, topic, answer } }
+                Wish::History { with: user(&given, "friendId")?, asked: Asked { friend_id, topic, answer: answer.take() } }
             }
-            event::FILE => return self.gateway.pass_file(&user(given, "toId")?, given),
+            event::FILE => return self.gateway.pass_file(&user(&given, "toId")?, &given),
             _ => return Err("there is no such event".into()),
         };
         match member.wishes.try_send(wish) {
             Ok(()) => {
-                if member.wishes.max_capacity() - member.wishes.capacity() >= WISHES_HIGH {
+                let waits = || member.wishes.max_capacity() - member.wishes.capacity() >= WISHES_HIGH;
+                if waits() {
                     self.port.wire.pause(true);
+                    // It may have been worked off meanwhile, by somebody who found nothing to let go on.
+                    if !waits() {
+                        self.port.wire.pause(false);
+                    }
                 }
                 Ok(())
             }
             // It has ended, and the client is told why by what ended it.
-            Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err("the session is over: log in again".into()),
             // To say so each time would not fit either.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 self.port.refused.fetch_add(1, Ordering::Relaxed);
@@ -149,7 +231,11 @@ impl Guest {
             return Err(format!("you are logged in as {}: disconnect first", member.user));
         }
         let (user, id) = (user(given, "id")?, given.need::<String>("id")?);
-        let (name, avatar) = (given.may("name")?, given.may("avatar")?);
+        let (name, avatar): (Option<String>, Option<String>) = (given.may("name")?, given.may("avatar")?);
+        let bytes = [&name, &avatar].into_iter().flatten().map(String::len).sum::<usize>();
+        if bytes > PROFILE_BYTES {
+            return Err(format!("name and avatar have {bytes} bytes, at most {PROFILE_BYTES} are told to others: give the picture's URL"));
+        }
         let (wishes, inbox) = mpsc::channel(WISHES_MAX);
         *member = Some(Member { user: user.clone(), wishes });
         self.give_up_place();
@@ -159,7 +245,10 @@ impl Guest {
             session::run(guest.gateway.clone(), guest.port.clone(), user, profile, inbox).await;
             // It has been told why; who is still there may log in again.
             *guest.member() = None;
+            guest.port.wire.pause(false);
         });
+        drop(member);
+        self.take_early();
         Ok(())
     }
 
@@ -211,7 +300,7 @@ impl MessageHandler<LocalAdapter, ()> for Events {
         let Ok(answer) = AckSender::from_message_parts(&socket, &mut value, &ack_id);
         let answer = ack_id.is_some().then_some(answer);
         match parse(value) {
-            Ok((name, given)) => self.0.take(&name, &given, answer),
+            Ok((name, given)) => self.0.take(name, given, answer),
             Err(why) => self.0.port.say(event::ERROR, why),
         }
     }
@@ -224,5 +313,9 @@ fn parse(value: Value) -> Result<(String, Given), String> {
     let mut parts = parts.into_iter();
     let Some(Json::String(name)) = parts.next() else { return Err("an event without a name".into()) };
     let value = parts.next().unwrap_or(Json::Null);
-    Ok((name, Given { value, attachments: attachments.unwrap_or_default().into() }))
+    let given = Given { value, attachments: attachments.unwrap_or_default().into(), text_bytes: text.len() };
+    if !given.is_sound() {
+        return Err(format!("{name}: an attachment is missing, or stands in it more than once"));
+    }
+    Ok((name, given))
 }

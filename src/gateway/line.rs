@@ -119,18 +119,20 @@ pub(super) struct Line<S> {
     coming: Frames,
     /// How much of a ping has left, if one is leaving.
     ping: Option<usize>,
+    /// The client still polls, and tries this: a ping would be no answer to it.
+    probed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    /// Looks at what passes, and notes it.
-    pub fn new(stream: S, wire: Arc<Wire>) -> Self {
-        Self { stream, wire, leaving: Frames::default(), coming: Frames::default(), ping: None }
+    /// Looks at what passes, and notes it. `probed` if the client moves here from polling.
+    pub fn new(stream: S, wire: Arc<Wire>, probed: bool) -> Self {
+        Self { stream, wire, leaving: Frames::default(), coming: Frames::default(), ping: None, probed }
     }
 
     /// Puts a ping between the frames, if one would tell something. `true` if one has left.
     fn poll_ping(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if self.ping.is_none() {
-            if !self.leaving.between() || !self.wire.wants_ping() {
+            if self.probed || !self.leaving.between() || !self.wire.wants_ping() {
                 return Poll::Ready(Ok(false));
             }
             self.ping = Some(0);
@@ -180,8 +182,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
         let mut heard = false;
         this.coming.take(came, |kind, len, head| {
             heard = true;
-            if kind == Kind::Text && len == 1 && head == b"3" {
-                this.wire.on_pong();
+            match head {
+                b"3" if kind == Kind::Text && len == 1 => this.wire.on_pong(),
+                b"5" if kind == Kind::Text && len == 1 => {
+                    this.probed = false;
+                    this.wire.on_upgrade();
+                }
+                _ => {}
             }
         });
         if heard {
@@ -268,10 +275,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_tries_a_websocket_gets_no_ping_before_it_moves_there() {
+        let wire = Arc::new(Wire::default());
+        wire.on_left(super::super::wire::Counted { events: 1, attachments: 0 });
+        let (near, mut far) = duplex(1 << 16);
+        let mut line = Line::new(near, wire, true);
+        let mut buffer = [0; 64];
+        let probe = frame(1, b"2probe", Some([1, 2, 3, 4]));
+        far.write_all(&probe).await.unwrap_or_else(|why| panic!("{why}"));
+        line.read(&mut buffer).await.map(drop).unwrap_or_else(|why| panic!("{why}"));
+        let answer = frame(1, b"3probe", None);
+        line.write_all(&answer).await.unwrap_or_else(|why| panic!("{why}"));
+        line.flush().await.unwrap_or_else(|why| panic!("{why}"));
+        far.write_all(&frame(1, b"5", Some([7; 4]))).await.unwrap_or_else(|why| panic!("{why}"));
+        line.read(&mut buffer).await.map(drop).unwrap_or_else(|why| panic!("{why}"));
+        let mut came = vec![0; answer.len() + PING.len()];
+        far.read_exact(&mut came).await.unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(came, [&answer[..], &PING].concat());
+    }
+
+    #[tokio::test]
     async fn pings_stand_between_frames_behind_what_they_ask_for() {
         let wire = Arc::new(Wire::default());
         let (near, mut far) = duplex(1 << 16);
-        let mut line = Line::new(near, wire.clone());
+        let mut line = Line::new(near, wire.clone(), false);
         let event = frame(1, b"42[\"a\"]", None);
         let announced = frame(1, b"451-[\"b\",{\"_placeholder\":true,\"num\":0}]", None);
         let attachment = frame(2, &[7; 300], None);

@@ -43,14 +43,21 @@ use wire::Wire;
 
 /// The largest request and the largest event: what the old server took by default.
 const BYTES_MAX: usize = 1_000_000;
+/// Attachments of an event.
+const ATTACHMENTS_MAX: usize = 64;
 /// Packets that wait for the network.
 const PACKETS_MAX: usize = 128;
+/// From so many events that have not left on a client gets no files.
+const FILES_BEHIND: u64 = 8;
 /// Read buffer of a WebSocket.
 const BUFFER_BYTES: usize = 4 * 1024;
 /// Users that are named in `online_users`; and up to so many each change is told by itself.
 const LISTED_MAX: usize = 1_000;
-/// Entries of such lists that are told in a second, to all sockets together.
-const LISTED_A_SECOND: usize = 200_000;
+/// Bytes of such a list from which on pictures are left out, and of an entry without its words.
+const LIST_BYTES: usize = 256 * 1024;
+const ENTRY_BYTES: usize = 50;
+/// Bytes of such lists that are told in a second, to all sockets together.
+const LISTED_A_SECOND: usize = 20_000_000;
 /// What clients are told when the server leaves.
 const GOING_DOWN: &str = "the server is going down: it will be back";
 /// A list is told to a socket this often at most.
@@ -73,7 +80,7 @@ impl Gateway {
     #[must_use]
     pub fn new(context: Arc<Context>, lobby: Arc<Lobby>) -> Arc<Self> {
         let (service, io) = SocketIo::builder()
-            .with_parser(ParserConfig::common())
+            .with_parser(ParserConfig::common().max_incoming_binary_buf_size(BYTES_MAX).max_incoming_binaries(ATTACHMENTS_MAX))
             .req_path("/socket.io")
             .max_payload(BYTES_MAX as u64)
             .ws_max_message_size(BYTES_MAX)
@@ -111,10 +118,21 @@ impl Gateway {
         *self.leaving.borrow()
     }
 
-    /// Who is online, for a list: the first by name.
-    fn online(&self) -> Arc<Vec<User>> {
+    /// Who is online, for a list: the first by name; and how many bytes that is, about. Pictures that are no addresses may be long: once the list is
+    /// long too, they are left out.
+    fn online(&self) -> (Arc<Vec<User>>, usize) {
         let (users, _more) = self.context.engine.hub().online("", LISTED_MAX);
-        Arc::new(users.iter().map(|user| self.people.user(user)).collect())
+        let mut bytes = 0;
+        let users = users.iter().map(|user| {
+            let mut user = self.people.user(user);
+            if bytes > LIST_BYTES {
+                user.avatar.clear();
+            }
+            bytes += ENTRY_BYTES + 2 * user.id.len() + user.name.len() + user.avatar.len();
+            user
+        });
+        let users = users.collect();
+        (Arc::new(users), bytes)
     }
 
     /// A user as the clients of this kind know them.
@@ -123,9 +141,8 @@ impl Gateway {
     }
 
     /// How long after a list the next is told at the earliest: so that what all of them cost does not grow with the square of the users.
-    fn list_every(&self) -> Duration {
-        let listed = self.context.engine.hub().online_count().min(LISTED_MAX);
-        LIST_EVERY.max(Duration::from_secs_f64((self.people.ports() * listed) as f64 / LISTED_A_SECOND as f64))
+    fn list_every(&self, bytes: usize) -> Duration {
+        LIST_EVERY.max(Duration::from_secs_f64((self.people.ports() * bytes) as f64 / LISTED_A_SECOND as f64))
     }
 
     /// Somebody who has not said who they are says something to all such.
@@ -136,12 +153,20 @@ impl Gateway {
     /// Passes a file on, to the sockets of a user.
     fn pass_file(&self, to: &UserId, given: &Given) -> Result<(), String> {
         let ports = self.people.of(to);
-        let mut passed = false;
+        let (mut passed, mut behind) = (false, false);
         for port in &ports {
+            // They may be large, and are not to be in the way of what is.
+            if port.waiting() >= FILES_BEHIND {
+                behind = true;
+                continue;
+            }
             match port.emit(event::FILE, given) {
                 Ok(_) => passed = true,
                 Err(why) => tracing::debug!(%why, "a file was not passed on"),
             }
+        }
+        if behind && !passed {
+            return Err(format!("{to} takes no files for now: try again later"));
         }
         if passed { Ok(()) } else { Err(format!("{to} is not connected over Socket.IO, and files are not kept")) }
     }

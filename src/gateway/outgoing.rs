@@ -1,13 +1,14 @@
 //! The frames of our protocol, as the events that clients of Socket.IO know.
 
-use super::contract::{Beside, History, Message, Sent, Status, TypingFrom, User, Words, event};
+use super::contract::{Beside, Done, History, Message, Sent, Status, TypingFrom, User, Words, event};
 use super::port::{NotSent, Port};
 use super::receipts::Receipts;
-use super::session::{Asked, HISTORY_MAX, Shared, lock};
+use super::session::{Asked, HISTORY_MAX, Sending, Shared, lock};
 use super::wire::Progress;
 use super::{GOING_DOWN, Gateway, LISTED_MAX};
 use crate::transport::{FrameSink, LinkError};
 use serde::{Serialize, Serializer};
+use socketioxide::extract::AckSender;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use whimbrel_protocol::frame::{
 };
 use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Time, UserId};
 
+/// Events that were handed over and have not left, at most.
+const HANDED_OVER_MAX: u64 = super::PACKETS_MAX as u64 * 3 / 4;
 /// How long a client has to take what is left when its session ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -79,6 +82,8 @@ pub(super) struct Outgoing {
     online: BTreeSet<UserId>,
     list_at: Option<Instant>,
     listed: Instant,
+    /// Bytes of the last list.
+    list_bytes: usize,
     /// How the session ended, if it is the server that ended it.
     pub ended: watch::Sender<Option<Ended>>,
 }
@@ -120,6 +125,7 @@ impl Outgoing {
             online: BTreeSet::new(),
             list_at: None,
             listed: Instant::now(),
+            list_bytes: 0,
             ended,
         }
     }
@@ -170,19 +176,27 @@ impl Outgoing {
             EventBody::Sent(sent) => {
                 let known = lock(&self.talk).sending.remove(&sent.cseq.0);
                 let (conversation, seq) = (sent.conversation, sent.seq);
-                let Some((to, Some(id))) = known else {
+                let Some(Sending { to, id: Some(id), answer }) = known else {
                     return self.add(through, 0, Some(What::Nameless { conversation, seq, time }));
                 };
                 self.receipts.on_sent(conversation, seq, id.clone());
-                let status = |status| Payload::Sent(Sent { message_id: id.clone(), status, timestamp: time.0 });
+                let sent = |status| Sent { message_id: id.clone(), status, timestamp: time.0 };
+                let status = |status| Payload::Sent(sent(status));
+                if let Some(answer) = answer {
+                    self.call_back(answer, &sent("sent"), 0);
+                }
                 self.add(through, 0, Some(What::Told(event::SENT, status("sent"))));
                 if to != me && !self.gateway.context.engine.hub().is_online(&to) {
                     self.tell(event::SENT, status("offline"));
                 }
             }
             EventBody::Rejected(Rejected { cseq, message, .. }) => {
-                let id = lock(&self.talk).sending.remove(&cseq.0).and_then(|(_, id)| id).unwrap_or_default();
+                let sending = lock(&self.talk).sending.remove(&cseq.0);
+                let (id, answer) = sending.map_or_else(Default::default, |sending| (sending.id.unwrap_or_default(), sending.answer));
                 let message = format!("{} {id}: {message}", event::MESSAGE);
+                if let Some(answer) = answer {
+                    self.call_back(answer, &Done::of(Err(message.clone())), 0);
+                }
                 self.add(through, 0, Some(What::Told(event::ERROR, Payload::Words(Words { message }))));
             }
             EventBody::Receipt(receipt) if receipt.user.as_ref() != Some(&me) => {
@@ -217,7 +231,7 @@ impl Outgoing {
                         self.tell(event::STATUS, Payload::Status(Status { user_id, status, timestamp }));
                     }
                 }
-                self.list_at.get_or_insert(self.listed + self.gateway.list_every());
+                self.list_at.get_or_insert(self.listed + self.gateway.list_every(self.list_bytes));
             }
         }
     }
@@ -239,10 +253,24 @@ impl Outgoing {
                 match refused.code {
                     // Nothing was said yet.
                     whimbrel_protocol::ErrorCode::NotFound => self.answer(asked, ConversationId(0), &[]),
-                    _ => self.tell(event::ERROR, Payload::Words(Words { message: format!("{}: {}", event::GET_HISTORY, refused.message) })),
+                    _ => {
+                        let message = format!("{}: {}", event::GET_HISTORY, refused.message);
+                        if let Some(answer) = asked.answer {
+                            self.call_back(answer, &Done::of(Err(message.clone())), 0);
+                        }
+                        self.tell(event::ERROR, Payload::Words(Words { message }));
+                    }
                 }
             }
             AnswerBody::Online(_) | AnswerBody::Unknown(_) => {}
+        }
+    }
+
+    /// Calls back, ahead of what waits.
+    fn call_back<T: Serialize>(&mut self, answer: AckSender, data: &T, bytes: usize) {
+        if let Some(number) = self.port.answer(answer, data) {
+            self.queued += bytes;
+            self.leaving.push_back((number, bytes));
         }
     }
 
@@ -258,10 +286,8 @@ impl Outgoing {
         let messages: Vec<Message> = all.filter(|message| wanted.is_none_or(|topic| message.topic == topic)).collect();
         debug_assert!(messages.len() <= HISTORY_MAX as usize);
         if let Some(answer) = answer {
-            // A callback has no number: it is not of the mailbox.
-            if let Err(why) = answer.send(&(messages,)) {
-                tracing::debug!(%why, "an answer could not be given");
-            }
+            let bytes = messages.iter().map(|message| message.content.len() + 200).sum();
+            self.call_back(answer, &messages, bytes);
         } else {
             self.tell(event::HISTORY, Payload::History(History { friend_id, topic: topic.unwrap_or_default(), messages }));
         }
@@ -323,6 +349,10 @@ impl Outgoing {
             self.list();
         }
         while let Some(item) = self.queue.front() {
+            // The rest of the way's room is for answers, words and the heartbeat.
+            if self.port.waiting() >= HANDED_OVER_MAX {
+                return Ok(false);
+            }
             let number = match &item.what {
                 None => self.port.wire.emitted(),
                 Some(What::Told(name, payload)) => match self.port.emit(name, payload) {
@@ -349,9 +379,9 @@ impl Outgoing {
 
     /// Tells who is online.
     fn list(&mut self) {
-        (self.list_at, self.listed) = (None, Instant::now());
-        let users = self.gateway.online();
-        self.tell(event::ONLINE, Payload::Users(users));
+        let (users, bytes) = self.gateway.online();
+        (self.list_at, self.listed, self.list_bytes) = (None, Instant::now(), bytes);
+        self.add(None, bytes, Some(What::Told(event::ONLINE, Payload::Users(users))));
     }
 
     /// Forgets what has left.

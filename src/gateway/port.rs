@@ -2,7 +2,7 @@
 
 use super::wire::Wire;
 use serde::Serialize;
-use socketioxide::extract::SocketRef;
+use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -61,6 +61,23 @@ impl Port {
             Err(SendError::Socket(SocketError::InternalChannelFull)) => Err(NotSent::Full),
             Err(why) => Err(NotSent::Gone(why.to_string())),
         }
+    }
+
+    /// Calls a client back. Returns the number, if it could be.
+    pub fn answer<T: Serialize>(&self, answer: AckSender, data: &T) -> Option<u64> {
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer.send(&(data,)) {
+            Ok(()) => Some(self.wire.on_emitted()),
+            Err(why) => {
+                tracing::debug!(%why, "an answer could not be given");
+                None
+            }
+        }
+    }
+
+    /// Events that were handed over and have not left.
+    pub fn waiting(&self) -> u64 {
+        self.wire.emitted().saturating_sub(self.wire.counted().events)
     }
 
     /// Says a word to people, unless the client takes nothing: then it does not matter what it did wrong.

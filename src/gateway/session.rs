@@ -12,13 +12,14 @@ use crate::session::serve;
 use crate::transport::{FrameSource, LinkError, Peer, Received};
 use aws_lc_rs::digest::{Context, SHA256};
 use socketioxide::extract::AckSender;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use whimbrel_protocol::frame::{
-    Ack, ClientFrame, ClientState, Content, Direction, Extension, Hello, History, Origin, Ping, Position, Query, Send, Signal, Target,
-    Typing, Watch,
+    Ack, ClientFrame, ClientState, CommandBody, Content, Direction, Extension, Hello, History, Origin, Ping, Position, Query, Send, Signal,
+    Target, Typing, Watch,
 };
 use whimbrel_protocol::{MailboxSeq, Nonce, QUERIES_MAX, QueryId, TransportKind, Uplink, UserId, VERSION_MAX, VERSION_MIN};
 
@@ -31,7 +32,7 @@ const UNDER_WAY: usize = 64;
 /// What a client wants.
 pub(super) enum Wish {
     /// Write a message.
-    Message { to: UserId, text: String, beside: Beside },
+    Message { to: UserId, text: String, beside: Beside, answer: Option<AckSender> },
     /// Say that it types.
     Typing { to: UserId, active: bool },
     /// Say how it is.
@@ -48,6 +49,15 @@ pub(super) struct Asked {
     pub answer: Option<AckSender>,
 }
 
+/// A message that is on its way to the log.
+pub(super) struct Sending {
+    pub to: UserId,
+    /// What its client calls it.
+    pub id: Option<String>,
+    /// If the client wants to be called back.
+    pub answer: Option<AckSender>,
+}
+
 /// What both directions of a session know.
 pub(super) struct Talk {
     pub user: UserId,
@@ -55,7 +65,7 @@ pub(super) struct Talk {
     begun: Instant,
     uplink: Uplink,
     /// Messages that are not in the log yet, by their commands' numbers, oldest first.
-    pub sending: std::collections::BTreeMap<u64, (UserId, Option<String>)>,
+    pub sending: std::collections::BTreeMap<u64, Sending>,
     /// Questions that are not answered.
     pub asked: std::collections::BTreeMap<QueryId, Asked>,
     next_query: u64,
@@ -63,6 +73,8 @@ pub(super) struct Talk {
     pub told: std::collections::VecDeque<(u64, MailboxSeq)>,
     /// Everybody's presence is to be told from now on.
     pub watch: bool,
+    /// The client wants to look offline.
+    background: bool,
 }
 
 /// Shared by the two halves, which run in one task.
@@ -111,6 +123,29 @@ impl Talk {
         None
     }
 
+    /// What came to nothing when a session ended before its time: to be wished for again, in its order.
+    fn take_back(&mut self) -> VecDeque<Wish> {
+        let mut again = VecDeque::new();
+        if self.background {
+            again.push_back(Wish::Status { background: true });
+        }
+        for command in self.uplink.pending() {
+            let Some(Sending { to, answer, .. }) = self.sending.remove(&command.cseq.0) else { continue };
+            if let CommandBody::Send(send) = &command.body {
+                let beside = send.content.extensions.iter().find(|extension| extension.key == Content::SOCKET_IO);
+                // It is what was made of one before.
+                let beside = beside.and_then(|said| serde_json::from_slice(&said.value).ok()).unwrap_or_default();
+                again.push_back(Wish::Message { to, text: send.content.text.clone(), beside, answer });
+            }
+        }
+        for (_, asked) in std::mem::take(&mut self.asked) {
+            if let Ok(with) = UserId::new(&asked.friend_id) {
+                again.push_back(Wish::History { with, asked });
+            }
+        }
+        again
+    }
+
     /// Whether another wish can be taken.
     fn has_room(&self) -> bool {
         self.uplink.waiting() < UNDER_WAY && self.asked.len() < QUERIES_MAX
@@ -119,7 +154,7 @@ impl Talk {
     /// Takes a wish; what it becomes, if it is not a command.
     fn wish(&mut self, wish: Wish) -> Option<ClientFrame> {
         match wish {
-            Wish::Message { to, text, beside } => {
+            Wish::Message { to, text, beside, answer } => {
                 let id = beside.message_id.clone();
                 // It has only what `serde_json` wrote before.
                 let value = serde_json::to_vec(&beside).unwrap_or_default();
@@ -127,11 +162,14 @@ impl Talk {
                 let extensions = vec![Extension { key: Content::SOCKET_IO, value }];
                 let content = Content { extensions, ..Content::text(text) };
                 let command = self.uplink.enqueue(nonce, Send { to: Target::User(to.clone()), content }.into());
-                self.sending.insert(command.cseq.0, (to, id));
+                self.sending.insert(command.cseq.0, Sending { to, id, answer });
                 None
             }
             Wish::Typing { to, active } => Some(ClientFrame::Signal(Signal::Typing(Typing { to: Target::User(to), active }))),
-            Wish::Status { background } => Some(ClientFrame::Signal(Signal::State(ClientState { background, ask_after_s: 0 }))),
+            Wish::Status { background } => {
+                self.background = background;
+                Some(ClientFrame::Signal(Signal::State(ClientState { background, ask_after_s: 0 })))
+            }
             Wish::History { with, asked } => {
                 self.next_query += 1;
                 let id = QueryId(self.next_query);
@@ -159,8 +197,9 @@ fn nonce(to: &UserId, beside: &[u8], text: &str) -> Nonce {
 /// Stays until the client goes, or the server.
 pub(super) async fn run(gateway: Arc<Gateway>, port: Arc<Port>, user: UserId, profile: User, mut wishes: mpsc::Receiver<Wish>) {
     let _here = gateway.people.enter(&user, profile.clone(), port.clone());
+    let mut again = VecDeque::new();
     loop {
-        match stay(&gateway, &port, &user, &profile, &mut wishes).await {
+        match stay(&gateway, &port, &user, &profile, &mut again, &mut wishes).await {
             Some(Ended::Later(wait)) => {
                 let later = sleep(wait);
                 tokio::pin!(later);
@@ -170,13 +209,22 @@ pub(super) async fn run(gateway: Arc<Gateway>, port: Arc<Port>, user: UserId, pr
                     () = port.gone() => return,
                 }
             }
-            Some(Ended::Refused(_) | Ended::Away) | None => return,
+            // It has been told. Most log in when they connect, and only then.
+            Some(Ended::Refused(_)) => return port.wire.cut(),
+            Some(Ended::Away) | None => return,
         }
     }
 }
 
 /// A session; how the server ended it, if it did.
-async fn stay(gateway: &Arc<Gateway>, port: &Arc<Port>, user: &UserId, profile: &User, wishes: &mut mpsc::Receiver<Wish>) -> Option<Ended> {
+async fn stay(
+    gateway: &Arc<Gateway>,
+    port: &Arc<Port>,
+    user: &UserId,
+    profile: &User,
+    again: &mut VecDeque<Wish>,
+    wishes: &mut mpsc::Receiver<Wish>,
+) -> Option<Ended> {
     let seat = match Seat::take(gateway, user).await {
         Ok(seat) => seat,
         Err(why) if why.retry_after_ms > 0 => return Some(Ended::Later(Duration::from_millis(why.retry_after_ms.into()))),
@@ -210,13 +258,27 @@ async fn stay(gateway: &Arc<Gateway>, port: &Arc<Port>, user: &UserId, profile: 
         next_query: 0,
         told: Default::default(),
         watch: false,
+        background: false,
     }));
     let remote = port.remote();
     let (ending, ended) = watch::channel(None);
     let sink = Outgoing::new(gateway.clone(), port.clone(), talk.clone(), ending);
     let progress = port.wire.progress();
-    let source = Incoming { hello: Some(hello), talk, progress, heard: 0, wishes, port: port.clone(), seat };
+    let source = Incoming {
+        hello: Some(hello),
+        talk: talk.clone(),
+        progress,
+        heard: 0,
+        again: &mut *again,
+        wishes,
+        port: port.clone(),
+        seat,
+        ended: ended.clone(),
+    };
     serve(gateway.context.clone(), Peer { kind: TransportKind::SocketIo, remote, early: None }, source, sink).await;
+    let mut back = lock(&talk).take_back();
+    back.append(again);
+    *again = back;
     ended.borrow().clone()
 }
 
@@ -226,9 +288,13 @@ struct Incoming<'a> {
     talk: Shared,
     progress: watch::Receiver<Progress>,
     heard: u64,
+    /// What a session before wanted in vain.
+    again: &'a mut VecDeque<Wish>,
     wishes: &'a mut mpsc::Receiver<Wish>,
     port: Arc<Port>,
     seat: Seat,
+    /// The session has ended: what else the client wants is for the next.
+    ended: watch::Receiver<Option<Ended>>,
 }
 
 impl FrameSource for Incoming<'_> {
@@ -237,6 +303,9 @@ impl FrameSource for Incoming<'_> {
             return Ok(Some(ClientFrame::Hello(hello).into()));
         }
         loop {
+            if self.ended.borrow().is_some() {
+                return Ok(None);
+            }
             let progress = *self.progress.borrow_and_update();
             Guest::tell_refused(&self.port);
             let (frame, room, due) = {
@@ -252,6 +321,12 @@ impl FrameSource for Incoming<'_> {
             }
             if std::mem::replace(&mut self.heard, progress.heard) != progress.heard {
                 return Ok(Some(ClientFrame::Pong(Ping { id: 0 }).into()));
+            }
+            if room && let Some(wish) = self.again.pop_front() {
+                if let Some(frame) = lock(&self.talk).wish(wish) {
+                    return Ok(Some(frame.into()));
+                }
+                continue;
             }
             tokio::select! {
                 wish = self.wishes.recv(), if room => {

@@ -42,7 +42,8 @@ impl Counted {
     /// Takes a packet of text, of which only the beginning matters.
     pub fn on_text(&mut self, packet: &[u8]) {
         match packet {
-            [b'4', b'2', ..] => self.events += 1,
+            // Events, and answers to those that want to be called back.
+            [b'4', b'2' | b'3', ..] => self.events += 1,
             [b'4', b'5', rest @ ..] => {
                 let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
                 self.attachments = digits.fold(0, |sum: u64, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
@@ -173,6 +174,11 @@ impl Wire {
         }
     }
 
+    /// Whether nothing more is read.
+    pub fn is_cut(&self) -> bool {
+        self.state().cut
+    }
+
     /// Whether anything may be read, or `None` if nothing ever will be. The task is woken when that changes.
     pub fn may_read(&self, context: &Context<'_>) -> Option<bool> {
         let mut state = self.state();
@@ -216,7 +222,8 @@ mod tests {
     #[test]
     fn events_are_counted_and_nothing_else() {
         for (packets, events, attachments) in [
-            (&["0{\"sid\":\"x\"}", "2", "3", "40", "41", "430[]", "44{}", "6", "", "4"][..], 0, 0),
+            (&["0{\"sid\":\"x\"}", "2", "3", "40", "41", "44{}", "6", "", "4"][..], 0, 0),
+            (&["430[]", "431[{\"status\":\"ok\"}]"], 2, 0),
             (&["42[\"a\"]", "42/chat,[\"a\"]", "421[\"a\"]"], 3, 0),
             (&["451-[\"a\",{}]", "b:"], 1, 0),
             (&["452-[\"a\",{}]", "b:"], 0, 1),

@@ -184,7 +184,8 @@ fn what_is_too_long_ends_its_own_connection_at_most() {
         // As long as may be, it is refused with words.
         let mut socket = Socket::user(&server, "cat").await;
         socket.say(&event(&"x".repeat(900_000))).await;
-        assert!(socket.error().await.starts_with("message 1: "), "{}", socket.error().await);
+        let words = socket.error().await;
+        assert!(words.starts_with("message: 1: "), "{words}");
         socket.say(&event("short")).await;
         let packet = bystander.until("42[\"message\"").await;
         assert!(packet.contains("short"), "{packet}");
@@ -224,6 +225,24 @@ fn one_request_with_thousands_of_events_is_taken_as_far_as_it_goes() {
             }
         }
         assert!(sent >= 4_000, "{sent} sent, {refused} refused");
+    });
+}
+
+#[test]
+fn attachments_are_not_multiplied() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut socket = Socket::user(&server, "ann").await;
+        let once = json!({ "_placeholder": true, "num": 0 });
+        // Told to the same user: a gigabyte, if each place held a copy.
+        let event = json!(["file_transfer", { "toId": "ann", "parts": vec![once.clone(); 10_000] }]);
+        socket.say(&format!("451-{event}")).await;
+        socket.0.send(Message::binary(vec![7; 100_000])).await.unwrap();
+        assert!(socket.error().await.contains("more than once"));
+        let event = json!(["file_transfer", { "toId": "ann", "fine": once }]);
+        socket.say(&format!("451-{event}")).await;
+        socket.0.send(Message::binary(vec![7; 100_000])).await.unwrap();
+        assert!(socket.until("451-[\"file_transfer\"").await.contains("\"fromId\":\"ann\""));
     });
 }
 

@@ -197,8 +197,11 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
 fn signal() -> impl Strategy<Value = Signal> {
     prop_oneof![
         (target(), any::<bool>()).prop_map(|(to, active)| Signal::Typing(Typing { to, active })),
-        (vec(user(), 0..4), any::<bool>(), any::<bool>())
-            .prop_map(|(users, everyone, lobby)| Signal::Watch(Watch { users, everyone, lobby })),
+        (vec(user(), 0..4), any::<bool>(), any::<bool>()).prop_map(|(users, everyone, lobby)| Signal::Watch(Watch {
+            users,
+            everyone,
+            lobby
+        })),
         (any::<bool>(), any::<u16>()).prop_map(|(background, ask_after_s)| Signal::State(ClientState { background, ask_after_s })),
     ]
 }

@@ -28,7 +28,8 @@ for (const [at, kind] of KINDS.entries()) {
       await server.kill(end === "kill" ? "SIGKILL" : "SIGTERM");
       await server.restart();
       for (const client of [ann, bob]) await client.told("user:login:success", () => true, 2);
-      await bob.told("message", ({ id }) => id === `m${count}`);
+      const later = count + 5;
+      await bob.told("message", ({ id }) => id === `m${later}`);
       clearInterval(timer);
       // What was on its way when the server went is sent again, as it was, by an app that looks at receipts.
       const sent = new Set(ann.all("message:sent").filter(({ status }) => status === "sent").map(({ messageId }) => messageId));

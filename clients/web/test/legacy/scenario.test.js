@@ -68,12 +68,31 @@ for (const [at, kind] of KINDS.entries()) {
     for (const device of [ann, other]) await device.told("message", ({ id }) => id === "m3");
     assert.deepEqual([ann.all("message").map(({ id }) => id), other.all("message").map(({ id }) => id)], [["m3"], ["m2", "m3"]]);
     bob.close();
+    await ann.told("status_change", ({ userId, status }) => userId === b && status === "offline");
     ann.emit("message", { id: "m4", fromId: a, toId: b, content: "meanwhile" });
     await ann.told("message:sent", ({ messageId }) => messageId === "m4");
     const again = await Legacy.user(kind, server, b);
     await again.told("message", ({ id }) => id === "m4");
     assert.deepEqual(again.all("message").map(({ id }) => id), ["m4"], "and nothing that it had taken before");
     for (const client of [ann, other, again]) client.close();
+  });
+
+  test(`${name}: what is said before logging in is taken once one has; who wants to be called back is`, async () => {
+    const [a, b] = [`kate-${tag}`, `liam-${tag}`];
+    const kate = await Legacy.open(kind, server, null);
+    kate.emit("message", { id: "m1", fromId: a, toId: b, content: "while there was no connection" });
+    kate.emit("user:login", { id: a });
+    await kate.told("message:sent", ({ messageId, status }) => messageId === "m1" && status === "sent");
+    const { messageId, status } = await kate.ask("message", { id: "m2", toId: b, content: "and now" });
+    assert.deepEqual([messageId, status], ["m2", "sent"]);
+    assert.deepEqual(await kate.ask("typing", { toId: b, isTyping: true }), { status: "ok" });
+    assert.match((await kate.ask("message", { id: "m3", toId: b })).error, /^content is missing/);
+    assert.match((await kate.ask("message", { id: "m4", toId: b, content: "" })).error, /m4: a message needs a text/);
+    assert.match((await kate.ask("get_history", {})).error, /^friendId is missing/);
+    const liam = await Legacy.user(kind, server, b);
+    await liam.told("message", ({ id }) => id === "m2");
+    assert.deepEqual(liam.all("message").map(({ id }) => id), ["m1", "m2"]);
+    for (const client of [kate, liam]) client.close();
   });
 
   test(`${name}: files, as base64 and as attachments`, async () => {
