@@ -63,10 +63,11 @@ impl Guest {
 
     /// The server leaves: who has a session is told by it.
     pub fn bid_farewell(&self) {
-        if self.is_stranger() {
+        // Not by who knows it now: its session may be over already, and has told it.
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if place.is_some() {
             self.port.say(event::SHUTDOWN, GOING_DOWN);
         }
-        self.give_up_place();
     }
 
     fn member(&self) -> MutexGuard<'_, Option<Member>> {
