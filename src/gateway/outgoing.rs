@@ -23,6 +23,8 @@ use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Ti
 
 /// Events that were handed over and have not left, at most.
 const HANDED_OVER_MAX: u64 = super::PACKETS_MAX as u64 * 3 / 4;
+/// After so long what could not be read is read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client has to take what is left when its session ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -294,36 +296,36 @@ impl Outgoing {
     }
 
     /// What is to be found out is; then what it comes to.
-    async fn resolve(&mut self, what: &What) -> Vec<(&'static str, Payload)> {
+    async fn resolve(&mut self, what: &What) -> Result<Vec<(&'static str, Payload)>, LinkError> {
         let engine = self.gateway.context.engine.clone();
-        match what {
+        Ok(match what {
             What::Told(..) => Vec::new(),
             What::Own(message, time) => {
                 let me = lock(&self.talk).user.clone();
-                let members = engine.members_of(message.conversation).await.unwrap_or_else(|why| unread(&why));
+                let members = engine.members_of(message.conversation).await.map_err(|why| unread(&why))?;
                 let to = members.into_iter().find(|member| *member != me).unwrap_or_else(|| me.clone());
                 let stored = StoredMessage { seq: message.seq, time: *time, from: me, content: message.content.clone() };
                 let told = self.message(to.as_str(), message.conversation, &stored);
                 vec![(event::MESSAGE, Payload::Message(Box::new(told)))]
             }
             What::Nameless { conversation, seq, time } => {
-                let found = engine.messages_until(*conversation, *seq, 1).await.unwrap_or_else(|why| unread(&why));
+                let found = engine.messages_until(*conversation, *seq, 1).await.map_err(|why| unread(&why))?;
                 let message_id = found.first().map(|message| id_of(*conversation, *seq, &beside(&message.content)));
                 let sent = |message_id| Payload::Sent(Sent { message_id, status: "sent", timestamp: time.0 });
                 message_id.map(|id| (event::SENT, sent(id))).into_iter().collect()
             }
-            What::Receipt { receipt, time } => self.receipts(receipt, *time).await,
-        }
+            What::Receipt { receipt, time } => self.receipts(receipt, *time).await?,
+        })
     }
 
     /// What a receipt says of single messages.
-    async fn receipts(&mut self, receipt: &Receipt, time: Time) -> Vec<(&'static str, Payload)> {
+    async fn receipts(&mut self, receipt: &Receipt, time: Time) -> Result<Vec<(&'static str, Payload)>, LinkError> {
         let (me, conversation, engine) = (lock(&self.talk).user.clone(), receipt.conversation, self.gateway.context.engine.clone());
         let look_up = |last, count| engine.messages_until(conversation, last, count);
         let name = |message: &StoredMessage| id_of(conversation, message.seq, &beside(&message.content));
-        let told = self.receipts.on_receipt(look_up, &me, receipt, name).await.unwrap_or_else(|why| unread(&why));
+        let told = self.receipts.on_receipt(look_up, &me, receipt, name).await.map_err(|why| unread(&why))?;
         let sent = |(message_id, status)| (event::SENT, Payload::Sent(Sent { message_id, status, timestamp: time.0 }));
-        told.into_iter().map(sent).collect()
+        Ok(told.into_iter().map(sent).collect())
     }
 
     /// Puts what was found out in the place of what was to be found out.
@@ -363,7 +365,10 @@ impl Outgoing {
                 // It stays at the front until that is done: a future that is dropped meanwhile loses nothing.
                 Some(what) => {
                     let what = what.clone();
-                    let found = self.resolve(&what).await;
+                    let found = self.resolve(&what).await.inspect_err(|_| {
+                        // Another session goes on behind what was told.
+                        self.ended.send_replace(Some(Ended::Later(READ_AGAIN)));
+                    })?;
                     self.replace_front(found);
                     continue;
                 }
@@ -471,7 +476,7 @@ fn shared<S: Serializer>(users: &Arc<Vec<User>>, serializer: S) -> Result<S::Ok,
     users.as_slice().serialize(serializer)
 }
 
-fn unread<T: Default>(why: &impl Display) -> T {
-    tracing::error!(%why, "what clients of Socket.IO are told is not complete");
-    T::default()
+fn unread(why: &impl Display) -> LinkError {
+    tracing::warn!(%why, "what a client of Socket.IO is to be told cannot be read: its session begins anew");
+    LinkError::Gone(why.to_string())
 }

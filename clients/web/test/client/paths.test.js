@@ -181,7 +181,7 @@ test("typing goes in a datagram if there are such, who is watched and how the de
   /** @type {any} */ (session.link).datagramMax = 5;
   session.signal(typing);
   assert.deepEqual([datagrams.length, said.filter((frame) => "signal" in frame)], [1, [{ signal: typing }]]);
-  const watch = { users: ["bob"], everyone: false };
+  const watch = { users: ["bob"], everyone: false, lobby: false };
   session.host.watch = () => watch;
   Object.assign(session.link, { datagramMax: 1_200, queued: 1024 * 1024 });
   session.watched = false;
