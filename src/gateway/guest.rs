@@ -100,15 +100,19 @@ impl Guest {
     }
 
     /// Takes an event. `answer` is there if the client wants to be called back.
-    fn take(self: &Arc<Self>, name: String, given: Given, mut answer: Option<AckSender>) {
+    fn take(self: &Arc<Self>, name: &str, given: Given, mut answer: Option<AckSender>) {
         if self.gateway.is_leaving() {
             // It has been told, and will be told of nothing else.
             return;
         }
-        if self.is_stranger() && self.keep_early(&name, &given, &mut answer) {
-            return;
+        if !(self.is_stranger() && self.keep_early(name, &given, &mut answer)) {
+            self.carry_out(name, given, answer);
         }
-        let outcome = self.try_take(&name, given, &mut answer);
+    }
+
+    /// Does what an event asks for, or says why not.
+    fn carry_out(self: &Arc<Self>, name: &str, given: Given, mut answer: Option<AckSender>) {
+        let outcome = self.try_take(name, given, &mut answer);
         if let Err(why) = &outcome {
             metrics::counter!("whimbrel_socketio_refused_total").increment(1);
             self.port.say(event::ERROR, format!("{name}: {why}"));
@@ -148,16 +152,8 @@ impl Guest {
 
     /// Takes what was kept.
     fn take_early(self: &Arc<Self>) {
-        for (name, given, mut answer) in std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner)) {
-            let outcome = self.try_take(&name, given, &mut answer);
-            if let Err(why) = &outcome {
-                metrics::counter!("whimbrel_socketio_refused_total").increment(1);
-                self.port.say(event::ERROR, format!("{name}: {why}"));
-            }
-            if let Some(answer) = answer {
-                self.port.answer(answer, &Done::of(outcome));
-            }
-        }
+        let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
+        early.into_iter().for_each(|(name, given, answer)| self.carry_out(&name, given, answer));
     }
 
     fn try_take(self: &Arc<Self>, name: &str, mut given: Given, answer: &mut Option<AckSender>) -> Result<(), String> {
@@ -301,7 +297,7 @@ impl MessageHandler<LocalAdapter, ()> for Events {
         let Ok(answer) = AckSender::from_message_parts(&socket, &mut value, &ack_id);
         let answer = ack_id.is_some().then_some(answer);
         match parse(value) {
-            Ok((name, given)) => self.0.take(name, given, answer),
+            Ok((name, given)) => self.0.take(&name, given, answer),
             Err(why) => self.0.port.say(event::ERROR, why),
         }
     }

@@ -106,7 +106,7 @@ fn id_of(conversation: ConversationId, seq: ConversationSeq, beside: &Beside) ->
 }
 
 /// What clients of their kind said beside a message's text.
-fn beside(content: &Content) -> Beside {
+pub(super) fn beside(content: &Content) -> Beside {
     let said = content.extensions.iter().find(|extension| extension.key == Content::SOCKET_IO);
     said.and_then(|extension| serde_json::from_slice(&extension.value).ok()).unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 use super::Gateway;
 use super::contract::{Beside, User, event};
 use super::guest::Guest;
-use super::outgoing::{Ended, Outgoing};
+use super::outgoing::{Ended, Outgoing, beside};
 use super::port::Port;
 use super::seat::Seat;
 use super::wire::Progress;
@@ -104,7 +104,7 @@ impl Talk {
         self.uplink.on_busy(busy.cseq, Duration::from_millis(busy.retry_after_ms.into()), now);
     }
 
-    /// The next frame for the server, of what the client has wished for or taken. `full` stops new wishes.
+    /// The next frame for the server, of what the client has wished for or taken.
     fn next(&mut self, progress: Progress) -> Option<ClientFrame> {
         let mut taken = None;
         while let Some((_, seq)) = self.told.pop_front_if(|(number, _)| *number <= progress.taken) {
@@ -132,10 +132,7 @@ impl Talk {
         for command in self.uplink.pending() {
             let Some(Sending { to, answer, .. }) = self.sending.remove(&command.cseq.0) else { continue };
             if let CommandBody::Send(send) = &command.body {
-                let beside = send.content.extensions.iter().find(|extension| extension.key == Content::SOCKET_IO);
-                // It is what was made of one before.
-                let beside = beside.and_then(|said| serde_json::from_slice(&said.value).ok()).unwrap_or_default();
-                again.push_back(Wish::Message { to, text: send.content.text.clone(), beside, answer });
+                again.push_back(Wish::Message { to, text: send.content.text.clone(), beside: beside(&send.content), answer });
             }
         }
         for (_, asked) in std::mem::take(&mut self.asked) {
