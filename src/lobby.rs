@@ -86,7 +86,7 @@ impl Lobby {
 
     /// Serves one connection until it ends.
     pub async fn serve(&self, admission: &Admission, mut socket: WebSocket) {
-        let word = match admission.ask(false) {
+        let word = match admission.ask(false, None) {
             Ok(_admitted) => self.stay(&mut socket).await,
             Err(_) => Some((close_code::AGAIN, "the server is full or going down: come again in a minute")),
         };

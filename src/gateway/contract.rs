@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Names of events.
 pub(super) mod event {
@@ -138,6 +139,26 @@ impl Done {
             Err(why) => Self { status: None, error: Some(why) },
         }
     }
+}
+
+/// What an event says, or an answer.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub(super) enum Payload {
+    Message(Box<Message>),
+    Sent(Sent),
+    Status(Status),
+    Typing(TypingFrom),
+    User(User),
+    Users(#[serde(serialize_with = "shared")] Arc<Vec<User>>),
+    History(History),
+    Messages(Vec<Message>),
+    Words(Words),
+    Done(Done),
+}
+
+fn shared<S: Serializer>(users: &Arc<Vec<User>>, serializer: S) -> Result<S::Ok, S::Error> {
+    users.as_slice().serialize(serializer)
 }
 
 /// A line of a client that never says who it is.

@@ -1,8 +1,8 @@
 //! Requests of Engine.IO: each is passed to the library, and what passes is looked at on the way.
 
-use super::Gateway;
 use super::line::Line;
 use super::wire::Wire;
+use super::{FULL, Gateway};
 use crate::transport::Pages;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -26,46 +26,48 @@ const SWEEP_MIN: usize = 1_024;
 /// A packet of Engine.IO that means nothing.
 const NOOP: &str = "6";
 
-/// The connections that poll, by the names that the library gives them; and those over a WebSocket.
+/// The connections, by the names that the library gives those that poll; one that begins as a WebSocket needs none but a number.
 #[derive(Debug, Default)]
 pub(super) struct Wires(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    wires: HashMap<String, Weak<Wire>>,
+    wires: HashMap<Name, Weak<Wire>>,
+    numbered: u64,
     sweep_at: usize,
-    lines: Vec<Weak<Wire>>,
-    sweep_lines_at: usize,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Name {
+    Sid(String),
+    Number(u64),
 }
 
 impl Wires {
-    fn add_line(&self, wire: &Arc<Wire>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.lines.len() >= known.sweep_lines_at.max(SWEEP_MIN) {
-            known.lines.retain(|wire| wire.strong_count() > 0);
-            known.sweep_lines_at = 2 * known.lines.len();
-        }
-        known.lines.push(Arc::downgrade(wire));
-    }
-
-    /// Cuts all WebSockets.
-    pub fn cut(&self) {
-        let lines = std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).lines);
-        lines.iter().filter_map(Weak::upgrade).for_each(|wire| wire.cut());
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn of(&self, sid: &str) -> Option<Arc<Wire>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).wires.get(sid)?.upgrade()
+        self.lock().wires.get(&Name::Sid(sid.to_owned()))?.upgrade()
     }
 
-    fn add(&self, sid: String, wire: &Arc<Wire>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn add(&self, sid: Option<String>, wire: &Arc<Wire>) {
+        let mut known = self.lock();
         if known.wires.len() >= known.sweep_at.max(SWEEP_MIN) {
             // The library holds each as long as its connection lives.
             known.wires.retain(|_, wire| wire.strong_count() > 0);
             known.sweep_at = 2 * known.wires.len();
         }
-        known.wires.insert(sid, Arc::downgrade(wire));
+        known.numbered += 1;
+        let name = sid.map_or(Name::Number(known.numbered), Name::Sid);
+        known.wires.insert(name, Arc::downgrade(wire));
+    }
+
+    /// Cuts all of them.
+    pub fn cut(&self) {
+        let wires = std::mem::take(&mut self.lock().wires);
+        wires.values().filter_map(Weak::upgrade).for_each(|wire| wire.cut());
     }
 }
 
@@ -149,6 +151,10 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
     if is_new && gateway.is_leaving() {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is going down\n");
     }
+    // It takes its place only with a socket, which may still be refused. But libraries come again by themselves only after this.
+    if is_new && gateway.context.admission.place().is_none() {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, FULL);
+    }
     request.extensions_mut().insert(wire.clone());
     request.extensions_mut().insert(remote);
     match (value(&query, "transport"), request.method().clone()) {
@@ -165,7 +171,7 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
             };
             if is_new {
                 if let Some(sid) = opened(&body) {
-                    gateway.wires.add(sid, &wire);
+                    gateway.wires.add(Some(sid), &wire);
                 }
             } else {
                 count(&wire, &body);
@@ -239,7 +245,9 @@ fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>, 
             Ok(stream) => TokioIo::new(stream),
             Err(why) => return tracing::debug!(%why, "a WebSocket was not opened"),
         };
-        gateway.wires.add_line(&wire);
+        if !probed {
+            gateway.wires.add(None, &wire);
+        }
         let request = Request::from_parts(parts, ());
         if let Err(why) = Service::<(Line<_>, Request<()>)>::call(&mut service, (Line::new(stream, wire, probed), request)).await {
             tracing::debug!(%why, "a WebSocket is not one of Engine.IO");

@@ -4,7 +4,7 @@
 use super::contract::{Beside, Done, Given, Line, User, Words, event};
 use super::port::Port;
 use super::session::{self, Asked, Wish};
-use super::{GOING_DOWN, Gateway};
+use super::{EMPTY_TIME, GOING_DOWN, Gateway};
 use crate::session::Admitted;
 use serde_json::Value as Json;
 use socketioxide::adapter::LocalAdapter;
@@ -41,7 +41,7 @@ pub(super) struct Guest {
     /// Where what it wants goes, once it has logged in.
     member: Mutex<Option<Member>>,
     /// Its place among the sessions, until it has one.
-    place: Mutex<Option<Admitted>>,
+    place: Mutex<Option<Arc<Admitted>>>,
     /// What it wanted before it logged in: libraries send what waited while there was no connection before the application hears that there is one.
     early: Mutex<Vec<(String, Given, Option<AckSender>)>>,
 }
@@ -53,18 +53,19 @@ struct Member {
 }
 
 impl Guest {
-    pub fn new(gateway: Arc<Gateway>, port: Arc<Port>, place: Admitted) -> Self {
+    pub fn new(gateway: Arc<Gateway>, port: Arc<Port>, place: Arc<Admitted>) -> Self {
+        port.wire.on_socket(true);
         Self { gateway, port, member: Mutex::new(None), place: Mutex::new(Some(place)), early: Mutex::default() }
     }
 
-    fn give_up_place(&self) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    fn take_place(&self) -> Option<Arc<Admitted>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The server leaves: who has a session is told by it.
     pub fn bid_farewell(&self) {
         // Not by who knows it now: its session may be over already, and has told it.
-        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let place = self.take_place();
         if place.is_some() {
             self.port.say(event::SHUTDOWN, GOING_DOWN);
         }
@@ -95,8 +96,17 @@ impl Guest {
     pub fn leave(&self) {
         // Nobody sends wishes any more, which ends the session.
         *self.member() = None;
-        self.give_up_place();
+        drop(self.take_place());
         self.port.leave();
+        self.port.wire.on_socket(false);
+        // Only its socket may be gone. A connection without one counts nowhere, so it does not stay.
+        let wire = Arc::downgrade(&self.port.wire);
+        tokio::spawn(async move {
+            sleep(EMPTY_TIME).await;
+            if let Some(wire) = wire.upgrade().filter(|wire| !wire.has_socket()) {
+                wire.cut();
+            }
+        });
     }
 
     /// Takes an event. `answer` is there if the client wants to be called back.
@@ -213,7 +223,7 @@ impl Guest {
                 Ok(())
             }
             // It has ended, and the client is told why by what ended it.
-            Err(mpsc::error::TrySendError::Closed(_)) => Err("the session is over: log in again".into()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err("the session is over: connect again".into()),
             // To say so each time would not fit either.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 self.port.refused.fetch_add(1, Ordering::Relaxed);
@@ -233,14 +243,15 @@ impl Guest {
         if bytes > PROFILE_BYTES {
             return Err(format!("name and avatar have {bytes} bytes, at most {PROFILE_BYTES} are told to others: give the picture's URL"));
         }
+        // It had one, and a session.
+        let place = self.take_place().ok_or("the session is over: connect again")?;
         let (wishes, inbox) = mpsc::channel(WISHES_MAX);
         *member = Some(Member { user: user.clone(), wishes });
-        self.give_up_place();
         let profile = User { name: name.unwrap_or_else(|| id.clone()), id, avatar: avatar.unwrap_or_default(), status: "online" };
         let guest = self.clone();
         tokio::spawn(async move {
-            session::run(guest.gateway.clone(), guest.port.clone(), user, profile, inbox).await;
-            // It has been told why; who is still there may log in again.
+            session::run(guest.gateway.clone(), guest.port.clone(), place, user, profile, inbox).await;
+            // It has been told why.
             *guest.member() = None;
             guest.port.wire.pause(false);
         });

@@ -16,6 +16,9 @@ mod port;
 mod receipts;
 mod seat;
 mod session;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
 mod wire;
 
 pub use entry::serve;
@@ -60,6 +63,10 @@ const ENTRY_BYTES: usize = 50;
 const LISTED_A_SECOND: usize = 20_000_000;
 /// What clients are told when the server leaves.
 const GOING_DOWN: &str = "the server is going down: it will be back";
+/// What clients are told when there is no room.
+const FULL: &str = "the server is full: come again in a minute";
+/// A connection stays so long without a socket.
+const EMPTY_TIME: Duration = Duration::from_secs(5);
 /// A list is told to a socket this often at most.
 const LIST_EVERY: Duration = Duration::from_secs(1);
 
@@ -171,14 +178,14 @@ impl Gateway {
         if passed { Ok(()) } else { Err(format!("{to} is not connected over Socket.IO, and files are not kept")) }
     }
 
-    fn welcome(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>, place: Admitted) {
+    fn welcome(self: &Arc<Self>, socket: &Arc<Socket<LocalAdapter>>, place: Arc<Admitted>) {
         let Some(wire) = socket.req_parts().extensions.get::<Arc<Wire>>().cloned() else {
             // Every way in puts one there.
             tracing::error!("a socket came in past the door");
             return;
         };
         let port = Arc::new(Port::new(SocketRef::from(socket.clone()), wire));
-        let guest = Arc::new(Guest::new(self.clone(), port.clone(), place));
+        let guest = Arc::new(Guest::new(self.clone(), port, place));
         socket.on_fallback(Events(guest.clone()));
         tokio::spawn(listen(self.lobby.listen(), self.leaving.subscribe(), guest.clone()));
         socket.on_disconnect(async move || guest.leave());
@@ -227,7 +234,7 @@ impl ConnectHandler<LocalAdapter, ()> for Door {
                         gateway.welcome(&socket, place);
                         Ok(())
                     }
-                    None => Err(Box::new("the server is full: come again in a minute") as Box<dyn std::fmt::Display + Send>),
+                    None => Err(Box::new(FULL) as Box<dyn std::fmt::Display + Send>),
                 },
                 _ => Err(Box::new(GOING_DOWN) as Box<dyn std::fmt::Display + Send>),
             }

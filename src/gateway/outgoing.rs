@@ -1,13 +1,12 @@
 //! The frames of our protocol, as the events that clients of Socket.IO know.
 
-use super::contract::{Beside, Done, History, Message, Sent, Status, TypingFrom, User, Words, event};
+use super::contract::{Beside, Done, History, Message, Payload, Sent, Status, TypingFrom, Words, event};
 use super::port::{NotSent, Port};
 use super::receipts::Receipts;
 use super::session::{Asked, HISTORY_MAX, Sending, Shared, lock};
 use super::wire::Progress;
 use super::{GOING_DOWN, Gateway, LISTED_MAX};
 use crate::transport::{FrameSink, LinkError};
-use serde::{Serialize, Serializer};
 use socketioxide::extract::AckSender;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Display;
@@ -28,24 +27,17 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client has to take what is left when its session ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What an event says.
-#[derive(Debug, Clone, Serialize)]
-#[serde(untagged)]
-enum Payload {
-    Message(Box<Message>),
-    Sent(Sent),
-    Status(Status),
-    Typing(TypingFrom),
-    User(User),
-    Users(#[serde(serialize_with = "shared")] Arc<Vec<User>>),
-    History(History),
-    Words(Words),
-}
-
 /// What waits to be told.
-#[derive(Debug, Clone)]
 enum What {
     Told(&'static str, Payload),
+    /// A client is called back.
+    Answer(AckSender, Payload),
+    Find(Find),
+}
+
+/// What is to be found out before it can be told.
+#[derive(Debug, Clone)]
+enum Find {
     /// A message of this user's other device: to whom is to be found out.
     Own(Box<whimbrel_protocol::frame::Message>, Time),
     /// A message of this user is in the log; by whose name is to be found out.
@@ -60,7 +52,6 @@ enum What {
     },
 }
 
-#[derive(Debug)]
 struct Item {
     /// What of the mailbox is told once this is.
     through: Option<MailboxSeq>,
@@ -162,8 +153,13 @@ impl Outgoing {
 
     fn on_event(&mut self, event: Event) {
         let (through, time) = (Some(event.through()), event.time);
-        let me = lock(&self.talk).user.clone();
+        let (me, told_through) = {
+            let talk = lock(&self.talk);
+            (talk.user.clone(), talk.told_through)
+        };
         match event.body {
+            // An earlier session has told it, on this connection.
+            _ if through <= told_through => self.add(through, 0, None),
             EventBody::Message(message) => {
                 let bytes = message.content.size();
                 match message.from.clone() {
@@ -172,20 +168,27 @@ impl Outgoing {
                         let told = self.message(me.as_str(), message.conversation, &stored);
                         self.add(through, bytes, Some(What::Told(event::MESSAGE, Payload::Message(Box::new(told)))));
                     }
-                    _ => self.add(through, bytes, Some(What::Own(Box::new(message), time))),
+                    // What a socket of this user sent before this one came: most likely it is that client that is here again, and it
+                    // shows its message already. What it may not have is the receipt.
+                    _ if through <= lock(&self.talk).came_at
+                        && let Some(message_id) = beside(&message.content).message_id =>
+                    {
+                        let sent = Sent { message_id, status: "sent", timestamp: time.0 };
+                        self.add(through, 0, Some(What::Told(event::SENT, Payload::Sent(sent))));
+                    }
+                    _ => self.add(through, bytes, Some(What::Find(Find::Own(Box::new(message), time)))),
                 }
             }
             EventBody::Sent(sent) => {
                 let known = lock(&self.talk).sending.remove(&sent.cseq.0);
                 let (conversation, seq) = (sent.conversation, sent.seq);
                 let Some(Sending { to, id: Some(id), answer }) = known else {
-                    return self.add(through, 0, Some(What::Nameless { conversation, seq, time }));
+                    return self.add(through, 0, Some(What::Find(Find::Nameless { conversation, seq, time })));
                 };
                 self.receipts.on_sent(conversation, seq, id.clone());
-                let sent = |status| Sent { message_id: id.clone(), status, timestamp: time.0 };
-                let status = |status| Payload::Sent(sent(status));
+                let status = |status| Payload::Sent(Sent { message_id: id.clone(), status, timestamp: time.0 });
                 if let Some(answer) = answer {
-                    self.call_back(answer, &sent("sent"), 0);
+                    self.call_back(answer, status("sent"), 0);
                 }
                 self.add(through, 0, Some(What::Told(event::SENT, status("sent"))));
                 if to != me && !self.gateway.context.engine.hub().is_online(&to) {
@@ -197,12 +200,12 @@ impl Outgoing {
                 let (id, answer) = sending.map_or_else(Default::default, |sending| (sending.id.unwrap_or_default(), sending.answer));
                 let message = format!("{} {id}: {message}", event::MESSAGE);
                 if let Some(answer) = answer {
-                    self.call_back(answer, &Done::of(Err(message.clone())), 0);
+                    self.call_back(answer, Payload::Done(Done::of(Err(message.clone()))), 0);
                 }
                 self.add(through, 0, Some(What::Told(event::ERROR, Payload::Words(Words { message }))));
             }
             EventBody::Receipt(receipt) if receipt.user.as_ref() != Some(&me) => {
-                self.add(through, 0, Some(What::Receipt { receipt, time }));
+                self.add(through, 0, Some(What::Find(Find::Receipt { receipt, time })));
             }
             EventBody::Receipt(_) | EventBody::Started(_) | EventBody::Skip(_) | EventBody::Unknown(_) => self.add(through, 0, None),
         }
@@ -258,7 +261,7 @@ impl Outgoing {
                     _ => {
                         let message = format!("{}: {}", event::GET_HISTORY, refused.message);
                         if let Some(answer) = asked.answer {
-                            self.call_back(answer, &Done::of(Err(message.clone())), 0);
+                            self.call_back(answer, Payload::Done(Done::of(Err(message.clone()))), 0);
                         }
                         self.tell(event::ERROR, Payload::Words(Words { message }));
                     }
@@ -268,12 +271,9 @@ impl Outgoing {
         }
     }
 
-    /// Calls back, ahead of what waits.
-    fn call_back<T: Serialize>(&mut self, answer: AckSender, data: &T, bytes: usize) {
-        if let Some(number) = self.port.answer(answer, data) {
-            self.queued += bytes;
-            self.leaving.push_back((number, bytes));
-        }
+    /// Calls back, behind what waits.
+    fn call_back(&mut self, answer: AckSender, data: Payload, bytes: usize) {
+        self.add(None, bytes, Some(What::Answer(answer, data)));
     }
 
     /// Answers a question for history: calls back, or tells it as an event.
@@ -289,18 +289,17 @@ impl Outgoing {
         debug_assert!(messages.len() <= HISTORY_MAX as usize);
         if let Some(answer) = answer {
             let bytes = messages.iter().map(|message| message.content.len() + 200).sum();
-            self.call_back(answer, &messages, bytes);
+            self.call_back(answer, Payload::Messages(messages), bytes);
         } else {
             self.tell(event::HISTORY, Payload::History(History { friend_id, topic: topic.unwrap_or_default(), messages }));
         }
     }
 
     /// What is to be found out is; then what it comes to.
-    async fn resolve(&mut self, what: &What) -> Result<Vec<(&'static str, Payload)>, LinkError> {
+    async fn resolve(&mut self, find: &Find) -> Result<Vec<(&'static str, Payload)>, LinkError> {
         let engine = self.gateway.context.engine.clone();
-        Ok(match what {
-            What::Told(..) => Vec::new(),
-            What::Own(message, time) => {
+        Ok(match find {
+            Find::Own(message, time) => {
                 let me = lock(&self.talk).user.clone();
                 let members = engine.members_of(message.conversation).await.map_err(|why| unread(&why))?;
                 let to = members.into_iter().find(|member| *member != me).unwrap_or_else(|| me.clone());
@@ -308,13 +307,13 @@ impl Outgoing {
                 let told = self.message(to.as_str(), message.conversation, &stored);
                 vec![(event::MESSAGE, Payload::Message(Box::new(told)))]
             }
-            What::Nameless { conversation, seq, time } => {
+            Find::Nameless { conversation, seq, time } => {
                 let found = engine.messages_until(*conversation, *seq, 1).await.map_err(|why| unread(&why))?;
                 let message_id = found.first().map(|message| id_of(*conversation, *seq, &beside(&message.content)));
                 let sent = |message_id| Payload::Sent(Sent { message_id, status: "sent", timestamp: time.0 });
                 message_id.map(|id| (event::SENT, sent(id))).into_iter().collect()
             }
-            What::Receipt { receipt, time } => self.receipts(receipt, *time).await?,
+            Find::Receipt { receipt, time } => self.receipts(receipt, *time).await?,
         })
     }
 
@@ -356,16 +355,16 @@ impl Outgoing {
                 return Ok(false);
             }
             let number = match &item.what {
-                None => self.port.wire.emitted(),
+                None | Some(What::Answer(..)) => self.port.wire.emitted(),
                 Some(What::Told(name, payload)) => match self.port.emit(name, payload) {
                     Ok(number) => number,
                     Err(NotSent::Full) => return Ok(false),
                     Err(why @ NotSent::Gone(_)) => return Err(LinkError::Gone(why.to_string())),
                 },
                 // It stays at the front until that is done: a future that is dropped meanwhile loses nothing.
-                Some(what) => {
-                    let what = what.clone();
-                    let found = self.resolve(&what).await.inspect_err(|_| {
+                Some(What::Find(find)) => {
+                    let find = find.clone();
+                    let found = self.resolve(&find).await.inspect_err(|_| {
                         // Another session goes on behind what was told.
                         self.ended.send_replace(Some(Ended::Later(READ_AGAIN)));
                     })?;
@@ -373,10 +372,16 @@ impl Outgoing {
                     continue;
                 }
             };
-            let Some(Item { through, bytes, .. }) = self.queue.pop_front() else { break };
+            let Some(Item { through, bytes, what }) = self.queue.pop_front() else { break };
+            let number = match what {
+                Some(What::Answer(answer, data)) => self.port.answer(answer, &data).unwrap_or(number),
+                _ => number,
+            };
             self.leaving.push_back((number, bytes));
             if let Some(seq) = through {
-                lock(&self.talk).told.push_back((number, seq));
+                let mut talk = lock(&self.talk);
+                talk.told.push_back((number, seq));
+                talk.told_through = talk.told_through.max(Some(seq));
             }
         }
         Ok(true)
@@ -470,10 +475,6 @@ impl FrameSink for Outgoing {
             tracing::debug!("a client did not take the farewell");
         }
     }
-}
-
-fn shared<S: Serializer>(users: &Arc<Vec<User>>, serializer: S) -> Result<S::Ok, S::Error> {
-    users.as_slice().serialize(serializer)
 }
 
 fn unread(why: &impl Display) -> LinkError {

@@ -1,14 +1,14 @@
 //! The session of a user of Socket.IO: between the events of the contract and the frames of our protocol, it is a client within the server.
 //! What it has taken is what the client at the other end has taken.
 
-use super::Gateway;
 use super::contract::{Beside, User, event};
 use super::guest::Guest;
 use super::outgoing::{Ended, Outgoing, beside};
 use super::port::Port;
 use super::seat::Seat;
 use super::wire::Progress;
-use crate::session::serve;
+use super::{GOING_DOWN, Gateway};
+use crate::session::{Admitted, serve_at};
 use crate::transport::{FrameSource, LinkError, Peer, Received};
 use aws_lc_rs::digest::{Context, SHA256};
 use socketioxide::extract::AckSender;
@@ -71,6 +71,11 @@ pub(super) struct Talk {
     next_query: u64,
     /// Entries of the mailbox that were told, and the number of the last event that told them.
     pub told: std::collections::VecDeque<(u64, MailboxSeq)>,
+    /// How far this client has been told, and how far it has got, if anywhere yet.
+    pub told_through: Option<MailboxSeq>,
+    taken: Option<MailboxSeq>,
+    /// The newest entry of the mailbox when this client came, once that is known.
+    pub came_at: Option<MailboxSeq>,
     /// Everybody's presence is to be told from now on.
     pub watch: bool,
     /// The client wants to look offline.
@@ -92,6 +97,7 @@ impl Talk {
     pub fn on_welcome(&mut self, welcome: &whimbrel_protocol::frame::Welcome) {
         // It asked for a new outbox: there is nothing to disagree about.
         let _ = self.uplink.on_welcome(welcome);
+        self.came_at.get_or_insert(welcome.head);
         self.watch = true;
     }
 
@@ -111,6 +117,7 @@ impl Talk {
             taken = Some(seq);
         }
         if let Some(seq) = taken {
+            self.taken = taken;
             return Some(ClientFrame::Ack(Ack { seq }));
         }
         let now = self.now();
@@ -191,19 +198,39 @@ fn nonce(to: &UserId, beside: &[u8], text: &str) -> Nonce {
     Nonce(nonce)
 }
 
+/// What outlives a session that ended before its time: the client is still there.
+#[derive(Default)]
+struct Kept {
+    /// What it wanted in vain.
+    again: VecDeque<Wish>,
+    /// As in [`Talk`].
+    told_through: Option<MailboxSeq>,
+    taken: Option<MailboxSeq>,
+    came_at: Option<MailboxSeq>,
+}
+
 /// Stays until the client goes, or the server.
-pub(super) async fn run(gateway: Arc<Gateway>, port: Arc<Port>, user: UserId, profile: User, mut wishes: mpsc::Receiver<Wish>) {
+pub(super) async fn run(
+    gateway: Arc<Gateway>,
+    port: Arc<Port>,
+    place: Arc<Admitted>,
+    user: UserId,
+    profile: User,
+    mut wishes: mpsc::Receiver<Wish>,
+) {
     let _here = gateway.people.enter(&user, profile.clone(), port.clone());
-    let mut again = VecDeque::new();
+    let mut kept = Kept::default();
     loop {
-        match stay(&gateway, &port, &user, &profile, &mut again, &mut wishes).await {
+        match stay(&gateway, &port, &place, &user, &profile, &mut kept, &mut wishes).await {
             Some(Ended::Later(wait)) => {
-                let later = sleep(wait);
+                let (later, mut leaving) = (sleep(wait), gateway.leaving.subscribe());
                 tokio::pin!(later);
                 // Its wishes wait too, but for a client that leaves.
                 tokio::select! {
                     () = &mut later => {}
                     () = port.gone() => return,
+                    // It fails only when the server is gone.
+                    _ = leaving.wait_for(|leaving| *leaving) => return port.say(event::SHUTDOWN, GOING_DOWN),
                 }
             }
             // It has been told. Most log in when they connect, and only then.
@@ -217,9 +244,10 @@ pub(super) async fn run(gateway: Arc<Gateway>, port: Arc<Port>, user: UserId, pr
 async fn stay(
     gateway: &Arc<Gateway>,
     port: &Arc<Port>,
+    place: &Arc<Admitted>,
     user: &UserId,
     profile: &User,
-    again: &mut VecDeque<Wish>,
+    kept: &mut Kept,
     wishes: &mut mpsc::Receiver<Wish>,
 ) -> Option<Ended> {
     let seat = match Seat::take(gateway, user).await {
@@ -241,7 +269,7 @@ async fn stay(
         instance: Nonce(rand::random()),
         attempt: 1,
         incarnation: Default::default(),
-        position: seat.begin().map(|cursor| Position { epoch, cursor, time: Default::default() }),
+        position: kept.taken.or(seat.begin()).map(|cursor| Position { epoch, cursor, time: Default::default() }),
         origin: Origin::Oldest,
         extensions: Vec::new(),
     };
@@ -254,6 +282,9 @@ async fn stay(
         asked: Default::default(),
         next_query: 0,
         told: Default::default(),
+        told_through: kept.told_through,
+        taken: kept.taken,
+        came_at: kept.came_at,
         watch: false,
         background: false,
     }));
@@ -266,16 +297,18 @@ async fn stay(
         talk: talk.clone(),
         progress,
         heard: 0,
-        again: &mut *again,
+        again: &mut kept.again,
         wishes,
         port: port.clone(),
         seat,
         ended: ended.clone(),
     };
-    serve(gateway.context.clone(), Peer { kind: TransportKind::SocketIo, remote, early: None }, source, sink).await;
-    let mut back = lock(&talk).take_back();
-    back.append(again);
-    *again = back;
+    let peer = Peer { kind: TransportKind::SocketIo, remote, early: None };
+    serve_at(Some(place.clone()), gateway.context.clone(), peer, source, sink).await;
+    let mut talk = lock(&talk);
+    let mut again = talk.take_back();
+    again.append(&mut kept.again);
+    *kept = Kept { again, told_through: talk.told_through, taken: talk.taken, came_at: talk.came_at };
     ended.borrow().clone()
 }
 

@@ -26,6 +26,7 @@ struct State {
     paused: bool,
     /// Nothing more is read at all.
     cut: bool,
+    sockets: u32,
     reader: Option<Waker>,
 }
 
@@ -149,6 +150,17 @@ impl Wire {
     /// The client moves from polling to a WebSocket: pings that were polled were answered in posts, which are not looked into.
     pub fn on_upgrade(&self) {
         self.state().pings.clear();
+    }
+
+    /// A socket of this connection came, or went.
+    pub fn on_socket(&self, came: bool) {
+        let mut state = self.state();
+        state.sockets = if came { state.sockets + 1 } else { state.sockets.saturating_sub(1) };
+    }
+
+    /// Whether there is one.
+    pub fn has_socket(&self) -> bool {
+        self.state().sockets > 0
     }
 
     /// Stops reading, or goes on.

@@ -53,24 +53,25 @@ impl Admission {
 
     /// A place for somebody who has no session yet, and may never have one. `None` if there is none, or the server leaves. It costs no turn: that
     /// is the session's.
-    pub(crate) fn place(&self) -> Option<Admitted> {
+    pub(crate) fn place(&self) -> Option<Arc<Admitted>> {
         let admitted = Admitted::new(&self.here);
         let may = !self.closed.load(Ordering::Relaxed) && self.here() <= self.most;
-        may.then_some(admitted)
+        may.then(|| Arc::new(admitted))
     }
 
     /// Lets a session begin, or says what to tell its client. One that takes the place of another of its device (a phone that changes its network,
-    /// a session that moves to a better transport) needs no place, and was let in before.
-    pub(crate) fn ask(&self, takes_over: bool) -> Result<Admitted, End> {
+    /// a session that moves to a better transport) needs no place, and was let in before. One that has a `place` waits for its turn only.
+    pub(crate) fn ask(&self, takes_over: bool, place: Option<Arc<Admitted>>) -> Result<Arc<Admitted>, End> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(End::going_away(rand::random_range(SOONEST_MS..2 * SOONEST_MS)));
         }
         // Counted first: two who come at once must not both find the last place.
-        let admitted = Admitted::new(&self.here);
+        let has_place = place.is_some();
+        let admitted = place.unwrap_or_else(|| Arc::new(Admitted::new(&self.here)));
         if takes_over {
             return Ok(admitted);
         }
-        let full = self.here() > self.most;
+        let full = !has_place && self.here() > self.most;
         let overloaded =
             |retry_after_ms, message: &str| Err(End::Error(Error { code: ErrorCode::Overloaded, message: message.into(), retry_after_ms }));
         if full {
@@ -208,18 +209,18 @@ mod tests {
     #[test]
     fn a_full_server_and_one_that_leaves_say_when_to_come() {
         let admission = Admission::new(2, 1_000);
-        let first = admission.ask(false).unwrap();
-        let _second = admission.ask(false).unwrap();
-        let refused = admission.ask(false);
+        let first = admission.ask(false, None).unwrap();
+        let _second = admission.ask(false, None).unwrap();
+        let refused = admission.ask(false, None);
         let Err(End::Error(error)) = refused else { panic!("{refused:?}") };
         assert_eq!(error.code, ErrorCode::Overloaded);
         assert!(FULL_MS.contains(&error.retry_after_ms));
         assert_eq!(admission.here(), 2);
-        drop(admission.ask(true).unwrap());
+        drop(admission.ask(true, None).unwrap());
         drop(first);
-        drop(admission.ask(false).unwrap());
+        drop(admission.ask(false, None).unwrap());
         admission.close();
-        let refused = admission.ask(true);
+        let refused = admission.ask(true, None);
         let Err(End::GoAway(away)) = refused else { panic!("{refused:?}") };
         assert!(away.retry_after_ms >= SOONEST_MS);
         assert_eq!(admission.here(), 1);

@@ -58,7 +58,18 @@ pub struct Context {
 }
 
 /// Serves one connection until it ends.
-pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Peer, mut source: I, mut sink: O) {
+pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Peer, source: I, sink: O) {
+    serve_at(None, context, peer, source, sink).await;
+}
+
+/// The same for one that may have a place among the sessions already.
+pub(crate) async fn serve_at<I: FrameSource, O: FrameSink>(
+    place: Option<Arc<Admitted>>,
+    context: Arc<Context>,
+    peer: Peer,
+    mut source: I,
+    mut sink: O,
+) {
     let Peer { kind, remote, early } = peer;
     let hello = match timeout(HELLO_TIMEOUT, beginning::first(&mut source)).await {
         Ok(Ok(Some(ClientFrame::Hello(hello)))) => hello,
@@ -69,7 +80,7 @@ pub async fn serve<I: FrameSource, O: FrameSink>(context: Arc<Context>, peer: Pe
     };
     // Who it says that it is, unproved: it takes nobody's place before that is looked at.
     let takes_over = context.engine.hub().has(&hello.user, &hello.device);
-    let _admitted = match context.admission.ask(takes_over) {
+    let _admitted = match context.admission.ask(takes_over, place) {
         Ok(admitted) => admitted,
         Err(later) => {
             metrics::counter!("whimbrel_sessions_put_off_total").increment(1);

@@ -7,6 +7,7 @@ use super::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use whimbrel_protocol::frame::Direction;
@@ -31,6 +32,7 @@ pub struct MemoryStore {
     /// Held for the whole of a transaction: transactions are serial.
     writer: Mutex<VecDeque<FailPoint>>,
     state: Mutex<State>,
+    fail_conversations: AtomicBool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -102,12 +104,24 @@ impl MemoryStore {
     }
 
     fn of(state: State) -> Self {
-        Self { writer: Mutex::new(VecDeque::new()), state: Mutex::new(state) }
+        Self { writer: Mutex::new(VecDeque::new()), state: Mutex::new(state), fail_conversations: AtomicBool::new(false) }
     }
 
     /// Makes the next transaction fail in this way. Several calls: several transactions, in order.
     pub fn fail_next(&self, point: FailPoint) {
         self.writer().push_back(point);
+    }
+
+    /// From now on conversations cannot be read, or can again.
+    pub fn fail_conversations(&self, fail: bool) {
+        self.fail_conversations.store(fail, Ordering::Relaxed);
+    }
+
+    fn may_read(&self) -> Result<(), StoreError> {
+        match self.fail_conversations.load(Ordering::Relaxed) {
+            true => Err(StoreError::Unavailable("as the test asked".to_owned())),
+            false => Ok(()),
+        }
     }
 
     /// A copy as it stands, with the same epoch: what a restart of the same store would find.
@@ -231,6 +245,7 @@ impl Store for MemoryStore {
     }
 
     fn conversation(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        self.may_read()?;
         Ok(self.state().conversations.get(&id).map(|conversation| (**conversation).clone()))
     }
 
@@ -246,6 +261,7 @@ impl Store for MemoryStore {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Vec<Arc<Record>>, StoreError> {
+        self.may_read()?;
         let state = self.state();
         let Some(records) = state.numbered.get(&id) else { return Ok(Vec::new()) };
         let from = usize::try_from(from.0).unwrap_or(usize::MAX);

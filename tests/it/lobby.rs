@@ -1,7 +1,10 @@
 //! The lobby at `/chat`: a text is a text to everybody else who is there, as it is.
 
-use crate::harness::{Frames, ServerProcess, http_get, run, within};
+use crate::harness::{Frames, ServerProcess, binary, http_get, run, within};
 use futures_util::{SinkExt, StreamExt};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -34,7 +37,7 @@ async fn settle(one: &mut Plain, other: &mut Plain) {
     for number in 0.. {
         let line = format!("settle {number}");
         one.send(Message::text(&line)).await.unwrap();
-        match tokio::time::timeout(std::time::Duration::from_millis(100), other.next()).await {
+        match tokio::time::timeout(Duration::from_millis(100), other.next()).await {
             Ok(Some(Ok(Message::Text(text)))) if text == line => return,
             Ok(Some(Ok(_))) | Err(_) => {}
             Ok(ended) => panic!("{ended:?}"),
@@ -192,4 +195,31 @@ async fn heard(session: &mut Frames, number: u32) -> Vec<String> {
         })
         .await;
     heard
+}
+
+#[test]
+fn the_command_line_hears_it_where_asked() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut ann = plain(&server).await;
+        let listen = |more: &[&str]| {
+            let mut command = Command::new(binary());
+            command.args(["listen", "--as", "bob", "--url", &server.url(), "--timeout", "10"]).args(more);
+            command.current_dir(server.folder()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+        };
+        let (mut hears, deaf) = (listen(&["--lobby"]), listen(&["--device", "deaf"]));
+        let lines = BufReader::new(hears.stdout.take().unwrap()).lines();
+        let heard = std::thread::spawn(move || lines.map_while(Result::ok).find(|line| line.contains("\"lobby\"")));
+        // Until it is there.
+        while !heard.is_finished() {
+            ann.send(Message::text("where is the shop?")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let line: serde_json::Value = serde_json::from_str(&heard.join().unwrap().expect("nothing of the lobby was printed")).unwrap();
+        assert_eq!(line, serde_json::json!({ "kind": "lobby", "text": "where is the shop?" }));
+        hears.kill().unwrap();
+        hears.wait().unwrap();
+        let printed = deaf.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&printed.stdout), "", "it did not ask");
+    });
 }

@@ -1,107 +1,17 @@
 //! The gateway for clients of Socket.IO, by its bytes: who may come, what is refused, and what it costs to tell everybody who is online. What
 //! the libraries of the field make of it is in `clients/web/test/legacy`.
 
-use crate::harness::{PATIENCE, ServerProcess, http_get, run, within};
+use crate::harness::socketio::{POLLING, Socket, poll_in, request};
+use crate::harness::{PATIENCE, ServerProcess, http_get, run};
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use futures_util::SinkExt;
+use hyper::{Method, Response};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
-
-const SOCKET: &str = "/socket.io/?EIO=4&transport=websocket";
-const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
-
-/// Packets over a WebSocket.
-struct Socket(WebSocketStream<TcpStream>);
-
-impl Socket {
-    async fn open(server: &ServerProcess, origin: Option<&str>) -> Result<Self, Error> {
-        let mut request = format!("ws://{}{SOCKET}", server.http).into_client_request().unwrap();
-        if let Some(origin) = origin {
-            request.headers_mut().insert("origin", origin.parse().unwrap());
-        }
-        Ok(Self(client_async(request, TcpStream::connect(server.http).await.unwrap()).await?.0))
-    }
-
-    async fn connect(server: &ServerProcess) -> Self {
-        let mut socket = Self::open(server, None).await.unwrap();
-        assert!(socket.packet().await.unwrap().starts_with("0{"));
-        socket.say("40").await;
-        socket.until("40").await;
-        socket
-    }
-
-    async fn user(server: &ServerProcess, id: &str) -> Self {
-        let mut socket = Self::connect(server).await;
-        socket.emit("user:login", json!({ "id": id })).await;
-        socket.until("42[\"user:login:success\"").await;
-        socket
-    }
-
-    async fn say(&mut self, packet: &str) {
-        self.0.send(Message::text(packet)).await.unwrap();
-    }
-
-    async fn emit(&mut self, event: &str, data: Value) {
-        self.say(&format!("42{}", json!([event, data]))).await;
-    }
-
-    /// The next packet; `None` once the server has closed. Pings are answered.
-    async fn packet(&mut self) -> Option<String> {
-        loop {
-            match within("a packet", self.0.next()).await {
-                // The server may be about to close.
-                Some(Ok(Message::Text(text))) if text.as_str() == "2" => drop(self.0.send(Message::text("3")).await),
-                Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
-                Some(Ok(_)) => {}
-            }
-        }
-    }
-
-    /// The first packet that begins so.
-    async fn until(&mut self, beginning: &str) -> String {
-        loop {
-            let packet = self.packet().await.unwrap_or_else(|| panic!("it was closed before {beginning}"));
-            if packet.starts_with(beginning) {
-                return packet;
-            }
-        }
-    }
-
-    async fn error(&mut self) -> String {
-        let packet = self.until("42[\"error\"").await;
-        serde_json::from_str::<Value>(&packet[2..]).unwrap()[1]["message"].as_str().unwrap().to_owned()
-    }
-}
-
-async fn request(
-    address: SocketAddr,
-    method: Method,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: Vec<u8>,
-) -> hyper::Result<Response<Bytes>> {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(path).header("host", address.to_string());
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let (head, body) = sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await?.into_parts();
-    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
-}
+use tokio_tungstenite::tungstenite::Message;
 
 fn header<'a>(response: &'a Response<Bytes>, name: &str) -> Option<&'a str> {
     response.headers().get(name).map(|value| value.to_str().unwrap())
@@ -150,19 +60,6 @@ fn who_speaks_something_else_is_told_so() {
         socket.say("40/admin,").await;
         assert!(socket.until("44/admin,").await.contains("message"));
     });
-}
-
-/// Logs in by polling; the name of the connection.
-async fn poll_in(server: &ServerProcess, id: &str) -> String {
-    let opened = http_get(server.http, POLLING, &[]).await;
-    let packet: Value = serde_json::from_slice(&opened.body()[1..]).unwrap();
-    let path = format!("{POLLING}&sid={}", packet["sid"].as_str().unwrap());
-    assert_eq!(request(server.http, Method::POST, &path, &[], b"40".into()).await.unwrap().status(), 200);
-    // A ping may come first.
-    while !String::from_utf8_lossy(http_get(server.http, &path, &[]).await.body()).contains("40{") {}
-    let body = format!("42{}", json!(["user:login", { "id": id }]));
-    assert_eq!(request(server.http, Method::POST, &path, &[], body.into()).await.unwrap().status(), 200);
-    path
 }
 
 #[test]
@@ -246,8 +143,8 @@ fn attachments_are_not_multiplied() {
     });
 }
 
-/// Packets that make no sense, or nearly do.
-fn packets() -> impl Strategy<Value = Vec<Message>> {
+/// Events that make no sense, or nearly do, behind one of these heads.
+fn events(heads: Vec<&'static str>) -> impl Strategy<Value = Message> {
     let names = prop::sample::select(vec![
         "user:login",
         "message",
@@ -273,8 +170,12 @@ fn packets() -> impl Strategy<Value = Vec<Message>> {
         Just(json!([[[]]])),
     ];
     let objects = prop::collection::hash_map(fields, values, 0..6).prop_map(|fields| json!(fields));
-    let event = (names, objects, prop::sample::select(vec!["42", "420", "451-", "459999999999-", "42/other,", "45-", "421"]))
-        .prop_map(|(name, data, head)| Message::text(format!("{head}{}", json!([name, data]))));
+    (names, objects, prop::sample::select(heads)).prop_map(|(name, data, head)| Message::text(format!("{head}{}", json!([name, data]))))
+}
+
+/// Packets that make no sense, or nearly do.
+fn packets() -> impl Strategy<Value = Vec<Message>> {
+    let event = events(vec!["42", "420", "451-", "459999999999-", "42/other,", "45-", "421"]);
     let packet = prop_oneof![
         4 => event,
         1 => prop::sample::select(vec!["", "0", "1", "2", "2probe", "3", "4", "40", "41", "43", "430", "44", "5", "6", "40{}", "42[", "42{}", "42[1]", "4\u{0}"]).prop_map(Message::text),
@@ -285,14 +186,45 @@ fn packets() -> impl Strategy<Value = Vec<Message>> {
 }
 
 #[test]
+fn no_event_ends_its_own_connection() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut runner = TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
+        let events = prop::collection::vec(events(vec!["42", "420", "421"]), 1..40);
+        let mut answers = [0; 2];
+        for number in 0..cases() {
+            let mut socket = Socket::connect(&server).await;
+            if number % 2 == 0 {
+                socket.emit("user:login", json!({ "id": "mallory" })).await;
+            }
+            let events = events.new_tree(&mut runner).unwrap().current();
+            for event in &events {
+                socket.0.feed(event.clone()).await.unwrap();
+            }
+            socket.0.flush().await.unwrap();
+            // A line for the lobby; from who is logged in, a message without a recipient.
+            socket.say(&format!("4277{}", json!(["message", { "content": "still here" }]))).await;
+            let packet = socket.until("4377[").await;
+            let answer = packet.contains("toId is missing");
+            assert!(answer || packet.contains("\"ok\""), "{packet} after {events:?}");
+            answers[usize::from(answer)] += 1;
+        }
+        assert!(answers.iter().all(|count| *count > 0), "{answers:?}");
+    });
+}
+
+fn cases() -> u32 {
+    std::env::var("WHIMBREL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60)
+}
+
+#[test]
 fn no_packets_disturb_anybody_else() {
     run(async {
         let server = ServerProcess::start();
         let mut bystander = Socket::user(&server, "bystander").await;
         let mut friend = Socket::user(&server, "friend").await;
-        let cases = std::env::var("WHIMBREL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
-        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-        for number in 0..cases {
+        let mut runner = TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
+        for number in 0..cases() {
             let packets = packets().new_tree(&mut runner).unwrap().current();
             let mut socket = Socket::connect(&server).await;
             if number % 2 == 0 {

@@ -3,6 +3,7 @@
 mod client;
 mod link;
 mod server;
+pub mod socketio;
 
 pub use client::{Frames, hello, text};
 pub use link::{Link, quic_config, quic_to, webtransport};

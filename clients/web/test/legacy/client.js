@@ -8,7 +8,6 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { io } from "socket.io-client";
 import { launch } from "../harness/chromium.js";
-import { Server } from "../harness/server.js";
 
 const PATIENCE = 15_000;
 /** The Python of the tests, with what their clients need. */
@@ -17,13 +16,14 @@ export const PYTHON = fileURLToPath(new URL("./.venv/bin/python", import.meta.ur
 /** Who logs in. @typedef {{ id: string, name: string, avatar: string } | null} Login */
 /** What a client is told to do, and does. @typedef {{ emit: (event: string, ...given: unknown[]) => void, ask: (number: number, event: string, data: unknown) => void, close: () => void }} Driver */
 /** What it says: `event` with a name and data, `back` with a number and data, `connect`, `disconnect`. @typedef {(...line: any[]) => void} Hear */
-/** @typedef {{ name: string, open: (url: string, login: Login, hear: Hear) => Promise<Driver> | Driver }} Kind */
+/** `hasThreads` if its library takes each event in a thread of its own, in whatever order those run. @typedef {{ name: string, hasThreads?: boolean, open: (url: string, login: Login, hear: Hear) => Promise<Driver> | Driver }} Kind */
 
 /** @param {string[]} transports @returns {Kind} */
 const node = (...transports) => ({
   name: `socket.io-client over ${transports.join(", then ")}`,
   open(url, login, hear) {
-    const socket = io(url, { transports, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200 });
+    // The certificate is the server's own.
+    const socket = io(url, { transports, forceNew: true, rejectUnauthorized: false, reconnectionDelay: 50, reconnectionDelayMax: 200 });
     socket.on("connect", () => {
       hear("connect");
       if (login) socket.emit("user:login", login);
@@ -46,6 +46,7 @@ const toBytes = (name, value) => (value?.$bytes === undefined ? value : Buffer.f
 /** @param {string[]} transports @returns {Kind} */
 const python = (...transports) => ({
   name: `python-socketio over ${transports.join(", then ")}`,
+  hasThreads: true,
   open(url, login, hear) {
     const child = spawn(PYTHON, [fileURLToPath(new URL("./client.py", import.meta.url)), JSON.stringify([url, transports, login])], { stdio: ["pipe", "pipe", "inherit"] });
     child.on("error", (why) => hear("event", "broken", `${PYTHON} does not run (test/run makes it): ${why.message}`));
@@ -126,7 +127,7 @@ export class Legacy {
     this.name = name;
   }
 
-  /** One that says nothing by itself, or logs in each time it is connected. @param {Kind} kind @param {Server} server @param {Login} login */
+  /** One that says nothing by itself, or logs in each time it is connected. @param {Kind} kind @param {{ url: string }} server @param {Login} login */
   static async open(kind, server, login) {
     const client = new Legacy(kind.name);
     opened.add(client);
@@ -135,7 +136,7 @@ export class Legacy {
     return client;
   }
 
-  /** @param {Kind} kind @param {Server} server @param {string} id @param {string} [name] */
+  /** @param {Kind} kind @param {{ url: string }} server @param {string} id @param {string} [name] */
   static async user(kind, server, id, name = id) {
     const client = await Legacy.open(kind, server, { id, name, avatar: `https://example.org/${id}.png` });
     await client.told("user:login:success");

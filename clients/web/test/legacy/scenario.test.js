@@ -77,6 +77,23 @@ for (const [at, kind] of KINDS.entries()) {
     for (const client of [ann, other, again]) client.close();
   });
 
+  test(`${name}: hundreds of messages that were sent meanwhile come once and in order, whatever it moves to while they come`, async () => {
+    const [a, b] = [`olga-${tag}`, `pete-${tag}`];
+    const ids = Array.from({ length: 400 }, (_, at) => `m${at}`);
+    const olga = await Legacy.user(kind, server, a);
+    for (const id of ids) olga.emit("message", { id, fromId: a, toId: b, content: id.repeat(100) });
+    await olga.told("message:sent", ({ status }) => status === "sent", ids.length);
+    const pete = await Legacy.user(kind, server, b);
+    await pete.told("message", () => true, ids.length);
+    // Behind all that might come twice.
+    olga.emit("message", { id: "last", fromId: a, toId: b, content: "last" });
+    await pete.told("message", ({ id }) => id === "last");
+    const told = pete.all("message").map(({ id }) => id);
+    const inOrder = (/** @type {string[]} */ all) => (kind.hasThreads ? [...all].sort() : all);
+    assert.deepEqual(inOrder(told), inOrder([...ids, "last"]));
+    for (const client of [olga, pete]) client.close();
+  });
+
   test(`${name}: what is said before logging in is taken once one has; who wants to be called back is`, async () => {
     const [a, b] = [`kate-${tag}`, `liam-${tag}`];
     const kate = await Legacy.open(kind, server, null);
@@ -187,5 +204,18 @@ for (const [at, kind] of KINDS.entries()) {
     await jane.client.close();
     await ivan.told("status_change", ({ userId, status }) => userId === b && status === "offline");
     ivan.close();
+  });
+}
+
+for (const kind of KINDS.slice(0, 3)) {
+  test(`${kind.name}: on the port with TLS`, async () => {
+    const [a, b] = [`quin-${kind.name}`, `rosa-${kind.name}`].map((name) => name.replaceAll(" ", "-"));
+    const quin = await Legacy.user(kind, { url: `https://${server.secure}` }, a);
+    const rosa = await Legacy.user(kind, server, b);
+    quin.emit("message", { id: "m1", fromId: a, toId: b, content: "from one port to the other" });
+    await rosa.told("message", ({ id }) => id === "m1");
+    rosa.emit("message", { id: "m2", fromId: b, toId: a, content: "and back" });
+    await quin.told("message", ({ id }) => id === "m2");
+    for (const client of [quin, rosa]) client.close();
   });
 }

@@ -1,0 +1,290 @@
+//! The gateway within a process, where its store and who may begin are in the test's hands.
+
+use super::*;
+use crate::engine::{Engine, EngineConfig};
+use crate::session::Admission;
+use crate::store::{MemoryStore, Retention};
+use crate::transport::Pages;
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+use whimbrel_protocol::frame::Hello;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Here {
+    address: SocketAddr,
+    context: Arc<Context>,
+    store: Arc<MemoryStore>,
+}
+
+impl Here {
+    /// A gateway to which `most` may come, `a_second` in a second.
+    async fn start(most: usize, a_second: u32) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let config = EngineConfig {
+            presence_grace: Duration::ZERO,
+            retention: Retention { entries: 10_000, age: Duration::from_secs(3_600) },
+            push: None,
+        };
+        let engine = Engine::start(store.clone(), config).unwrap();
+        let context = Arc::new(Context {
+            engine,
+            endpoints: Box::new(Vec::new),
+            auth: Box::new(|hello: &Hello| Ok(hello.user.clone())),
+            admission: Admission::new(most, a_second),
+        });
+        let gateway = Gateway::new(context.clone(), Arc::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer =
+            async move |ConnectInfo(remote): ConnectInfo<SocketAddr>, request: Request| serve(&gateway, &Pages::Any, remote, request).await;
+        let router = Router::new().fallback(answer).into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, context, store }
+    }
+
+    async fn open(&self) -> Result<Socket, Error> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", self.address);
+        let mut socket = Socket { stream: client_async(url, stream).await?.0, answers: true, told: Vec::new() };
+        socket.say("40").await;
+        socket.until(|packet| packet.starts_with("40{")).await;
+        Ok(socket)
+    }
+
+    async fn user(&self, id: &str) -> Socket {
+        let mut socket = self.open().await.unwrap();
+        socket.emit("user:login", json!({ "id": id })).await;
+        socket.event("user:login:success", |_| true).await;
+        socket
+    }
+}
+
+/// A client, and what it was told.
+struct Socket {
+    stream: WebSocketStream<TcpStream>,
+    /// Whether it answers pings.
+    answers: bool,
+    told: Vec<(String, Value)>,
+}
+
+impl Socket {
+    async fn say(&mut self, packet: &str) {
+        self.stream.send(Message::text(packet)).await.unwrap();
+    }
+
+    async fn emit(&mut self, event: &str, data: Value) {
+        self.say(&format!("42{}", json!([event, data]))).await;
+    }
+
+    /// The next packet; `None` at the end. Pings are among them.
+    async fn packet(&mut self) -> Option<String> {
+        let message = timeout(PATIENCE, self.stream.next()).await.expect("nothing comes");
+        let Some(Ok(Message::Text(text))) = message else { return None };
+        let packet = text.as_str().to_owned();
+        if packet == "2" && self.answers {
+            let _ = self.stream.send(Message::text("3")).await;
+        }
+        if let Some(event) = packet.strip_prefix("42") {
+            self.told.push(serde_json::from_str(event).unwrap());
+        }
+        Some(packet)
+    }
+
+    async fn until(&mut self, fits: impl Fn(&str) -> bool) -> String {
+        loop {
+            let packet = self.packet().await.expect("it was closed");
+            if fits(&packet) {
+                return packet;
+            }
+        }
+    }
+
+    /// Waits until an event was told, or finds that it was.
+    async fn event(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            if let Some((_, data)) = self.told.iter().find(|(event, data)| event == name && fits(data)) {
+                return data.clone();
+            }
+            self.packet().await.unwrap_or_else(|| panic!("it was closed before {name}; told was {:?}", self.told));
+        }
+    }
+
+    /// Takes what comes while something else goes on.
+    async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> T {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                done = &mut what => return done,
+                packet = self.packet() => assert!(packet.is_some(), "it was closed"),
+            }
+        }
+    }
+
+    fn messages(&self) -> Vec<&str> {
+        self.told.iter().filter(|(event, _)| event == "message").map(|(_, data)| data["id"].as_str().unwrap()).collect()
+    }
+}
+
+fn message(id: &str, to: &str, content: &str) -> Value {
+    json!({ "id": id, "toId": to, "content": content })
+}
+
+fn is(id: &str, status: &str) -> impl Fn(&Value) -> bool {
+    move |sent| sent["messageId"] == id && sent["status"] == status
+}
+
+#[tokio::test]
+async fn who_is_put_off_logs_in_later_counts_meanwhile_and_loses_nothing() {
+    let here = Here::start(4, 4).await;
+    let begun = Instant::now();
+    let mut sockets = Vec::new();
+    for number in 0..4 {
+        let mut socket = here.open().await.unwrap();
+        socket.emit("user:login", json!({ "id": format!("user-{number}") })).await;
+        socket.emit("message", message(&format!("m{number}"), "friend", "hello")).await;
+        sockets.push(socket);
+    }
+    // One is let in at once, and no more than one in each quarter of a second.
+    while here.context.admission.here() < 4 {
+        assert!(begun.elapsed() < PATIENCE, "who waits does not count");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(here.context.engine.hub().online_count() < 4, "nobody waits");
+    assert!(matches!(here.open().await, Err(Error::Http(refused)) if refused.status() == 503));
+    for (number, socket) in sockets.iter_mut().enumerate() {
+        socket.event("message:sent", is(&format!("m{number}"), "sent")).await;
+    }
+    assert!(begun.elapsed() > Duration::from_millis(500), "nobody was put off");
+    drop(sockets);
+    while here.context.admission.here() > 0 {
+        assert!(begun.elapsed() < PATIENCE, "who is gone counts");
+        sleep(Duration::from_millis(5)).await;
+    }
+    let mut friend = here.user("friend").await;
+    for number in 0..4 {
+        friend.event("message", |message| message["id"] == format!("m{number}")).await;
+    }
+    assert_eq!(friend.messages().len(), 4);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_once_it_can_be() {
+    let here = Here::start(100, 1_000).await;
+    let (mut ann, mut other, mut bob) = (here.user("ann").await, here.user("ann").await, here.user("bob").await);
+    ann.emit("message", message("m1", "bob", "one")).await;
+    for socket in [&mut other, &mut bob] {
+        socket.event("message", |message| message["id"] == "m1").await;
+    }
+    bob.meanwhile(ann.event("message:sent", is("m1", "delivered"))).await;
+    here.store.fail_conversations(true);
+    ann.emit("message", message("m2", "bob", "two")).await;
+    bob.event("message", |message| message["id"] == "m2").await;
+    // Long enough for one attempt that fails again.
+    let failing = Instant::now() + Duration::from_millis(1_500);
+    while let Ok(Some(_)) = tokio::time::timeout_at(failing, other.packet()).await {}
+    assert_eq!(other.messages(), ["m1"]);
+    here.store.fail_conversations(false);
+    ann.emit("message", message("m3", "bob", "three")).await;
+    for id in ["m2", "m3"] {
+        bob.meanwhile(ann.event("message:sent", is(id, "delivered"))).await;
+    }
+    for socket in [&mut other, &mut bob] {
+        socket.event("message", |message| message["id"] == "m3").await;
+        assert_eq!(socket.messages(), ["m1", "m2", "m3"]);
+    }
+    assert!(ann.messages().is_empty(), "{:?}", ann.messages());
+}
+
+#[tokio::test]
+async fn who_comes_back_is_told_a_receipt_of_what_it_sent_and_not_its_own_words() {
+    let here = Here::start(100, 1_000).await;
+    let (mut ann, mut bob) = (here.user("ann").await, here.user("bob").await);
+    // The network takes what ann sends, and nothing to her.
+    ann.answers = false;
+    ann.emit("message", message("m1", "bob", "one")).await;
+    bob.event("message", |message| message["id"] == "m1").await;
+    drop(ann);
+    let mut ann = here.user("ann").await;
+    ann.event("message:sent", is("m1", "sent")).await;
+    bob.emit("message", message("m2", "ann", "two")).await;
+    ann.event("message", |message| message["id"] == "m2").await;
+    assert_eq!(ann.messages(), ["m2"]);
+    // Another device that is here is told the words.
+    let mut other = here.user("ann").await;
+    other.emit("message", message("m3", "bob", "three")).await;
+    ann.event("message", |message| message["id"] == "m3").await;
+    assert_eq!((ann.messages(), other.messages()), (vec!["m2", "m3"], Vec::new()));
+}
+
+#[tokio::test]
+async fn nobody_waits_in_vain_to_be_called_back_because_the_way_was_full() {
+    const CALLS: usize = 60;
+    let here = Here::start(100, 1_000).await;
+    let (mut ann, mut bob) = (here.user("ann").await, here.user("bob").await);
+    // Ann reads nothing, until bob's words fill her way and what the network holds.
+    let long = "x".repeat(60_000);
+    for number in 0..300 {
+        bob.emit("message", message(&format!("b{number}"), "ann", &long)).await;
+    }
+    bob.event("message:sent", is("b299", "sent")).await;
+    for number in 0..CALLS {
+        ann.say(&format!("42{number}{}", json!(["message", message(&format!("a{number}"), "bob", "hello")]))).await;
+    }
+    bob.event("message", |message| message["id"] == format!("a{}", CALLS - 1)).await;
+    let mut called = Vec::new();
+    while called.len() < CALLS {
+        let packet = ann.until(|packet| packet.starts_with("43")).await;
+        let (number, answer) = packet[2..].split_once('[').unwrap();
+        assert!(answer.contains("\"sent\""), "{packet}");
+        called.push(number.parse::<usize>().unwrap());
+    }
+    assert_eq!(called, (0..CALLS).collect::<Vec<_>>());
+    ann.event("message", |message| message["id"] == "b299").await;
+    assert_eq!(ann.messages().len(), 300);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_left_its_socket_does_not_stay() {
+    let here = Here::start(100, 1_000).await;
+    let (mut left, mut back) = (here.user("ann").await, here.user("bob").await);
+    for socket in [&mut left, &mut back] {
+        socket.say("41").await;
+    }
+    back.say("40").await;
+    back.until(|packet| packet.starts_with("40{")).await;
+    let begun = Instant::now();
+    while left.packet().await.is_some() {}
+    assert!(begun.elapsed() < EMPTY_TIME + PATIENCE);
+    assert_eq!(here.context.admission.here(), 1);
+    back.emit("user:login", json!({ "id": "cat" })).await;
+    back.event("user:login:success", |user| user["id"] == "cat").await;
+}
+
+#[tokio::test]
+async fn who_finds_the_server_full_is_told_so_and_may_come_again() {
+    let here = Here::start(1, 1_000).await;
+    let ann = here.user("ann").await;
+    match here.open().await {
+        Err(Error::Http(refused)) => {
+            assert_eq!(refused.status(), 503);
+            assert_eq!(refused.body().as_deref(), Some(FULL.as_bytes()));
+        }
+        Err(why) => panic!("{why}"),
+        Ok(_) => panic!("two are in"),
+    }
+    drop(ann);
+    let begun = Instant::now();
+    while here.context.admission.here() > 0 {
+        assert!(begun.elapsed() < PATIENCE, "who is gone counts");
+        sleep(Duration::from_millis(5)).await;
+    }
+    here.user("bob").await;
+}
