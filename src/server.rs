@@ -24,6 +24,11 @@ use whimbrel_protocol::frame::{Endpoint, Hello};
 
 /// How long sessions have to leave when the server drains. With what follows it stays below the promised 10 seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// In this part of it all are told, however slowly they leave …
+const TELLING: Duration = Duration::from_secs(2);
+/// … but no faster than they do while so many have been told and are still here: beyond that what they say to it waits in the socket for so long
+/// that QUIC says everything again.
+const TOLD_AT_ONCE: usize = 128;
 /// How long connections have to close after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long QUIC connections have to be forgotten whose sessions have left before: until then they answer what is still under way, but who
@@ -162,16 +167,24 @@ impl Server {
         Ok(Self { http, secure, quic, engine, state, stop, servers, listener, tasks, hints })
     }
 
-    /// Drains and stops: every session is told, what was taken in is committed.
+    /// Drains and stops: every session is told, what was taken in is committed, all that is kept is written.
     pub async fn shutdown(mut self) {
         self.state.draining.store(true, Ordering::Relaxed);
         let (admission, begun) = (&self.state.context.admission, Instant::now());
         admission.close();
         self.state.gateway.leave();
-        self.engine.drain();
+        let told = self.engine.drain();
         self.state.lobby.close();
         let sessions = admission.here();
         let left = async {
+            for (number, (session, at)) in told.iter().enumerate() {
+                let due = TELLING.mul_f64(number as f64 / told.len() as f64);
+                while number.saturating_sub(sessions.saturating_sub(admission.here())) >= TOLD_AT_ONCE && begun.elapsed() < due {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let meanwhile = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
+                session.leave(at.saturating_sub(meanwhile));
+            }
             while admission.here() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -189,8 +202,12 @@ impl Server {
         }
         self.listener.shutdown(CLOSED).await;
         self.tasks.shutdown().await;
-        let engine = self.engine;
-        if tokio::task::spawn_blocking(move || engine.stop()).await.is_err() {
+        let (engine, keys) = (self.engine, self.state.keys.clone());
+        let write = move || {
+            engine.stop();
+            keys.close();
+        };
+        if tokio::task::spawn_blocking(write).await.is_err() {
             tracing::error!("the engine did not stop cleanly");
         }
         if let Some((webhook, bringing)) = self.hints {

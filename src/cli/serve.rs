@@ -21,7 +21,10 @@ pub(super) fn run(flags: &Flags) -> ExitCode {
         Ok(runtime) => runtime,
         Err(why) => return fail(&ServerError::System { what: "cannot start", why }),
     };
-    match runtime.block_on(serve(config)) {
+    let outcome = runtime.block_on(serve(config));
+    // What is left is memory: to take thousands of connections apart would only keep the next server waiting.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

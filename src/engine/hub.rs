@@ -276,15 +276,13 @@ impl Hub {
         lock(&self.state).presences.online_count()
     }
 
-    /// Asks every session to leave, and every later one at once. Each is told when to come back: in a slot of its own, so that `a_second`
-    /// come in a second, whatever their number.
-    pub(super) fn drain(&self, a_second: u32) {
+    /// Asks every session that comes from now on to leave at once. Returns those that are here, and when each is to come back, in milliseconds from
+    /// now: in a slot of its own, so that `a_second` come in a second, whatever their number.
+    pub(super) fn drain(&self, a_second: u32) -> Vec<(Arc<SessionHandle>, u32)> {
         let mut state = lock(&self.state);
         state.draining = true;
         let sessions = || state.users.values().flat_map(|here| &here.sessions);
-        for (session, at) in sessions().zip(slots(sessions().count(), a_second)) {
-            session.finish(End::going_away(at));
-        }
+        sessions().cloned().zip(slots(sessions().count(), a_second)).collect()
     }
 }
 

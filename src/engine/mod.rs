@@ -193,9 +193,11 @@ impl Engine {
         }
     }
 
-    /// Asks all sessions to leave.
-    pub fn drain(&self) {
-        self.hub.drain(RESUMES_A_SECOND.saturating_mul(cores()));
+    /// From now on whoever comes is asked to leave. Returns the sessions that are here, which are to be asked ([`SessionHandle::leave`]), each with
+    /// when it is to come back: in so many milliseconds from now.
+    #[must_use]
+    pub fn drain(&self) -> Vec<(Arc<SessionHandle>, u32)> {
+        self.hub.drain(RESUMES_A_SECOND.saturating_mul(cores()))
     }
 
     /// How many sessions may begin in a second on this machine.

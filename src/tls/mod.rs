@@ -30,7 +30,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -104,6 +104,7 @@ struct Inner {
     held: RwLock<Arc<Held>>,
     tcp: Arc<Resolver>,
     quic: Arc<Resolver>,
+    tickets: Mutex<Option<Arc<Tickets>>>,
 }
 
 impl fmt::Debug for Keys {
@@ -130,7 +131,9 @@ impl Keys {
         let names = mint::names(names)?;
         let held = held::settle(dir, &names, now, Occasion::Start)?;
         let (tcp, quic) = (Resolver::new(&held.tcp), Resolver::new(&held.quic));
-        Ok(Self { inner: Arc::new(Inner { dir: dir.into(), names, held: RwLock::new(Arc::new(held)), tcp, quic }) })
+        Ok(Self {
+            inner: Arc::new(Inner { dir: dir.into(), names, held: RwLock::new(Arc::new(held)), tcp, quic, tickets: Mutex::default() }),
+        })
     }
 
     /// The hashes that web pages may pin: the current one first, then the next, and for a while the previous. None where the
@@ -170,13 +173,22 @@ impl Keys {
     #[must_use]
     pub fn quic_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         let mut config = resolver::config(&self.inner.quic, alpn, &[&rustls::version::TLS13]);
-        let tickets = Tickets::open(&self.inner.dir.join(files::TICKETS));
-        config.session_storage = Arc::new(tickets);
+        let tickets = Arc::new(Tickets::open(&self.inner.dir.join(files::TICKETS)));
+        *self.inner.tickets.lock().unwrap_or_else(PoisonError::into_inner) = Some(tickets.clone());
+        config.session_storage = tickets;
         // QUIC has its own limit of early data, and rustls takes early data only where tickets are good once.
         config.max_early_data_size = u32::MAX;
         // A client that is cut off before it has the next one must not be left without.
         config.send_tls13_tickets = 2;
         Arc::new(config)
+    }
+
+    /// Writes what clients may resume with after a restart: from now on nothing of that is kept. Blocks until it is done.
+    pub fn close(&self) {
+        let tickets = self.inner.tickets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tickets) = tickets {
+            tickets.close();
+        }
     }
 
     /// A secret that outlives restarts: with it a QUIC client of an earlier run learns at once that its connection is gone, instead

@@ -31,9 +31,14 @@ const CHANGES_MAX: usize = 8192;
 pub struct Tickets {
     known: Mutex<Known>,
     most: usize,
-    /// `None` where they are good for this run only. Dropped before the thread is waited for.
-    changes: Option<SyncSender<Change>>,
-    writer: Option<JoinHandle<()>>,
+    /// `None` where they are good for this run only.
+    writer: Mutex<Option<Writer>>,
+}
+
+/// The thread that writes them to the file.
+struct Writer {
+    changes: SyncSender<Change>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -83,22 +88,35 @@ impl Tickets {
         let started = opened.map_err(|why| why.to_string()).and_then(|(connection, known)| {
             let (sender, changes) = sync_channel(CHANGES_MAX);
             let thread = std::thread::Builder::new().name("tickets".into());
-            let writer = thread.spawn(move || write(connection, &changes)).map_err(|why| why.to_string())?;
-            Ok((known, sender, writer))
+            let thread = thread.spawn(move || write(connection, &changes)).map_err(|why| why.to_string())?;
+            Ok((known, Writer { changes: sender, thread }))
         });
         match started {
-            Ok((known, sender, writer)) => Self { known: Mutex::new(known), most, changes: Some(sender), writer: Some(writer) },
+            Ok((known, writer)) => Self { known: Mutex::new(known), most, writer: Mutex::new(Some(writer)) },
             Err(why) => {
                 tracing::warn!(path = %path.display(), why, "after a restart every QUIC client does the whole handshake");
-                Self { known: Mutex::default(), most, changes: None, writer: None }
+                Self { known: Mutex::default(), most, writer: Mutex::default() }
             }
         }
     }
 
     fn change(&self, change: Change) {
         // What does not fit, or has nowhere to go, is as good as lost in a crash.
-        if let Some(changes) = &self.changes {
-            let _ = changes.try_send(change);
+        if let Some(writer) = &*self.writer() {
+            let _ = writer.changes.try_send(change);
+        }
+    }
+
+    fn writer(&self) -> std::sync::MutexGuard<'_, Option<Writer>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is not written; what changes from now on is not. Blocks until that is done.
+    pub fn close(&self) {
+        let Some(Writer { changes, thread }) = self.writer().take() else { return };
+        drop(changes);
+        if thread.join().is_err() {
+            tracing::warn!("the thread that writes tickets had panicked");
         }
     }
 
@@ -109,12 +127,7 @@ impl Tickets {
 
 impl Drop for Tickets {
     fn drop(&mut self) {
-        self.changes = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::warn!("the thread that writes tickets had panicked");
-        }
+        self.close();
     }
 }
 

@@ -106,6 +106,11 @@ impl SessionHandle {
         matches!(self.end(), Some(End::Error(error)) if error.code == ErrorCode::OutboxConflict)
     }
 
+    /// Asks the session to leave, and its client to come back after so many milliseconds.
+    pub fn leave(&self, retry_after_ms: u32) {
+        self.finish(End::going_away(retry_after_ms));
+    }
+
     /// Asks the session to end. The first reason counts.
     pub fn finish(&self, end: End) {
         if self.end.set(end).is_ok() {
