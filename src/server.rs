@@ -145,9 +145,9 @@ impl Server {
             keys: keys.clone(),
             quic,
             pages,
+            metrics: metrics_handle(),
             gateway: Gateway::new(context.clone(), lobby.clone()),
             lobby,
-            metrics: metrics_handle(),
             draining: AtomicBool::new(false),
         });
 
@@ -157,6 +157,7 @@ impl Server {
         tasks.spawn(keys.clone().run_renewal());
         tasks.spawn(upkeep(state.metrics.clone()));
         tasks.spawn(accept_quic(listener.clone(), context));
+        tasks.spawn(state.gateway.clone().tend());
         tasks.spawn(tell_lobby(state.lobby.listen(), engine.clone()));
         let hints = webhook.map(|webhook| (webhook.clone(), tokio::spawn(webhook.run())));
         let (stop, stopped) = watch::channel(false);
@@ -194,6 +195,7 @@ impl Server {
         }
         tracing::info!(sessions, took = ?begun.elapsed(), "sessions were told when to come back, and left");
         self.state.gateway.close();
+        self.state.gateway.save().await;
         // It fails only if nobody listens any more, which is what it asks for.
         let _ = self.stop.send(true);
         let requests = async { while self.servers.join_next().await.is_some() {} };

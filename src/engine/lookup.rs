@@ -24,6 +24,31 @@ impl Engine {
         Ok(known.into_iter().map(|Known { key, name, cursor }| (name, self.cursors.acked(key).max(cursor))).collect())
     }
 
+    /// How far the clients of a user have got that keep no position of their own, if that was ever noted.
+    ///
+    /// # Errors
+    /// What to tell the client.
+    pub async fn position_of(self: &Arc<Self>, user: &UserId) -> Result<Option<MailboxSeq>, Error> {
+        let id = user.clone();
+        let position = move |engine: &Self| engine.store.user(&id)?.map_or(Ok(None), |user| engine.store.position(user));
+        self.read(position).await.map_err(|error| store_error(&error))
+    }
+
+    /// Notes how far such clients have got, for good.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn save_positions(self: &Arc<Self>, positions: Vec<(UserId, MailboxSeq)>) -> Result<(), StoreError> {
+        self.read(move |engine| {
+            let mut known = Vec::with_capacity(positions.len());
+            for (user, seq) in &positions {
+                known.extend(engine.store.user(user)?.map(|user| (user, *seq)));
+            }
+            engine.store.save_positions(&known)
+        })
+        .await
+    }
+
     /// Who is in a conversation, if there is one.
     ///
     /// # Errors

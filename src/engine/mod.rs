@@ -228,7 +228,7 @@ impl Engine {
         }
     }
 
-    /// Runs a read of the store where it may block.
+    /// Uses the store where that may block: reads, and what is written without the committer.
     async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,

@@ -6,6 +6,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use std::sync::Arc;
+use whimbrel_protocol::frame::Content;
 
 /// Names of events.
 pub(super) mod event {
@@ -51,6 +52,14 @@ pub(super) struct Beside {
     pub file_url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_name: Option<String>,
+}
+
+impl Beside {
+    /// What is kept with a message.
+    pub fn of(content: &Content) -> Self {
+        let said = content.extensions.iter().find(|extension| extension.key == Content::SOCKET_IO);
+        said.and_then(|extension| serde_json::from_slice(&extension.value).ok()).unwrap_or_default()
+    }
 }
 
 /// What sort of message.

@@ -152,7 +152,7 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is going down\n");
     }
     // It takes its place only with a socket, which may still be refused. But libraries come again by themselves only after this.
-    if is_new && gateway.context.admission.place().is_none() {
+    if is_new && !gateway.context.admission.has_place() {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, FULL);
     }
     request.extensions_mut().insert(wire.clone());

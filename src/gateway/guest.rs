@@ -4,7 +4,8 @@
 use super::contract::{Beside, Done, Given, Line, User, Words, event};
 use super::port::Port;
 use super::session::{self, Asked, Wish};
-use super::{EMPTY_TIME, GOING_DOWN, Gateway};
+use super::wire::Paused;
+use super::{EMPTY_TIME, GOING_DOWN, Gateway, REFUSED};
 use crate::session::Admitted;
 use serde_json::Value as Json;
 use socketioxide::adapter::LocalAdapter;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use whimbrel_protocol::UserId;
-use whimbrel_protocol::codec::MAX_TEXT;
+use whimbrel_protocol::codec::{MAX_EXTENSIONS, MAX_TEXT};
 
 /// What a client asked for and no session has taken yet: from so many on nothing is read …
 const WISHES_HIGH: usize = 64;
@@ -33,6 +34,22 @@ const EARLY_BYTES: usize = 256 * 1024;
 const EARLY_TIME: Duration = Duration::from_secs(5);
 /// What a client calls itself, and its picture, in bytes together.
 const PROFILE_BYTES: usize = 16 * 1024;
+/// … and its name alone.
+const NAME_BYTES: usize = 256;
+
+/// Why an event was not carried out.
+enum Refusal {
+    /// It should not have been sent.
+    Wrong(String),
+    /// Nothing was wrong with it.
+    InVain(String),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
 
 /// A socket.
 pub(super) struct Guest {
@@ -75,6 +92,10 @@ impl Guest {
         self.member.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn port(&self) -> &Port {
+        &self.port
+    }
+
     /// Whether nobody knows yet who it is.
     pub fn is_stranger(&self) -> bool {
         self.member().is_none()
@@ -94,10 +115,12 @@ impl Guest {
 
     /// The client is gone.
     pub fn leave(&self) {
+        if !self.port.leave() {
+            return;
+        }
         // Nobody sends wishes any more, which ends the session.
         *self.member() = None;
         drop(self.take_place());
-        self.port.leave();
         self.port.wire.on_socket(false);
         // Only its socket may be gone. A connection without one counts nowhere, so it does not stay.
         let wire = Arc::downgrade(&self.port.wire);
@@ -122,14 +145,23 @@ impl Guest {
 
     /// Does what an event asks for, or says why not.
     fn carry_out(self: &Arc<Self>, name: &str, given: Given, mut answer: Option<AckSender>) {
-        let outcome = self.try_take(name, given, &mut answer);
-        if let Err(why) = &outcome {
-            metrics::counter!("whimbrel_socketio_refused_total").increment(1);
-            self.port.say(event::ERROR, format!("{name}: {why}"));
-        }
+        // Which of many messages it was, if it says so.
+        let id = given.value.get("id").and_then(Json::as_str).filter(|_| name == event::MESSAGE);
+        let id = id.map(|id| format!("{id}: ")).unwrap_or_default();
+        let outcome = self.try_take(name, given, &mut answer).map_err(|refusal| {
+            let why = match refusal {
+                Refusal::Wrong(why) => {
+                    metrics::counter!(REFUSED).increment(1);
+                    why
+                }
+                Refusal::InVain(why) => why,
+            };
+            self.port.say(event::ERROR, format!("{name}: {id}{why}"));
+            format!("{id}{why}")
+        });
         // Whoever knows more answers later, and has taken it.
         if let Some(answer) = answer {
-            self.port.answer(answer, &Done::of(outcome));
+            self.port.done(answer, Done::of(outcome));
         }
     }
 
@@ -166,23 +198,23 @@ impl Guest {
         early.into_iter().for_each(|(name, given, answer)| self.carry_out(&name, given, answer));
     }
 
-    fn try_take(self: &Arc<Self>, name: &str, mut given: Given, answer: &mut Option<AckSender>) -> Result<(), String> {
+    fn try_take(self: &Arc<Self>, name: &str, mut given: Given, answer: &mut Option<AckSender>) -> Result<(), Refusal> {
         if name == event::LOGIN {
-            return self.login(&given);
+            return Ok(self.login(&given)?);
         }
         let Some(member) = self.member().clone() else {
             if name == event::MESSAGE && given.may::<Json>("toId")?.is_none() {
                 let content: String = given.need("content")?;
                 if content.len() > MAX_TEXT {
-                    return Err(format!("content has {} bytes, at most {MAX_TEXT} are passed on", content.len()));
+                    return Err(format!("content has {} bytes, at most {MAX_TEXT} are passed on", content.len()).into());
                 }
                 self.gateway.say_in_lobby(&Line { content });
                 return Ok(());
             }
-            return Err(format!("log in first, with {}", event::LOGIN));
+            return Err(format!("log in first, with {}", event::LOGIN).into());
         };
         match given.may::<String>("fromId")? {
-            Some(said) if said != member.user.as_str() => return Err(format!("fromId is not who you logged in as, {}", member.user)),
+            Some(said) if said != member.user.as_str() => return Err(format!("fromId is not who you logged in as, {}", member.user).into()),
             Some(_) => {}
             // Whoever gets a file is told of whom, whatever the sender says.
             None => _ = given.value.as_object_mut().map(|fields| fields.insert("fromId".into(), member.user.as_str().into())),
@@ -190,10 +222,17 @@ impl Guest {
         let wish = match name {
             event::MESSAGE => {
                 let (to, text, beside) = (user(&given, "toId")?, given.need::<String>("content")?, beside(&given)?);
-                // As the log would, but before it waits.
+                // As the log would, but before it waits, and in words that its client knows.
+                if text.is_empty() {
+                    return Err("a message needs a text".to_owned().into());
+                }
                 if text.len() > MAX_TEXT {
-                    let id = beside.message_id.unwrap_or_default();
-                    return Err(format!("{id}: a text of {} bytes is longer than the {MAX_TEXT} allowed: send it as a file", text.len()));
+                    return Err(format!("a text of {} bytes is longer than the {MAX_TEXT} allowed: send it as a file", text.len()).into());
+                }
+                let bytes = serde_json::to_vec(&beside).map_or(usize::MAX, |beside| beside.len());
+                if bytes > MAX_EXTENSIONS {
+                    let fields = "id, topic, fromName, fileUrl, fileName, type and timestamp";
+                    return Err(format!("{fields} have {bytes} bytes together, at most {MAX_EXTENSIONS} are kept").into());
                 }
                 Wish::Message { to, text, beside, answer: answer.take() }
             }
@@ -201,29 +240,30 @@ impl Guest {
             event::STATUS => match given.need::<String>("status")?.as_str() {
                 "online" => Wish::Status { background: false },
                 "offline" => Wish::Status { background: true },
-                other => return Err(format!("status is online or offline, not {other:?}")),
+                other => return Err(format!("status is online or offline, not {other:?}").into()),
             },
             event::GET_HISTORY => {
                 let (friend_id, topic) = (given.need("friendId")?, given.may("topic")?);
                 Wish::History { with: user(&given, "friendId")?, asked: Asked { friend_id, topic, answer: answer.take() } }
             }
-            event::FILE => return self.gateway.pass_file(&user(&given, "toId")?, &given),
-            _ => return Err("there is no such event".into()),
+            event::FILE => return self.gateway.pass_file(&user(&given, "toId")?, &given).map_err(Refusal::InVain),
+            _ => return Err("there is no such event".to_owned().into()),
         };
         match member.wishes.try_send(wish) {
             Ok(()) => {
-                let waits = || member.wishes.max_capacity() - member.wishes.capacity() >= WISHES_HIGH;
+                let many = || member.wishes.max_capacity() - member.wishes.capacity() >= WISHES_HIGH;
+                let waits = || many() && !self.port.put_off.load(Ordering::Relaxed);
                 if waits() {
-                    self.port.wire.pause(true);
+                    self.port.wire.pause(Paused::Wishes, true);
                     // It may have been worked off meanwhile, by somebody who found nothing to let go on.
                     if !waits() {
-                        self.port.wire.pause(false);
+                        self.port.wire.pause(Paused::Wishes, false);
                     }
                 }
                 Ok(())
             }
             // It has ended, and the client is told why by what ended it.
-            Err(mpsc::error::TrySendError::Closed(_)) => Err("the session is over: connect again".into()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err("the session is over: connect again".to_owned().into()),
             // To say so each time would not fit either.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 self.port.refused.fetch_add(1, Ordering::Relaxed);
@@ -240,6 +280,10 @@ impl Guest {
         let (user, id) = (user(given, "id")?, given.need::<String>("id")?);
         let (name, avatar): (Option<String>, Option<String>) = (given.may("name")?, given.may("avatar")?);
         let bytes = [&name, &avatar].into_iter().flatten().map(String::len).sum::<usize>();
+        let long = name.as_ref().map_or(0, String::len);
+        if long > NAME_BYTES {
+            return Err(format!("name has {long} bytes, at most {NAME_BYTES} are told to others"));
+        }
         if bytes > PROFILE_BYTES {
             return Err(format!("name and avatar have {bytes} bytes, at most {PROFILE_BYTES} are told to others: give the picture's URL"));
         }
@@ -253,7 +297,7 @@ impl Guest {
             session::run(guest.gateway.clone(), guest.port.clone(), place, user, profile, inbox).await;
             // It has been told why.
             *guest.member() = None;
-            guest.port.wire.pause(false);
+            guest.port.wire.pause(Paused::Wishes, false);
         });
         drop(member);
         self.take_early();
@@ -263,7 +307,7 @@ impl Guest {
     /// Lets more be read once little waits.
     pub(super) fn worked_off(port: &Port, waiting: usize) {
         if waiting < WISHES_HIGH / 2 {
-            port.wire.pause(false);
+            port.wire.pause(Paused::Wishes, false);
         }
     }
 
@@ -275,7 +319,7 @@ impl Guest {
         }
         let message = format!("{refused} events were not taken: more than {WISHES_MAX} came in one request");
         match port.emit(event::ERROR, &Words { message }) {
-            Ok(_) => metrics::counter!("whimbrel_socketio_refused_total").increment(refused),
+            Ok(_) => metrics::counter!(REFUSED).increment(refused),
             Err(_) => _ = port.refused.fetch_add(refused, Ordering::Relaxed),
         }
     }

@@ -41,13 +41,16 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
-use whimbrel_protocol::UserId;
+use tokio::time::{Instant, sleep, sleep_until};
+use whimbrel_protocol::{TransportKind, UserId};
 use wire::Wire;
 
 /// The largest request and the largest event: what the old server took by default.
 const BYTES_MAX: usize = 1_000_000;
-/// Attachments of an event.
-const ATTACHMENTS_MAX: usize = 64;
+/// Attachments of an event: `socket.io-client` takes no more, and would end the connection of whoever is sent more.
+const ATTACHMENTS_MAX: usize = 10;
+/// Counts the events that should not have been sent.
+const REFUSED: &str = "whimbrel_socketio_refused_total";
 /// Packets that wait for the network.
 const PACKETS_MAX: usize = 128;
 /// From so many events that have not left on a client gets no files.
@@ -67,6 +70,8 @@ const GOING_DOWN: &str = "the server is going down: it will be back";
 const FULL: &str = "the server is full: come again in a minute";
 /// A connection stays so long without a socket.
 const EMPTY_TIME: Duration = Duration::from_secs(5);
+/// How often it is written how far clients have got: what was told since then is told again after a crash.
+const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// A list is told to a socket this often at most.
 const LIST_EVERY: Duration = Duration::from_secs(1);
 
@@ -95,6 +100,9 @@ impl Gateway {
             .ws_read_buffer_size(BUFFER_BYTES)
             .max_buffer_size(PACKETS_MAX)
             .build_with_inner_svc(entry::Elsewhere);
+        // There from the beginning, for whoever watches them.
+        metrics::counter!(REFUSED).increment(0);
+        metrics::gauge!("whimbrel_sessions", "transport" => TransportKind::SocketIo.to_string()).increment(0.0);
         Arc::new_cyclic(|gateway: &Weak<Self>| {
             io.ns("/", Door(gateway.clone()));
             Self {
@@ -108,6 +116,28 @@ impl Gateway {
                 closed: watch::Sender::new(false),
             }
         })
+    }
+
+    /// Writes how far clients have got, again and again: they do not know it themselves. And forgets who has left. Runs until dropped; then
+    /// [`save`](Self::save) does the rest.
+    pub async fn tend(self: Arc<Self>) {
+        loop {
+            sleep(SAVE_EVERY).await;
+            self.save().await;
+            self.people.forget(|user| !self.context.engine.hub().is_online(user));
+        }
+    }
+
+    /// Writes how far clients have got.
+    pub async fn save(&self) {
+        let positions = self.seats.to_save();
+        if positions.is_empty() {
+            return;
+        }
+        match self.context.engine.save_positions(positions.clone()).await {
+            Ok(()) => self.seats.on_saved(&positions),
+            Err(error) => tracing::warn!(%error, "cannot save how far clients of Socket.IO have got; trying again"),
+        }
     }
 
     /// From now on the end of a session is the server's: its client is told so, and who has none too.
@@ -128,7 +158,11 @@ impl Gateway {
     /// Who is online, for a list: the first by name; and how many bytes that is, about. Pictures that are no addresses may be long: once the list is
     /// long too, they are left out.
     fn online(&self) -> (Arc<Vec<User>>, usize) {
-        let (users, _more) = self.context.engine.hub().online("", LISTED_MAX);
+        let (users, bytes) = self.listed(&self.context.engine.hub().online("", LISTED_MAX).0);
+        (Arc::new(users), bytes)
+    }
+
+    fn listed(&self, users: &[UserId]) -> (Vec<User>, usize) {
         let mut bytes = 0;
         let users = users.iter().map(|user| {
             let mut user = self.people.user(user);
@@ -138,13 +172,13 @@ impl Gateway {
             bytes += ENTRY_BYTES + 2 * user.id.len() + user.name.len() + user.avatar.len();
             user
         });
-        let users = users.collect();
-        (Arc::new(users), bytes)
+        (users.collect(), bytes)
     }
 
-    /// A user as the clients of this kind know them.
-    pub fn user(&self, user: &UserId) -> serde_json::Value {
-        serde_json::to_value(self.people.user(user)).unwrap_or_default()
+    /// Users as the clients of this kind know them, with pictures as in their lists.
+    pub fn users(&self, users: &[UserId]) -> serde_json::Value {
+        // They are text and no keys.
+        serde_json::to_value(self.listed(users).0).unwrap_or_default()
     }
 
     /// How long after a list the next is told at the earliest: so that what all of them cost does not grow with the square of the users.
@@ -200,8 +234,18 @@ impl std::fmt::Debug for Gateway {
 
 /// Who does not say who they are hears what is said in the lobby.
 async fn listen(mut lines: Listener, mut leaving: watch::Receiver<bool>, guest: Arc<Guest>) {
+    let made = Instant::now();
+    let mut sure = false;
     loop {
         tokio::select! {
+            () = guest.port().tell_later() => return,
+            // The library says nothing of sockets whose connection ends while they are made.
+            () = sleep_until(made + EMPTY_TIME), if !sure => {
+                sure = true;
+                if !guest.port().socket.connected() {
+                    return guest.leave();
+                }
+            }
             text = lines.next() => {
                 let Some(text) = text else { return };
                 if guest.is_stranger() {

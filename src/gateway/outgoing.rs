@@ -5,7 +5,7 @@ use super::port::{NotSent, Port};
 use super::receipts::Receipts;
 use super::session::{Asked, HISTORY_MAX, Sending, Shared, lock};
 use super::wire::Progress;
-use super::{GOING_DOWN, Gateway, LISTED_MAX};
+use super::{GOING_DOWN, Gateway, LISTED_MAX, REFUSED};
 use crate::transport::{FrameSink, LinkError};
 use socketioxide::extract::AckSender;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -15,9 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use whimbrel_protocol::codec::CodecError;
-use whimbrel_protocol::frame::{
-    AnswerBody, Content, Event, EventBody, PresenceState, Receipt, Rejected, ServerFrame, ServerSignal, StoredMessage,
-};
+use whimbrel_protocol::frame::{AnswerBody, Event, EventBody, PresenceState, Receipt, Rejected, ServerFrame, ServerSignal, StoredMessage};
 use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Time, UserId};
 
 /// Events that were handed over and have not left, at most.
@@ -96,12 +94,6 @@ fn id_of(conversation: ConversationId, seq: ConversationSeq, beside: &Beside) ->
     beside.message_id.clone().unwrap_or_else(|| format!("{conversation}-{seq}"))
 }
 
-/// What clients of their kind said beside a message's text.
-pub(super) fn beside(content: &Content) -> Beside {
-    let said = content.extensions.iter().find(|extension| extension.key == Content::SOCKET_IO);
-    said.and_then(|extension| serde_json::from_slice(&extension.value).ok()).unwrap_or_default()
-}
-
 impl Outgoing {
     pub fn new(gateway: Arc<Gateway>, port: Arc<Port>, talk: Shared, ended: watch::Sender<Option<Ended>>) -> Self {
         let progress = port.wire.progress();
@@ -134,7 +126,7 @@ impl Outgoing {
     }
 
     fn message(&self, to: &str, conversation: ConversationId, stored: &StoredMessage) -> Message {
-        let beside = beside(&stored.content);
+        let beside = Beside::of(&stored.content);
         let from_id = stored.from.to_string();
         Message {
             id: id_of(conversation, stored.seq, &beside),
@@ -168,15 +160,7 @@ impl Outgoing {
                         let told = self.message(me.as_str(), message.conversation, &stored);
                         self.add(through, bytes, Some(What::Told(event::MESSAGE, Payload::Message(Box::new(told)))));
                     }
-                    // What a socket of this user sent before this one came: most likely it is that client that is here again, and it
-                    // shows its message already. What it may not have is the receipt.
-                    _ if through <= lock(&self.talk).came_at
-                        && let Some(message_id) = beside(&message.content).message_id =>
-                    {
-                        let sent = Sent { message_id, status: "sent", timestamp: time.0 };
-                        self.add(through, 0, Some(What::Told(event::SENT, Payload::Sent(sent))));
-                    }
-                    _ => self.add(through, bytes, Some(What::Find(Find::Own(Box::new(message), time)))),
+                    _ => self.on_own(through, message, time),
                 }
             }
             EventBody::Sent(sent) => {
@@ -198,10 +182,12 @@ impl Outgoing {
             EventBody::Rejected(Rejected { cseq, message, .. }) => {
                 let sending = lock(&self.talk).sending.remove(&cseq.0);
                 let (id, answer) = sending.map_or_else(Default::default, |sending| (sending.id.unwrap_or_default(), sending.answer));
-                let message = format!("{} {id}: {message}", event::MESSAGE);
+                metrics::counter!(REFUSED).increment(1);
+                let message = format!("{id}: {message}");
                 if let Some(answer) = answer {
                     self.call_back(answer, Payload::Done(Done::of(Err(message.clone()))), 0);
                 }
+                let message = format!("{}: {message}", event::MESSAGE);
                 self.add(through, 0, Some(What::Told(event::ERROR, Payload::Words(Words { message }))));
             }
             EventBody::Receipt(receipt) if receipt.user.as_ref() != Some(&me) => {
@@ -209,6 +195,29 @@ impl Outgoing {
             }
             EventBody::Receipt(_) | EventBody::Started(_) | EventBody::Skip(_) | EventBody::Unknown(_) => self.add(through, 0, None),
         }
+    }
+
+    /// A message of this user that no command of this session was.
+    fn on_own(&mut self, through: Option<MailboxSeq>, message: whimbrel_protocol::frame::Message, time: Time) {
+        let id = Beside::of(&message.content).message_id;
+        let (is_earlier, applied) = {
+            let mut talk = lock(&self.talk);
+            // What a socket of this user sent before this one came: most likely it is that client that is here again, and it shows its message
+            // already. What it may not have is the receipt.
+            (through <= talk.came_at, id.as_ref().and_then(|id| talk.applied.remove(id)))
+        };
+        let Some(message_id) = id.filter(|_| is_earlier || applied.is_some()) else {
+            let bytes = message.content.size();
+            return self.add(through, bytes, Some(What::Find(Find::Own(Box::new(message), time))));
+        };
+        if applied.is_some() {
+            self.receipts.on_sent(message.conversation, message.seq, message_id.clone());
+        }
+        let sent = Payload::Sent(Sent { message_id, status: "sent", timestamp: time.0 });
+        if let Some(answer) = applied.flatten() {
+            self.call_back(answer, sent.clone(), 0);
+        }
+        self.add(through, 0, Some(What::Told(event::SENT, sent)));
     }
 
     fn on_signal(&mut self, signal: ServerSignal) {
@@ -287,11 +296,12 @@ impl Outgoing {
         });
         let messages: Vec<Message> = all.filter(|message| wanted.is_none_or(|topic| message.topic == topic)).collect();
         debug_assert!(messages.len() <= HISTORY_MAX as usize);
+        let bytes = messages.iter().map(|message| message.content.len() + 200).sum();
         if let Some(answer) = answer {
-            let bytes = messages.iter().map(|message| message.content.len() + 200).sum();
             self.call_back(answer, Payload::Messages(messages), bytes);
         } else {
-            self.tell(event::HISTORY, Payload::History(History { friend_id, topic: topic.unwrap_or_default(), messages }));
+            let history = History { friend_id, topic: topic.unwrap_or_default(), messages };
+            self.add(None, bytes, Some(What::Told(event::HISTORY, Payload::History(history))));
         }
     }
 
@@ -309,7 +319,7 @@ impl Outgoing {
             }
             Find::Nameless { conversation, seq, time } => {
                 let found = engine.messages_until(*conversation, *seq, 1).await.map_err(|why| unread(&why))?;
-                let message_id = found.first().map(|message| id_of(*conversation, *seq, &beside(&message.content)));
+                let message_id = found.first().map(|message| id_of(*conversation, *seq, &Beside::of(&message.content)));
                 let sent = |message_id| Payload::Sent(Sent { message_id, status: "sent", timestamp: time.0 });
                 message_id.map(|id| (event::SENT, sent(id))).into_iter().collect()
             }
@@ -321,7 +331,7 @@ impl Outgoing {
     async fn receipts(&mut self, receipt: &Receipt, time: Time) -> Result<Vec<(&'static str, Payload)>, LinkError> {
         let (me, conversation, engine) = (lock(&self.talk).user.clone(), receipt.conversation, self.gateway.context.engine.clone());
         let look_up = |last, count| engine.messages_until(conversation, last, count);
-        let name = |message: &StoredMessage| id_of(conversation, message.seq, &beside(&message.content));
+        let name = |message: &StoredMessage| id_of(conversation, message.seq, &Beside::of(&message.content));
         let told = self.receipts.on_receipt(look_up, &me, receipt, name).await.map_err(|why| unread(&why))?;
         let sent = |(message_id, status)| (event::SENT, Payload::Sent(Sent { message_id, status, timestamp: time.0 }));
         Ok(told.into_iter().map(sent).collect())

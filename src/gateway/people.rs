@@ -12,6 +12,8 @@ use whimbrel_protocol::UserId;
 pub(super) struct People {
     here: Mutex<HashMap<UserId, Here>>,
     ports: AtomicUsize,
+    /// Users whose last socket has left: they are called what they called themselves as long as they look online.
+    left: Mutex<Vec<UserId>>,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,21 @@ impl People {
         Presence { people: self, user: id.clone(), port }
     }
 
+    /// Forgets those who have left, if `is_gone` says that they will not be back in a moment.
+    pub fn forget(&self, is_gone: impl Fn(&UserId) -> bool) {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let (gone, stay): (Vec<_>, Vec<_>) = left.into_iter().partition(is_gone);
+        let mut here = self.here();
+        for user in gone {
+            if here.get(&user).is_some_and(|entry| entry.ports.is_empty()) {
+                here.remove(&user);
+            }
+        }
+        // Who is back leaves again.
+        let stay = stay.into_iter().filter(|user| here.get(user).is_some_and(|entry| entry.ports.is_empty()));
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(stay);
+    }
+
     /// How many sockets there are.
     pub fn ports(&self) -> usize {
         self.ports.load(Ordering::Relaxed)
@@ -70,7 +87,7 @@ impl Drop for Presence<'_> {
         if let Some(entry) = here.get_mut(&self.user) {
             entry.ports.retain(|port| !Arc::ptr_eq(port, &self.port));
             if entry.ports.is_empty() {
-                here.remove(&self.user);
+                self.people.left.lock().unwrap_or_else(PoisonError::into_inner).push(self.user.clone());
             }
         }
         self.people.ports.fetch_sub(1, Ordering::Relaxed);

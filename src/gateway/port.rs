@@ -1,24 +1,48 @@
 //! The way to one socket: events go out in one order, and are numbered in it.
 
-use super::wire::Wire;
+use super::contract::{Done, Words};
+use super::wire::{Paused, Wire};
 use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError};
+use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// Words that wait for room, at most …
+const WORDS_MAX: usize = 8_192;
+/// … and how much of the way is theirs too.
+const WORDS_ROOM: u64 = super::PACKETS_MAX as u64 * 7 / 8;
 
 /// A socket, and how far its client has got.
-#[derive(Debug)]
 pub(super) struct Port {
     pub socket: SocketRef,
     pub wire: Arc<Wire>,
     /// Makes one of sending and counting.
     sending: Mutex<()>,
     left: watch::Sender<bool>,
+    /// Answers and words that found no room.
+    words: Mutex<VecDeque<Word>>,
+    filled: Notify,
+    /// Its session waits for its turn: who is not read cannot say that it is there.
+    pub put_off: AtomicBool,
     /// Events that did not fit, and of which the client has not been told yet.
     pub refused: AtomicU64,
+}
+
+/// What a client is told of what it did itself.
+enum Word {
+    Say(&'static str, Words),
+    Answer(AckSender, Done),
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port").field("wire", &self.wire).finish_non_exhaustive()
+    }
 }
 
 /// Why an event did not go out.
@@ -34,7 +58,16 @@ pub(super) enum NotSent {
 
 impl Port {
     pub fn new(socket: SocketRef, wire: Arc<Wire>) -> Self {
-        Self { socket, wire, sending: Mutex::new(()), left: watch::Sender::new(false), refused: AtomicU64::new(0) }
+        Self {
+            socket,
+            wire,
+            sending: Mutex::new(()),
+            left: watch::Sender::new(false),
+            words: Mutex::default(),
+            filled: Notify::new(),
+            put_off: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// Where the client is, as far as its first request told.
@@ -42,9 +75,14 @@ impl Port {
         self.socket.req_parts().extensions.get::<SocketAddr>().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into())
     }
 
-    /// The client is gone.
-    pub fn leave(&self) {
-        self.left.send_replace(true);
+    /// The client is gone. `false` if it was already.
+    pub fn leave(&self) -> bool {
+        !self.left.send_replace(true)
+    }
+
+    /// Whether it is.
+    pub fn is_gone(&self) -> bool {
+        *self.left.borrow()
     }
 
     /// Waits until the client is gone.
@@ -75,16 +113,83 @@ impl Port {
         }
     }
 
+    /// Waits until all that was handed over has left.
+    pub async fn has_left(&self) {
+        let mut progress = self.wire.progress();
+        // The wire is this port's.
+        let _ = progress.wait_for(|progress| progress.written >= self.wire.emitted()).await;
+    }
+
     /// Events that were handed over and have not left.
     pub fn waiting(&self) -> u64 {
         self.wire.emitted().saturating_sub(self.wire.counted().events)
     }
 
-    /// Says a word to people, unless the client takes nothing: then it does not matter what it did wrong.
-    pub fn say(&self, event: &str, message: impl Into<String>) {
-        let words = super::contract::Words { message: message.into() };
-        if let Err(why) = self.emit(event, &words) {
-            tracing::debug!(%why, event, "not said");
+    /// Says a word to people.
+    pub fn say(&self, event: &'static str, message: impl Into<String>) {
+        self.tell(Word::Say(event, Words { message: message.into() }));
+    }
+
+    /// Calls a client back with what became of what it asked for.
+    pub fn done(&self, answer: AckSender, done: Done) {
+        self.tell(Word::Answer(answer, done));
+    }
+
+    fn words(&self) -> MutexGuard<'_, VecDeque<Word>> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells something now, or once there is room: until then nothing more is read, which bounds what waits, but for what came in the same request.
+    fn tell(&self, word: Word) {
+        let mut words = self.words();
+        if words.len() >= WORDS_MAX {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        words.push_back(word);
+        if !self.tell_waiting(&mut words) {
+            self.wire.pause(Paused::Words, true);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Tells what there is room for. `true` if that is all.
+    fn tell_waiting(&self, words: &mut VecDeque<Word>) -> bool {
+        while self.waiting() < WORDS_ROOM {
+            match words.pop_front() {
+                None => return true,
+                Some(Word::Answer(answer, done)) => drop(self.answer(answer, &done)),
+                Some(Word::Say(event, said)) => match self.emit(event, &said) {
+                    Ok(_) => {}
+                    Err(NotSent::Full) => {
+                        words.push_front(Word::Say(event, said));
+                        return false;
+                    }
+                    Err(NotSent::Gone(why)) => tracing::debug!(why, event, "not said"),
+                },
+            }
+        }
+        words.is_empty()
+    }
+
+    /// Tells what found no room, as soon as there is some. Runs until dropped.
+    pub async fn tell_later(&self) {
+        let mut progress = self.wire.progress();
+        loop {
+            progress.borrow_and_update();
+            let all = {
+                let mut words = self.words();
+                let all = self.tell_waiting(&mut words);
+                if all {
+                    self.wire.pause(Paused::Words, false);
+                }
+                all
+            };
+            if all {
+                self.filled.notified().await;
+            } else if progress.changed().await.is_err() {
+                return;
+            }
         }
     }
 }

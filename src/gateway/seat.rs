@@ -10,9 +10,13 @@ use whimbrel_protocol::{DeviceId, ErrorCode, MailboxSeq, UserId};
 /// What all their names begin with.
 const STEM: &str = "socket.io";
 
-/// Who sits where.
+/// Who sits where, and how far they have got.
 #[derive(Debug, Default)]
-pub(super) struct Seats(Mutex<HashMap<UserId, Row>>);
+pub(super) struct Seats {
+    rows: Mutex<HashMap<UserId, Row>>,
+    /// Positions that are not in the store yet. Taken after `rows`.
+    unsaved: Mutex<HashMap<UserId, MailboxSeq>>,
+}
 
 /// The seats of a user.
 #[derive(Debug, Default)]
@@ -24,7 +28,26 @@ struct Row {
 
 impl Seats {
     fn lock(&self) -> MutexGuard<'_, HashMap<UserId, Row>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsaved(&self) -> MutexGuard<'_, HashMap<UserId, MailboxSeq>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Positions to be saved.
+    pub fn to_save(&self) -> Vec<(UserId, MailboxSeq)> {
+        self.unsaved().iter().map(|(user, seq)| (user.clone(), *seq)).collect()
+    }
+
+    /// These are.
+    pub fn on_saved(&self, saved: &[(UserId, MailboxSeq)]) {
+        let mut unsaved = self.unsaved();
+        for (user, seq) in saved {
+            if unsaved.get(user) == Some(seq) {
+                unsaved.remove(user);
+            }
+        }
     }
 }
 
@@ -41,11 +64,6 @@ fn name(number: u32) -> String {
     if number == 1 { STEM.to_owned() } else { format!("{STEM}-{number}") }
 }
 
-fn is_seat(device: &DeviceId) -> bool {
-    let rest = device.as_str().strip_prefix(STEM);
-    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|number| number.parse::<u32>().is_ok()))
-}
-
 impl Seat {
     /// The first that is free.
     ///
@@ -57,7 +75,8 @@ impl Seat {
             let row = seats.entry(user.clone()).or_default();
             let number = (1..).find(|number| !row.taken.contains(number)).unwrap_or(1);
             row.taken.insert(number);
-            (number, row.cursor)
+            let known = row.cursor.or_else(|| gateway.seats.unsaved().get(user).copied());
+            (number, known)
         };
         let id = name(number).parse().map_err(|_| Error {
             code: ErrorCode::Internal,
@@ -67,13 +86,15 @@ impl Seat {
         // From now on dropping it frees it.
         let mut seat = Self { gateway: gateway.clone(), user: user.clone(), number, device: id?, begin: known };
         if known.is_none() {
-            let devices = gateway.context.engine.devices_of(user).await?;
-            let furthest = |of: &dyn Fn(&DeviceId) -> bool| devices.iter().filter(|(name, _)| of(name)).map(|(_, cursor)| *cursor).max();
-            // Whoever has only had clients of ours begins where the furthest of those is.
-            seat.begin = furthest(&is_seat).or_else(|| furthest(&|_| true));
-            if let Some(cursor) = seat.begin {
-                seat.on_ack(cursor);
-            }
+            let noted = gateway.context.engine.position_of(user).await?;
+            seat.begin = match noted {
+                Some(seq) => Some(seq),
+                // Who has only had clients of ours begins where the furthest of those is.
+                None => gateway.context.engine.devices_of(user).await?.into_iter().map(|(_, cursor)| cursor).max(),
+            };
+        }
+        if let Some(cursor) = seat.begin {
+            seat.on_ack(cursor);
         }
         Ok(seat)
     }
@@ -89,8 +110,10 @@ impl Seat {
 
     /// Its client has so much.
     pub fn on_ack(&self, seq: MailboxSeq) {
-        if let Some(row) = self.gateway.seats.lock().get_mut(&self.user) {
-            row.cursor = row.cursor.max(Some(seq));
+        let mut seats = self.gateway.seats.lock();
+        if let Some(row) = seats.get_mut(&self.user).filter(|row| row.cursor < Some(seq)) {
+            row.cursor = Some(seq);
+            self.gateway.seats.unsaved().insert(self.user.clone(), seq);
         }
     }
 }
@@ -103,21 +126,6 @@ impl Drop for Seat {
             if row.taken.is_empty() {
                 seats.remove(&self.user);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seats_have_names_that_are_known_again() {
-        for number in [1, 2, 31] {
-            assert!(is_seat(&name(number).parse().unwrap_or_else(|why| panic!("{why}"))));
-        }
-        for other in ["socket.iot", "socket.io-", "socket.io-x", "phone", "my-socket.io"] {
-            assert!(!is_seat(&other.parse().unwrap_or_else(|why| panic!("{why}"))), "{other}");
         }
     }
 }

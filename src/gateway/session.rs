@@ -3,20 +3,21 @@
 
 use super::contract::{Beside, User, event};
 use super::guest::Guest;
-use super::outgoing::{Ended, Outgoing, beside};
+use super::outgoing::{Ended, Outgoing};
 use super::port::Port;
 use super::seat::Seat;
-use super::wire::Progress;
+use super::wire::{Paused, Progress};
 use super::{GOING_DOWN, Gateway};
 use crate::session::{Admitted, serve_at};
 use crate::transport::{FrameSource, LinkError, Peer, Received};
 use aws_lc_rs::digest::{Context, SHA256};
 use socketioxide::extract::AckSender;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use whimbrel_protocol::frame::{
     Ack, ClientFrame, ClientState, CommandBody, Content, Direction, Extension, Hello, History, Origin, Ping, Position, Query, Send, Signal,
     Target, Typing, Watch,
@@ -25,6 +26,9 @@ use whimbrel_protocol::{MailboxSeq, Nonce, QUERIES_MAX, QueryId, TransportKind, 
 
 /// Messages that an answer to a question for history holds at most.
 pub(super) const HISTORY_MAX: u32 = 500;
+
+/// How long a client has to say what it took, when the server ended its session.
+const SETTLING: Duration = Duration::from_millis(500);
 
 /// Messages on their way to the log, at most.
 const UNDER_WAY: usize = 64;
@@ -66,6 +70,8 @@ pub(super) struct Talk {
     uplink: Uplink,
     /// Messages that are not in the log yet, by their commands' numbers, oldest first.
     pub sending: std::collections::BTreeMap<u64, Sending>,
+    /// Messages of an earlier session on this connection that were taken in, by their clients' names: what became of them was not told.
+    pub applied: HashMap<String, Option<AckSender>>,
     /// Questions that are not answered.
     pub asked: std::collections::BTreeMap<QueryId, Asked>,
     next_query: u64,
@@ -110,14 +116,19 @@ impl Talk {
         self.uplink.on_busy(busy.cseq, Duration::from_millis(busy.retry_after_ms.into()), now);
     }
 
-    /// The next frame for the server, of what the client has wished for or taken.
-    fn next(&mut self, progress: Progress) -> Option<ClientFrame> {
+    /// What else the client has now.
+    fn take_told(&mut self, progress: Progress) -> Option<MailboxSeq> {
         let mut taken = None;
         while let Some((_, seq)) = self.told.pop_front_if(|(number, _)| *number <= progress.taken) {
             taken = Some(seq);
         }
-        if let Some(seq) = taken {
-            self.taken = taken;
+        self.taken = taken.or(self.taken);
+        taken
+    }
+
+    /// The next frame for the server, of what the client has wished for or taken.
+    fn next(&mut self, progress: Progress) -> Option<ClientFrame> {
+        if let Some(seq) = self.take_told(progress) {
             return Some(ClientFrame::Ack(Ack { seq }));
         }
         let now = self.now();
@@ -139,7 +150,7 @@ impl Talk {
         for command in self.uplink.pending() {
             let Some(Sending { to, answer, .. }) = self.sending.remove(&command.cseq.0) else { continue };
             if let CommandBody::Send(send) = &command.body {
-                again.push_back(Wish::Message { to, text: send.content.text.clone(), beside: beside(&send.content), answer });
+                again.push_back(Wish::Message { to, text: send.content.text.clone(), beside: Beside::of(&send.content), answer });
             }
         }
         for (_, asked) in std::mem::take(&mut self.asked) {
@@ -204,6 +215,10 @@ struct Kept {
     /// What it wanted in vain.
     again: VecDeque<Wish>,
     /// As in [`Talk`].
+    applied: HashMap<String, Option<AckSender>>,
+    /// Where its first session began.
+    begin: Option<MailboxSeq>,
+    /// As in [`Talk`].
     told_through: Option<MailboxSeq>,
     taken: Option<MailboxSeq>,
     came_at: Option<MailboxSeq>,
@@ -223,6 +238,8 @@ pub(super) async fn run(
     loop {
         match stay(&gateway, &port, &place, &user, &profile, &mut kept, &mut wishes).await {
             Some(Ended::Later(wait)) => {
+                port.put_off.store(true, Ordering::Relaxed);
+                port.wire.pause(Paused::Wishes, false);
                 let (later, mut leaving) = (sleep(wait), gateway.leaving.subscribe());
                 tokio::pin!(later);
                 // Its wishes wait too, but for a client that leaves.
@@ -232,10 +249,18 @@ pub(super) async fn run(
                     // It fails only when the server is gone.
                     _ = leaving.wait_for(|leaving| *leaving) => return port.say(event::SHUTDOWN, GOING_DOWN),
                 }
+                port.put_off.store(false, Ordering::Relaxed);
             }
-            // It has been told. Most log in when they connect, and only then.
-            Some(Ended::Refused(_)) => return port.wire.cut(),
-            Some(Ended::Away) | None => return,
+            Some(Ended::Away) => return,
+            // The connection may go on, with another socket.
+            _ if port.is_gone() => return,
+            // It has been told why. Most log in when they connect, and only then.
+            Some(Ended::Refused(_)) | None => {
+                if timeout(SETTLING, port.has_left()).await.is_err() {
+                    tracing::debug!("a client did not take the reason");
+                }
+                return port.wire.cut();
+            }
         }
     }
 }
@@ -258,6 +283,7 @@ async fn stay(
             return Some(Ended::Refused(why.message));
         }
     };
+    let begin = kept.begin.or(seat.begin());
     let epoch = gateway.context.engine.epoch();
     let hello = Hello {
         min_version: VERSION_MIN,
@@ -269,7 +295,7 @@ async fn stay(
         instance: Nonce(rand::random()),
         attempt: 1,
         incarnation: Default::default(),
-        position: kept.taken.or(seat.begin()).map(|cursor| Position { epoch, cursor, time: Default::default() }),
+        position: kept.taken.or(begin).map(|cursor| Position { epoch, cursor, time: Default::default() }),
         origin: Origin::Oldest,
         extensions: Vec::new(),
     };
@@ -279,6 +305,7 @@ async fn stay(
         begun: Instant::now(),
         uplink: Uplink::default(),
         sending: Default::default(),
+        applied: std::mem::take(&mut kept.applied),
         asked: Default::default(),
         next_query: 0,
         told: Default::default(),
@@ -300,16 +327,44 @@ async fn stay(
         again: &mut kept.again,
         wishes,
         port: port.clone(),
-        seat,
+        seat: &seat,
         ended: ended.clone(),
     };
     let peer = Peer { kind: TransportKind::SocketIo, remote, early: None };
     serve_at(Some(place.clone()), gateway.context.clone(), peer, source, sink).await;
+    let is_here = ended.borrow().is_some();
+    settle(&talk, &mut port.wire.progress(), &seat, is_here).await;
     let mut talk = lock(&talk);
     let mut again = talk.take_back();
     again.append(&mut kept.again);
-    *kept = Kept { again, told_through: talk.told_through, taken: talk.taken, came_at: talk.came_at };
+    let mut applied = std::mem::take(&mut talk.applied);
+    let sending = std::mem::take(&mut talk.sending).into_values();
+    applied.extend(sending.filter_map(|sending| Some((sending.id?, sending.answer))));
+    *kept = Kept { again, applied, begin, told_through: talk.told_through, taken: talk.taken, came_at: talk.came_at };
     ended.borrow().clone()
+}
+
+/// Notes what the client has taken since its session ended: where that was the server's doing, it still answers.
+async fn settle(talk: &Mutex<Talk>, progress: &mut watch::Receiver<Progress>, seat: &Seat, is_here: bool) {
+    let taken = async {
+        loop {
+            let now = *progress.borrow_and_update();
+            let (taken, rest) = {
+                let mut talk = lock(talk);
+                (talk.take_told(now), !talk.told.is_empty())
+            };
+            if let Some(seq) = taken {
+                seat.on_ack(seq);
+            }
+            // The wire is the port's, and ends after it.
+            if !(is_here && rest) || progress.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if timeout(SETTLING, taken).await.is_err() {
+        tracing::debug!("a client did not say whether it took what it was told last: it is told again");
+    }
 }
 
 /// What comes from the client.
@@ -322,7 +377,7 @@ struct Incoming<'a> {
     again: &'a mut VecDeque<Wish>,
     wishes: &'a mut mpsc::Receiver<Wish>,
     port: Arc<Port>,
-    seat: Seat,
+    seat: &'a Seat,
     /// The session has ended: what else the client wants is for the next.
     ended: watch::Receiver<Option<Ended>>,
 }

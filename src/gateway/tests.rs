@@ -41,6 +41,7 @@ impl Here {
             admission: Admission::new(most, a_second),
         });
         let gateway = Gateway::new(context.clone(), Arc::default());
+        tokio::spawn(gateway.clone().tend());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answer =
@@ -64,6 +65,17 @@ impl Here {
         socket.emit("user:login", json!({ "id": id })).await;
         socket.event("user:login:success", |_| true).await;
         socket
+    }
+}
+
+impl Here {
+    /// Waits until nobody is here.
+    async fn empty(&self) {
+        let begun = Instant::now();
+        while self.context.admission.here() > 0 {
+            assert!(begun.elapsed() < PATIENCE, "who is gone counts: {}", self.context.admission.here());
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -143,31 +155,28 @@ fn is(id: &str, status: &str) -> impl Fn(&Value) -> bool {
 
 #[tokio::test]
 async fn who_is_put_off_logs_in_later_counts_meanwhile_and_loses_nothing() {
-    let here = Here::start(4, 4).await;
-    let begun = Instant::now();
+    let here = Here::start(4, 1).await;
     let mut sockets = Vec::new();
-    for number in 0..4 {
-        let mut socket = here.open().await.unwrap();
+    for _ in 0..4 {
+        sockets.push(here.open().await.unwrap());
+    }
+    let begun = Instant::now();
+    for (number, socket) in sockets.iter_mut().enumerate() {
         socket.emit("user:login", json!({ "id": format!("user-{number}") })).await;
         socket.emit("message", message(&format!("m{number}"), "friend", "hello")).await;
-        sockets.push(socket);
     }
-    // One is let in at once, and no more than one in each quarter of a second.
-    while here.context.admission.here() < 4 {
-        assert!(begun.elapsed() < PATIENCE, "who waits does not count");
-        sleep(Duration::from_millis(5)).await;
+    // One is let in at once, and no more than one in each second.
+    while here.context.engine.hub().online_count() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "nobody is let in later");
+        assert_eq!(here.context.admission.here(), 4, "who waits does not count");
+        assert!(matches!(here.open().await, Err(Error::Http(refused)) if refused.status() == 503));
     }
     assert!(here.context.engine.hub().online_count() < 4, "nobody waits");
-    assert!(matches!(here.open().await, Err(Error::Http(refused)) if refused.status() == 503));
     for (number, socket) in sockets.iter_mut().enumerate() {
         socket.event("message:sent", is(&format!("m{number}"), "sent")).await;
     }
-    assert!(begun.elapsed() > Duration::from_millis(500), "nobody was put off");
     drop(sockets);
-    while here.context.admission.here() > 0 {
-        assert!(begun.elapsed() < PATIENCE, "who is gone counts");
-        sleep(Duration::from_millis(5)).await;
-    }
+    here.empty().await;
     let mut friend = here.user("friend").await;
     for number in 0..4 {
         friend.event("message", |message| message["id"] == format!("m{number}")).await;
@@ -280,10 +289,39 @@ async fn who_finds_the_server_full_is_told_so_and_may_come_again() {
         Ok(_) => panic!("two are in"),
     }
     drop(ann);
-    let begun = Instant::now();
-    while here.context.admission.here() > 0 {
-        assert!(begun.elapsed() < PATIENCE, "who is gone counts");
-        sleep(Duration::from_millis(5)).await;
-    }
+    here.empty().await;
     here.user("bob").await;
+}
+
+#[tokio::test]
+async fn who_is_gone_before_it_was_quite_there_does_not_stay() {
+    let here = Here::start(1_000, 1_000).await;
+    for number in 0..100 {
+        let stream = TcpStream::connect(here.address).await.unwrap();
+        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", here.address);
+        let mut stream = client_async(url, stream).await.unwrap().0;
+        stream.send(Message::text("40")).await.unwrap();
+        // In order, or not.
+        if number % 2 == 0 {
+            let _ = stream.send(Message::text("1")).await;
+        }
+    }
+    here.empty().await;
+}
+
+#[tokio::test]
+async fn where_a_socket_of_a_user_has_got_is_in_the_store_soon() {
+    let here = Here::start(100, 1_000).await;
+    let (mut ann, mut bob) = (here.user("ann").await, here.user("bob").await);
+    ann.emit("message", message("m1", "bob", "one")).await;
+    bob.event("message", |message| message["id"] == "m1").await;
+    let begun = Instant::now();
+    let taken = async {
+        let user = "bob".parse().unwrap();
+        while here.context.engine.position_of(&user).await.unwrap().is_none_or(|seq| seq.0 < 2) {
+            assert!(begun.elapsed() < PATIENCE, "it is not saved");
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    bob.meanwhile(taken).await;
 }

@@ -2,7 +2,7 @@
 //! taken what left before a ping that it answered, or before the poll that it sent next. Socket.IO itself acknowledges nothing unless the
 //! application's code does, which the old clients' does not.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use tokio::sync::{Notify, watch};
@@ -22,12 +22,21 @@ struct State {
     counted: Counted,
     /// How many had left at each ping that is not answered.
     pings: VecDeque<u64>,
-    /// More came than can be worked off: nothing is read for now.
-    paused: bool,
+    /// Why nothing is read for now.
+    paused: BTreeSet<Paused>,
     /// Nothing more is read at all.
     cut: bool,
     sockets: u32,
     reader: Option<Waker>,
+}
+
+/// Why nothing is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Paused {
+    /// More came than its session can work off.
+    Wishes,
+    /// What it was answered has not left.
+    Words,
 }
 
 /// Counts events among the packets of Engine.IO. An event with attachments has left once the last of them has.
@@ -163,16 +172,20 @@ impl Wire {
         self.state().sockets > 0
     }
 
-    /// Stops reading, or goes on.
-    pub fn pause(&self, paused: bool) {
+    /// Stops reading for a reason, or lets it go on as far as that is concerned.
+    pub fn pause(&self, why: Paused, paused: bool) {
         let mut state = self.state();
-        let before = std::mem::replace(&mut state.paused, paused);
-        let reader = if paused { None } else { state.reader.clone() };
+        if paused {
+            state.paused.insert(why);
+            return;
+        }
+        let goes_on = state.paused.remove(&why) && state.paused.is_empty();
+        let reader = state.reader.clone().filter(|_| goes_on);
         drop(state);
         if let Some(reader) = reader {
             reader.wake();
         }
-        if before && !paused {
+        if goes_on {
             self.resumed.notify_waiters();
         }
     }
@@ -198,7 +211,7 @@ impl Wire {
             Some(reader) => reader.clone_from(context.waker()),
             reader => *reader = Some(context.waker().clone()),
         }
-        (!state.cut).then_some(!state.paused)
+        (!state.cut).then_some(state.paused.is_empty())
     }
 
     /// Waits until anything may be read.
@@ -208,7 +221,7 @@ impl Wire {
             tokio::pin!(notified);
             // From now on it is woken, also by what comes before it is polled.
             notified.as_mut().enable();
-            if !self.state().paused {
+            if self.state().paused.is_empty() {
                 return;
             }
             notified.await;
@@ -272,7 +285,7 @@ mod tests {
     fn who_is_cut_reads_nothing_any_more() {
         let (wire, context) = (Wire::default(), Context::from_waker(Waker::noop()));
         assert_eq!(wire.may_read(&context), Some(true));
-        wire.pause(true);
+        wire.pause(Paused::Wishes, true);
         assert_eq!(wire.may_read(&context), Some(false));
         wire.cut();
         assert_eq!(wire.may_read(&context), None);
@@ -281,12 +294,14 @@ mod tests {
     #[tokio::test]
     async fn who_waits_to_read_goes_on_when_it_may() {
         let wire = std::sync::Arc::new(Wire::default());
-        wire.pause(true);
+        wire.pause(Paused::Wishes, true);
+        wire.pause(Paused::Words, true);
+        wire.pause(Paused::Words, false);
         let other = wire.clone();
         let waiting = tokio::spawn(async move { other.reading().await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        wire.pause(false);
+        wire.pause(Paused::Wishes, false);
         waiting.await.unwrap_or_else(|why| panic!("{why}"));
     }
 }

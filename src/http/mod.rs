@@ -143,8 +143,7 @@ async fn online_users(State(http): State<Arc<Http>>, headers: HeaderMap) -> Resp
     /// Who is interested in more pages through the protocol's query.
     const USERS_MAX: usize = 10_000;
     let (users, _more) = http.engine.hub().online("", USERS_MAX);
-    let users: Vec<Value> = users.iter().map(|user| http.gateway.user(user)).collect();
-    shared(&http, &headers, Json(json!({ "users": users })))
+    shared(&http, &headers, Json(json!({ "users": http.gateway.users(&users) })))
 }
 
 /// How to connect.

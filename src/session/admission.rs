@@ -59,6 +59,11 @@ impl Admission {
         may.then(|| Arc::new(admitted))
     }
 
+    /// Whether there is one, as it looks now.
+    pub(crate) fn has_place(&self) -> bool {
+        !self.closed.load(Ordering::Relaxed) && self.here() < self.most
+    }
+
     /// Lets a session begin, or says what to tell its client. One that takes the place of another of its device (a phone that changes its network,
     /// a session that moves to a better transport) needs no place, and was let in before. One that has a `place` waits for its turn only.
     pub(crate) fn ask(&self, takes_over: bool, place: Option<Arc<Admitted>>) -> Result<Arc<Admitted>, End> {

@@ -44,6 +44,7 @@ struct State {
     users: HashMap<UserNo, UserId>,
     mailboxes: HashMap<UserNo, Mailbox>,
     devices: BTreeMap<DeviceKey, Arc<Device>>,
+    positions: HashMap<UserNo, MailboxSeq>,
     conversations: BTreeMap<ConversationId, Arc<Conversation>>,
     numbered: HashMap<ConversationId, Vec<Arc<Record>>>,
     directs: HashMap<(UserNo, UserNo), ConversationId>,
@@ -282,6 +283,19 @@ impl Store for MemoryStore {
         let range = (Bound::Excluded((user, after)), Bound::Included((user, ConversationId(u64::MAX))));
         let ids = state.memberships.range(range).take(limit);
         Ok(ids.filter_map(|(_, id)| state.conversations.get(id)).map(|conversation| (**conversation).clone()).collect())
+    }
+
+    fn save_positions(&self, positions: &[(UserNo, MailboxSeq)]) -> Result<(), StoreError> {
+        let mut state = self.state();
+        for (user, seq) in positions {
+            let noted = state.positions.entry(*user).or_default();
+            *noted = (*noted).max(*seq);
+        }
+        Ok(())
+    }
+
+    fn position(&self, user: UserNo) -> Result<Option<MailboxSeq>, StoreError> {
+        Ok(self.state().positions.get(&user).copied())
     }
 
     fn save_cursors(&self, cursors: &[(DeviceKey, MailboxSeq)]) -> Result<(), StoreError> {

@@ -130,6 +130,18 @@ pub trait Store: Send + Sync + 'static {
     /// If the store cannot be written.
     fn save_cursors(&self, cursors: &[(DeviceKey, MailboxSeq)]) -> Result<(), StoreError>;
 
+    /// Notes how far the clients of users have got that keep no position of their own. Only rises, and is as durable as a transaction.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    fn save_positions(&self, positions: &[(UserNo, MailboxSeq)]) -> Result<(), StoreError>;
+
+    /// What was noted of a user, if anything was.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn position(&self, user: UserNo) -> Result<Option<MailboxSeq>, StoreError>;
+
     /// Removes mailbox entries that are beyond what is kept. Conversations keep their messages. Returns how many were removed.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ macro_rules! store_suite {
         store_suite!($ground: a_message_is_where_it_belongs, nothing_of_a_failed_transaction_is_seen, contradictions_are_refused,
             a_refusal_leaves_the_rest_of_the_transaction_alone, devices_remember_their_commands, users_are_numbered_once,
             conversation_pages_are_cut_at_the_far_end, mailbox_pages_have_limits, conversation_ids_are_never_given_twice,
-            cursors_only_rise, trimming_keeps_what_must_be_kept, reads_within_a_transaction_see_it, a_panic_changes_nothing,
+            cursors_only_rise, positions_only_rise_and_last, trimming_keeps_what_must_be_kept, reads_within_a_transaction_see_it, a_panic_changes_nothing,
             readers_see_no_gaps, large_groups_are_whole, random_histories, epochs_last);
     };
     ($ground:ty: $($name:ident),+) => {
@@ -348,6 +348,21 @@ pub(super) fn conversation_ids_are_never_given_twice<G: Ground>() {
     let begun = store.conversations_of(UserNo(1), ConversationId(0), 9).unwrap();
     let store = ground.reopen(store);
     commit(&store, |transaction| assert!(transaction.next_conversation().unwrap() > begun[0].id));
+}
+
+pub(super) fn positions_only_rise_and_last<G: Ground>() {
+    let (ground, store) = G::new(true);
+    let (a, b, _) = chat(&store, 5);
+    let positions = |store: &G::Store| [a, b].map(|key| store.position(key.user).unwrap().map(|seq| seq.0));
+    assert_eq!(positions(&store), [None, None]);
+    store.save_positions(&[(a.user, MailboxSeq(3))]).unwrap();
+    assert_eq!(positions(&store), [Some(3), None]);
+    // Nothing else is written, and nothing flushed.
+    let store = ground.reopen(store);
+    store.save_positions(&[(a.user, MailboxSeq(2)), (b.user, MailboxSeq(1)), (b.user, MailboxSeq(4))]).unwrap();
+    assert_eq!(positions(&store), [Some(3), Some(4)]);
+    let store = ground.reopen(store);
+    assert_eq!(positions(&store), [Some(3), Some(4)]);
 }
 
 pub(super) fn cursors_only_rise<G: Ground>() {

@@ -126,6 +126,34 @@ fn one_request_with_thousands_of_events_is_taken_as_far_as_it_goes() {
 }
 
 #[test]
+fn each_of_hundreds_of_wrong_events_in_one_request_is_answered() {
+    run(async {
+        const EVENTS: usize = 600;
+        let server = ServerProcess::start();
+        let path = poll_in(&server, "ann").await;
+        let events: Vec<String> =
+            (0..EVENTS).map(|number| format!("42{number}{}", json!(["message", { "id": number.to_string() }]))).collect();
+        assert_eq!(request(server.http, Method::POST, &path, &[], events.join("\u{1e}").into()).await.unwrap().status(), 200);
+        let (mut called, mut told) = (Vec::new(), Vec::new());
+        let begun = Instant::now();
+        while called.len() < EVENTS || told.len() < EVENTS {
+            assert!(begun.elapsed() < PATIENCE, "{} were called back, {} told", called.len(), told.len());
+            let polled = http_get(server.http, &path, &[]).await;
+            for packet in std::str::from_utf8(polled.body()).unwrap().split('\u{1e}') {
+                if let Some(words) = packet.strip_prefix(r#"42["error",{"message":"message: "#) {
+                    told.push(words.split_once(": toId is missing").unwrap().0.parse().unwrap());
+                } else if let Some((number, answer)) = packet.strip_prefix("43").and_then(|answer| answer.split_once('[')) {
+                    assert_eq!(answer, format!("{{\"error\":\"{number}: toId is missing\"}}]"));
+                    called.push(number.parse().unwrap());
+                }
+            }
+        }
+        let all: Vec<usize> = (0..EVENTS).collect();
+        assert_eq!((called, told), (all.clone(), all));
+    });
+}
+
+#[test]
 fn attachments_are_not_multiplied() {
     run(async {
         let server = ServerProcess::start();

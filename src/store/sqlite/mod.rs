@@ -268,6 +268,17 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn save_positions(&self, positions: &[(UserNo, MailboxSeq)]) -> Result<(), StoreError> {
+        let write = "INSERT INTO position (user, seq) VALUES (?1, ?2) ON CONFLICT (user) DO UPDATE SET seq = max(seq, excluded.seq)";
+        self.writer().change(&self.shared, |published, _| {
+            positions.iter().try_for_each(|(user, seq)| rows::run(published.connection, write, (user.0, seq.0 as i64)).map(drop))
+        })
+    }
+
+    fn position(&self, user: UserNo) -> Result<Option<MailboxSeq>, StoreError> {
+        self.shared.read_position(user)
+    }
+
     fn trim(&self, keep: Retention, now: Time) -> Result<u64, StoreError> {
         self.trim_mailboxes(keep, now)
     }

@@ -352,6 +352,11 @@ impl Shared {
         rows::memberships(Snapshot::new(&self.readers).rows()?, user, after, limit)
     }
 
+    pub(super) fn read_position(&self, user: UserNo) -> Result<Option<MailboxSeq>, StoreError> {
+        let sql = "SELECT seq FROM position WHERE user = ?1";
+        rows::one(Snapshot::new(&self.readers).rows()?, sql, [user.0], |row| row.get(0).map(|seq: i64| MailboxSeq(seq as u64)))
+    }
+
     pub(super) fn read_direct(&self, pair: (UserNo, UserNo)) -> Result<Option<ConversationId>, StoreError> {
         if let Some(id) = self.facts().directs.get(&pair) {
             return Ok(Some(id));

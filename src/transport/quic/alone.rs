@@ -181,6 +181,7 @@ async fn come(server: &Server, config: &quinn::ClientConfig) -> Option<bool> {
 async fn restart(server: Server, between: impl FnOnce(&std::path::Path)) -> Server {
     let Server { _dir: dir, keys, listener } = server;
     drop(listener);
+    keys.close();
     // SQLite removes this with the last connection.
     let open = dir.path().join("tickets.db-wal");
     let closed = async {
