@@ -4,7 +4,7 @@
 use crate::harness::socketio::{POLLING, Socket, poll_in, request};
 use crate::harness::{PATIENCE, ServerProcess, http_get, run};
 use bytes::Bytes;
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use hyper::{Method, Response};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -327,5 +327,36 @@ fn lists_of_who_is_online_do_not_grow_with_the_square_of_the_users() {
             }
         };
         tokio::time::timeout(left, told).await.expect("nobody said that they are gone");
+    });
+}
+
+#[test]
+fn who_does_not_answer_is_gone_after_a_while() {
+    run(async {
+        let server = ServerProcess::start_with(&["--presence-grace", "1"]);
+        let mut friend = Socket::user(&server, "friend").await;
+        let mut silent = Socket::connect(&server).await;
+        silent.emit("user:login", json!({ "id": "silent" })).await;
+        let begun = Instant::now();
+        let asked_and_left_alone = async {
+            let mut asked = 0;
+            // As a phone in a tunnel: it takes nothing and says nothing.
+            while let Some(Ok(Message::Text(text))) = silent.0.next().await {
+                asked += usize::from(text.as_str() == "2");
+            }
+            asked
+        };
+        let told = async {
+            loop {
+                let packet = friend.packet().await.unwrap();
+                if packet.starts_with("42[\"status_change\"") && packet.contains("\"silent\"") && packet.contains("\"offline\"") {
+                    return;
+                }
+            }
+        };
+        // 25 s until it is asked, 20 s until it is given up, and a while for a machine that is busy.
+        let both = tokio::time::timeout(Duration::from_secs(90), async { tokio::join!(asked_and_left_alone, told) }).await;
+        let (asked, ()) = both.expect("it is still there");
+        assert!(asked > 0 && begun.elapsed() >= Duration::from_secs(20), "{asked} pings, {:?}", begun.elapsed());
     });
 }

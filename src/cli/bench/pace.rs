@@ -113,7 +113,7 @@ impl Slow {
     pub fn part(&self, from: Instant, until: Instant) -> f64 {
         let whole = until.saturating_duration_since(from).as_secs_f64();
         let inside = |(begun, end): &(Instant, Instant)| (*end).min(until).saturating_duration_since((*begun).max(from)).as_secs_f64();
-        if whole > 0.0 { self.0.iter().map(inside).sum::<f64>() / whole } else { 0.0 }
+        if whole > 0.0 { self.0.iter().map(inside).fold(0.0, |sum, part| sum + part) / whole } else { 0.0 }
     }
 }
 
