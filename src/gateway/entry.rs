@@ -64,6 +64,12 @@ impl Wires {
         known.wires.insert(name, Arc::downgrade(wire));
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.lock().wires.values().filter(|wire| wire.strong_count() > 0).count()
+    }
+
     /// Cuts all of them.
     pub fn cut(&self) {
         let wires = std::mem::take(&mut self.lock().wires);

@@ -15,7 +15,7 @@ use socketioxide::handler::message::FromMessageParts;
 use socketioxide::socket::Socket;
 use socketioxide_core::Value;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -134,7 +134,7 @@ impl Guest {
 
     /// Takes an event. `answer` is there if the client wants to be called back.
     fn take(self: &Arc<Self>, name: &str, given: Given, mut answer: Option<AckSender>) {
-        if self.gateway.is_leaving() {
+        if self.gateway.is_leaving() && self.is_stranger() {
             // It has been told, and will be told of nothing else.
             return;
         }
@@ -262,6 +262,11 @@ impl Guest {
                 }
                 Ok(())
             }
+            // It has been told that the server leaves.
+            Err(mpsc::error::TrySendError::Closed(_)) if self.gateway.is_leaving() => {
+                drop(answer.take());
+                Ok(())
+            }
             // It has ended, and the client is told why by what ended it.
             Err(mpsc::error::TrySendError::Closed(_)) => Err("the session is over: connect again".to_owned().into()),
             // To say so each time would not fit either.
@@ -345,15 +350,16 @@ fn beside(given: &Given) -> Result<Beside, String> {
 }
 
 /// Takes the events of a socket one after the other, as they come: handlers of the library's own kind run at the same time.
-pub(super) struct Events(pub Arc<Guest>);
+pub(super) struct Events(pub Weak<Guest>);
 
 impl MessageHandler<LocalAdapter, ()> for Events {
     fn call(&self, socket: Arc<Socket<LocalAdapter>>, mut value: Value, ack_id: Option<i64>) {
+        let Some(guest) = self.0.upgrade() else { return };
         let Ok(answer) = AckSender::from_message_parts(&socket, &mut value, &ack_id);
         let answer = ack_id.is_some().then_some(answer);
         match parse(value) {
-            Ok((name, given)) => self.0.take(&name, given, answer),
-            Err(why) => self.0.port.say(event::ERROR, why),
+            Ok((name, given)) => guest.take(&name, given, answer),
+            Err(why) => guest.port.say(event::ERROR, why),
         }
     }
 }

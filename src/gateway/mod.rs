@@ -220,9 +220,15 @@ impl Gateway {
         };
         let port = Arc::new(Port::new(SocketRef::from(socket.clone()), wire));
         let guest = Arc::new(Guest::new(self.clone(), port, place));
-        socket.on_fallback(Events(guest.clone()));
-        tokio::spawn(listen(self.lobby.listen(), self.leaving.subscribe(), guest.clone()));
-        socket.on_disconnect(async move || guest.leave());
+        // The library keeps what a socket is given for as long as the socket, which a guest keeps.
+        let weak = Arc::downgrade(&guest);
+        socket.on_fallback(Events(weak.clone()));
+        socket.on_disconnect(async move || {
+            if let Some(guest) = weak.upgrade() {
+                guest.leave();
+            }
+        });
+        tokio::spawn(listen(self.lobby.listen(), self.leaving.subscribe(), guest));
     }
 }
 
@@ -232,10 +238,10 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-/// Who does not say who they are hears what is said in the lobby.
+/// What a socket needs for as long as it is there: who does not say who they are hears what is said in the lobby.
 async fn listen(mut lines: Listener, mut leaving: watch::Receiver<bool>, guest: Arc<Guest>) {
     let made = Instant::now();
-    let mut sure = false;
+    let (mut sure, mut told) = (false, false);
     loop {
         tokio::select! {
             () = guest.port().tell_later() => return,
@@ -253,7 +259,10 @@ async fn listen(mut lines: Listener, mut leaving: watch::Receiver<bool>, guest: 
                 }
             }
             // It fails only when the server is gone.
-            _ = leaving.wait_for(|leaving| *leaving) => return guest.bid_farewell(),
+            _ = leaving.wait_for(|leaving| *leaving), if !told => {
+                told = true;
+                guest.bid_farewell();
+            }
             () = guest.gone() => return,
         }
     }

@@ -3,7 +3,7 @@
 use super::contract::{Beside, Done, History, Message, Payload, Sent, Status, TypingFrom, Words, event};
 use super::port::{NotSent, Port};
 use super::receipts::Receipts;
-use super::session::{Asked, HISTORY_MAX, Sending, Shared, lock};
+use super::session::{Asked, Ended, HISTORY_MAX, Sending, Shared, lock};
 use super::wire::Progress;
 use super::{GOING_DOWN, Gateway, LISTED_MAX, REFUSED};
 use crate::transport::{FrameSink, LinkError};
@@ -26,7 +26,7 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What waits to be told.
-enum What {
+pub(super) enum What {
     Told(&'static str, Payload),
     /// A client is called back.
     Answer(AckSender, Payload),
@@ -35,7 +35,7 @@ enum What {
 
 /// What is to be found out before it can be told.
 #[derive(Debug, Clone)]
-enum Find {
+pub(super) enum Find {
     /// A message of this user's other device: to whom is to be found out.
     Own(Box<whimbrel_protocol::frame::Message>, Time),
     /// A message of this user is in the log; by whose name is to be found out.
@@ -79,17 +79,6 @@ pub(super) struct Outgoing {
     pub ended: watch::Sender<Option<Ended>>,
 }
 
-/// How a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// The server leaves.
-    Away,
-    /// Not now: again after so long.
-    Later(Duration),
-    /// It was refused, or ended, for a reason.
-    Refused(String),
-}
-
 fn id_of(conversation: ConversationId, seq: ConversationSeq, beside: &Beside) -> String {
     beside.message_id.clone().unwrap_or_else(|| format!("{conversation}-{seq}"))
 }
@@ -97,7 +86,8 @@ fn id_of(conversation: ConversationId, seq: ConversationSeq, beside: &Beside) ->
 impl Outgoing {
     pub fn new(gateway: Arc<Gateway>, port: Arc<Port>, talk: Shared, ended: watch::Sender<Option<Ended>>) -> Self {
         let progress = port.wire.progress();
-        Self {
+        let left = std::mem::take(&mut lock(&talk).left);
+        let mut outgoing = Self {
             gateway,
             port,
             talk,
@@ -112,7 +102,9 @@ impl Outgoing {
             listed: Instant::now(),
             list_bytes: 0,
             ended,
-        }
+        };
+        left.into_iter().for_each(|what| outgoing.add(None, 0, Some(what)));
+        outgoing
     }
 
     fn add(&mut self, through: Option<MailboxSeq>, bytes: usize, what: Option<What>) {
@@ -483,6 +475,16 @@ impl FrameSink for Outgoing {
         // Whether the client takes it or not, the session ends here.
         if tokio::time::timeout(CLOSE_TIMEOUT, self.flush()).await.is_err() {
             tracing::debug!("a client did not take the farewell");
+        }
+        let mut talk = lock(&self.talk);
+        for item in self.queue.drain(..) {
+            match item.what {
+                Some(what @ (What::Answer(..) | What::Told(event::ERROR, _))) => talk.left.push(what),
+                Some(What::Told(_, Payload::Sent(sent))) if sent.status == "sent" => {
+                    _ = talk.applied.entry(sent.message_id).or_insert(None)
+                }
+                _ => {}
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::contract::User;
 use super::port::Port;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use whimbrel_protocol::UserId;
@@ -13,7 +13,7 @@ pub(super) struct People {
     here: Mutex<HashMap<UserId, Here>>,
     ports: AtomicUsize,
     /// Users whose last socket has left: they are called what they called themselves as long as they look online.
-    left: Mutex<Vec<UserId>>,
+    left: Mutex<HashSet<UserId>>,
 }
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl People {
     /// Forgets those who have left, if `is_gone` says that they will not be back in a moment.
     pub fn forget(&self, is_gone: impl Fn(&UserId) -> bool) {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        let (gone, stay): (Vec<_>, Vec<_>) = left.into_iter().partition(is_gone);
+        let (gone, stay): (HashSet<_>, HashSet<_>) = left.into_iter().partition(is_gone);
         let mut here = self.here();
         for user in gone {
             if here.get(&user).is_some_and(|entry| entry.ports.is_empty()) {
@@ -87,7 +87,7 @@ impl Drop for Presence<'_> {
         if let Some(entry) = here.get_mut(&self.user) {
             entry.ports.retain(|port| !Arc::ptr_eq(port, &self.port));
             if entry.ports.is_empty() {
-                self.people.left.lock().unwrap_or_else(PoisonError::into_inner).push(self.user.clone());
+                self.people.left.lock().unwrap_or_else(PoisonError::into_inner).insert(self.user.clone());
             }
         }
         self.people.ports.fetch_sub(1, Ordering::Relaxed);

@@ -77,7 +77,12 @@ impl Port {
 
     /// The client is gone. `false` if it was already.
     pub fn leave(&self) -> bool {
-        !self.left.send_replace(true)
+        let mut words = self.words();
+        let is_first = !self.left.send_replace(true);
+        // Its connection may go on, with another socket.
+        words.clear();
+        self.wire.pause(Paused::Words, false);
+        is_first
     }
 
     /// Whether it is.
@@ -142,6 +147,9 @@ impl Port {
     /// Tells something now, or once there is room: until then nothing more is read, which bounds what waits, but for what came in the same request.
     fn tell(&self, word: Word) {
         let mut words = self.words();
+        if self.is_gone() {
+            return;
+        }
         if words.len() >= WORDS_MAX {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return;

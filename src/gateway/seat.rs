@@ -64,6 +64,11 @@ fn name(number: u32) -> String {
     if number == 1 { STEM.to_owned() } else { format!("{STEM}-{number}") }
 }
 
+fn is_seat(device: &DeviceId) -> bool {
+    let rest = device.as_str().strip_prefix(STEM);
+    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|number| number.parse::<u32>().is_ok()))
+}
+
 impl Seat {
     /// The first that is free.
     ///
@@ -89,8 +94,13 @@ impl Seat {
             let noted = gateway.context.engine.position_of(user).await?;
             seat.begin = match noted {
                 Some(seq) => Some(seq),
-                // Who has only had clients of ours begins where the furthest of those is.
-                None => gateway.context.engine.devices_of(user).await?.into_iter().map(|(_, cursor)| cursor).max(),
+                None => {
+                    let devices = gateway.context.engine.devices_of(user).await?;
+                    let furthest =
+                        |of: &dyn Fn(&DeviceId) -> bool| devices.iter().filter(|(name, _)| of(name)).map(|(_, cursor)| *cursor).max();
+                    // Who has only had clients of ours begins where the furthest of those is.
+                    furthest(&is_seat).or_else(|| furthest(&|_| true))
+                }
             };
         }
         if let Some(cursor) = seat.begin {
@@ -126,6 +136,21 @@ impl Drop for Seat {
             if row.taken.is_empty() {
                 seats.remove(&self.user);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_have_names_that_are_known_again() {
+        for number in [1, 2, 31] {
+            assert!(is_seat(&name(number).parse().unwrap_or_else(|why| panic!("{why}"))));
+        }
+        for other in ["socket.iot", "socket.io-", "socket.io-x", "phone", "my-socket.io"] {
+            assert!(!is_seat(&other.parse().unwrap_or_else(|why| panic!("{why}"))), "{other}");
         }
     }
 }

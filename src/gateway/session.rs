@@ -3,7 +3,7 @@
 
 use super::contract::{Beside, User, event};
 use super::guest::Guest;
-use super::outgoing::{Ended, Outgoing};
+use super::outgoing::{Outgoing, What};
 use super::port::Port;
 use super::seat::Seat;
 use super::wire::{Paused, Progress};
@@ -62,6 +62,17 @@ pub(super) struct Sending {
     pub answer: Option<AckSender>,
 }
 
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The server leaves.
+    Away,
+    /// Not now: again after so long.
+    Later(Duration),
+    /// It was refused, or ended, for a reason.
+    Refused(String),
+}
+
 /// What both directions of a session know.
 pub(super) struct Talk {
     pub user: UserId,
@@ -72,6 +83,8 @@ pub(super) struct Talk {
     pub sending: std::collections::BTreeMap<u64, Sending>,
     /// Messages of an earlier session on this connection that were taken in, by their clients' names: what became of them was not told.
     pub applied: HashMap<String, Option<AckSender>>,
+    /// What such a session could not tell, and the log will not tell again.
+    pub left: Vec<What>,
     /// Questions that are not answered.
     pub asked: std::collections::BTreeMap<QueryId, Asked>,
     next_query: u64,
@@ -216,8 +229,9 @@ struct Kept {
     again: VecDeque<Wish>,
     /// As in [`Talk`].
     applied: HashMap<String, Option<AckSender>>,
-    /// Where its first session began.
-    begin: Option<MailboxSeq>,
+    left: Vec<What>,
+    /// Where its first session began, once one did.
+    begin: Option<Option<MailboxSeq>>,
     /// As in [`Talk`].
     told_through: Option<MailboxSeq>,
     taken: Option<MailboxSeq>,
@@ -283,7 +297,7 @@ async fn stay(
             return Some(Ended::Refused(why.message));
         }
     };
-    let begin = kept.begin.or(seat.begin());
+    let begin = kept.begin.unwrap_or(seat.begin());
     let epoch = gateway.context.engine.epoch();
     let hello = Hello {
         min_version: VERSION_MIN,
@@ -306,6 +320,7 @@ async fn stay(
         uplink: Uplink::default(),
         sending: Default::default(),
         applied: std::mem::take(&mut kept.applied),
+        left: std::mem::take(&mut kept.left),
         asked: Default::default(),
         next_query: 0,
         told: Default::default(),
@@ -340,7 +355,9 @@ async fn stay(
     let mut applied = std::mem::take(&mut talk.applied);
     let sending = std::mem::take(&mut talk.sending).into_values();
     applied.extend(sending.filter_map(|sending| Some((sending.id?, sending.answer))));
-    *kept = Kept { again, applied, begin, told_through: talk.told_through, taken: talk.taken, came_at: talk.came_at };
+    let left = std::mem::take(&mut talk.left);
+    let begin = kept.begin.or(talk.came_at.map(|_| begin));
+    *kept = Kept { again, applied, left, begin, told_through: talk.told_through, taken: talk.taken, came_at: talk.came_at };
     ended.borrow().clone()
 }
 

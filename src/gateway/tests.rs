@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Here {
     address: SocketAddr,
     context: Arc<Context>,
+    gateway: Arc<Gateway>,
     store: Arc<MemoryStore>,
 }
 
@@ -44,11 +45,12 @@ impl Here {
         tokio::spawn(gateway.clone().tend());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let serving = gateway.clone();
         let answer =
-            async move |ConnectInfo(remote): ConnectInfo<SocketAddr>, request: Request| serve(&gateway, &Pages::Any, remote, request).await;
+            async move |ConnectInfo(remote): ConnectInfo<SocketAddr>, request: Request| serve(&serving, &Pages::Any, remote, request).await;
         let router = Router::new().fallback(answer).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, context, store }
+        Self { address, context, gateway, store }
     }
 
     async fn open(&self) -> Result<Socket, Error> {
@@ -69,11 +71,15 @@ impl Here {
 }
 
 impl Here {
-    /// Waits until nobody is here.
+    /// Waits until nobody is here, and nothing is left of anybody.
     async fn empty(&self) {
         let begun = Instant::now();
-        while self.context.admission.here() > 0 {
-            assert!(begun.elapsed() < PATIENCE, "who is gone counts: {}", self.context.admission.here());
+        loop {
+            let left = (self.context.admission.here(), self.gateway.wires.count());
+            if left == (0, 0) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "who is gone is here: {left:?}");
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -230,7 +236,10 @@ async fn who_comes_back_is_told_a_receipt_of_what_it_sent_and_not_its_own_words(
     let mut other = here.user("ann").await;
     other.emit("message", message("m3", "bob", "three")).await;
     ann.event("message", |message| message["id"] == "m3").await;
-    assert_eq!((ann.messages(), other.messages()), (vec!["m2", "m3"], Vec::new()));
+    other.event("message:sent", is("m3", "sent")).await;
+    // What ann had not taken when it came, it is told too.
+    assert!(!other.messages().contains(&"m3"), "{:?}", other.messages());
+    assert_eq!(ann.messages(), ["m2", "m3"]);
 }
 
 #[tokio::test]
@@ -324,4 +333,23 @@ async fn where_a_socket_of_a_user_has_got_is_in_the_store_soon() {
         }
     };
     bob.meanwhile(taken).await;
+}
+
+#[tokio::test]
+async fn what_is_said_while_nothing_can_be_read_is_taken_once_it_can() {
+    let here = Here::start(100, 1_000).await;
+    let (mut ann, mut other) = (here.user("ann").await, here.user("ann").await);
+    here.store.fail_conversations(true);
+    // What the other says stands in ann's way: to whom it was cannot be read.
+    other.emit("message", message("o1", "bob", "one")).await;
+    other.event("message:sent", is("o1", "sent")).await;
+    ann.say(&format!("427{}", json!(["message", message("a1", "bob", "two")]))).await;
+    let failing = Instant::now() + Duration::from_millis(500);
+    while let Ok(Some(_)) = tokio::time::timeout_at(failing, ann.packet()).await {}
+    assert!(!ann.told.iter().any(|(event, _)| event == "message:sent"), "{:?}", ann.told);
+    here.store.fail_conversations(false);
+    let called = ann.until(|packet| packet.starts_with("437[")).await;
+    assert!(called.contains("\"a1\"") && called.contains("\"sent\""), "{called}");
+    ann.event("message:sent", is("a1", "sent")).await;
+    assert_eq!(ann.messages(), ["o1"]);
 }

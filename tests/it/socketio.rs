@@ -2,7 +2,7 @@
 //! the libraries of the field make of it is in `clients/web/test/legacy`.
 
 use crate::harness::socketio::{POLLING, Socket, poll_in, request};
-use crate::harness::{PATIENCE, ServerProcess, http_get, run};
+use crate::harness::{PATIENCE, ServerProcess, http_get, run, within};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::{Method, Response};
@@ -150,6 +150,27 @@ fn each_of_hundreds_of_wrong_events_in_one_request_is_answered() {
         }
         let all: Vec<usize> = (0..EVENTS).collect();
         assert_eq!((called, told), (all.clone(), all));
+    });
+}
+
+#[test]
+fn a_socket_that_leaves_with_words_untold_does_not_silence_the_next() {
+    run(async {
+        let server = ServerProcess::start();
+        let path = poll_in(&server, "ann").await;
+        // More answers than there is room for; then its connection has another socket.
+        let mut packets: Vec<String> = (0..400).map(|number| format!("42{number}[\"x\"]")).collect();
+        packets.push("41".into());
+        assert_eq!(request(server.http, Method::POST, &path, &[], packets.join("\u{1e}").into()).await.unwrap().status(), 200);
+        let polled =
+            async |wanted: &str| while !String::from_utf8_lossy(http_get(server.http, &path, &[]).await.body()).contains(wanted) {};
+        // What the first was told, as far as there was room.
+        within("a word", polled("42[\"error\"")).await;
+        assert_eq!(request(server.http, Method::POST, &path, &[], b"40".into()).await.unwrap().status(), 200);
+        within("the next socket", polled("40{")).await;
+        let login = format!("42{}", json!(["user:login", { "id": "bob" }]));
+        assert_eq!(request(server.http, Method::POST, &path, &[], login.into()).await.unwrap().status(), 200);
+        within("the login", polled(r#"["user:login:success",{"id":"bob""#)).await;
     });
 }
 
@@ -348,7 +369,10 @@ fn who_does_not_answer_is_gone_after_a_while() {
         };
         let told = async {
             loop {
-                let packet = friend.packet().await.unwrap();
+                let Some(Ok(Message::Text(packet))) = friend.0.next().await else { panic!("the friend's connection ended") };
+                if packet.as_str() == "2" {
+                    friend.say("3").await;
+                }
                 if packet.starts_with("42[\"status_change\"") && packet.contains("\"silent\"") && packet.contains("\"offline\"") {
                     return;
                 }
