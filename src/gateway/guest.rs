@@ -10,9 +10,9 @@ use crate::session::Admitted;
 use serde_json::Value as Json;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::AckSender;
-use socketioxide::handler::MessageHandler;
 use socketioxide::handler::message::FromMessageParts;
-use socketioxide::socket::Socket;
+use socketioxide::handler::{DisconnectHandler, MessageHandler};
+use socketioxide::socket::{DisconnectReason, Socket};
 use socketioxide_core::Value;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -144,11 +144,11 @@ impl Guest {
     }
 
     /// Does what an event asks for, or says why not.
-    fn carry_out(self: &Arc<Self>, name: &str, given: Given, mut answer: Option<AckSender>) {
-        // Which of many messages it was, if it says so.
-        let id = given.value.get("id").and_then(Json::as_str).filter(|_| name == event::MESSAGE);
-        let id = id.map(|id| format!("{id}: ")).unwrap_or_default();
-        let outcome = self.try_take(name, given, &mut answer).map_err(|refusal| {
+    fn carry_out(self: &Arc<Self>, name: &str, mut given: Given, mut answer: Option<AckSender>) {
+        let outcome = self.try_take(name, &mut given, &mut answer).map_err(|refusal| {
+            // Which of many messages it was, if it says so.
+            let id = given.value.get("id").and_then(Json::as_str).filter(|_| name == event::MESSAGE);
+            let id = id.map(|id| format!("{id}: ")).unwrap_or_default();
             let why = match refusal {
                 Refusal::Wrong(why) => {
                     metrics::counter!(REFUSED).increment(1);
@@ -198,9 +198,9 @@ impl Guest {
         early.into_iter().for_each(|(name, given, answer)| self.carry_out(&name, given, answer));
     }
 
-    fn try_take(self: &Arc<Self>, name: &str, mut given: Given, answer: &mut Option<AckSender>) -> Result<(), Refusal> {
+    fn try_take(self: &Arc<Self>, name: &str, given: &mut Given, answer: &mut Option<AckSender>) -> Result<(), Refusal> {
         if name == event::LOGIN {
-            return Ok(self.login(&given)?);
+            return Ok(self.login(given)?);
         }
         let Some(member) = self.member().clone() else {
             if name == event::MESSAGE && given.may::<Json>("toId")?.is_none() {
@@ -221,7 +221,7 @@ impl Guest {
         }
         let wish = match name {
             event::MESSAGE => {
-                let (to, text, beside) = (user(&given, "toId")?, given.need::<String>("content")?, beside(&given)?);
+                let (to, text, beside) = (user(given, "toId")?, given.need::<String>("content")?, beside(given)?);
                 // As the log would, but before it waits, and in words that its client knows.
                 if text.is_empty() {
                     return Err("a message needs a text".to_owned().into());
@@ -229,14 +229,15 @@ impl Guest {
                 if text.len() > MAX_TEXT {
                     return Err(format!("a text of {} bytes is longer than the {MAX_TEXT} allowed: send it as a file", text.len()).into());
                 }
-                let bytes = serde_json::to_vec(&beside).map_or(usize::MAX, |beside| beside.len());
-                if bytes > MAX_EXTENSIONS {
-                    let fields = "id, topic, fromName, fileUrl, fileName, type and timestamp";
+                let id = beside.message_id.clone();
+                let beside = serde_json::to_vec(&beside).map_err(|why| why.to_string())?;
+                if beside.len() > MAX_EXTENSIONS {
+                    let (fields, bytes) = ("id, topic, fromName, fileUrl, fileName, type and timestamp", beside.len());
                     return Err(format!("{fields} have {bytes} bytes together, at most {MAX_EXTENSIONS} are kept").into());
                 }
-                Wish::Message { to, text, beside, answer: answer.take() }
+                Wish::Message { to, id, text, beside, answer: answer.take() }
             }
-            event::TYPING => Wish::Typing { to: user(&given, "toId")?, active: given.need("isTyping")? },
+            event::TYPING => Wish::Typing { to: user(given, "toId")?, active: given.need("isTyping")? },
             event::STATUS => match given.need::<String>("status")?.as_str() {
                 "online" => Wish::Status { background: false },
                 "offline" => Wish::Status { background: true },
@@ -244,9 +245,9 @@ impl Guest {
             },
             event::GET_HISTORY => {
                 let (friend_id, topic) = (given.need("friendId")?, given.may("topic")?);
-                Wish::History { with: user(&given, "friendId")?, asked: Asked { friend_id, topic, answer: answer.take() } }
+                Wish::History { with: user(given, "friendId")?, asked: Asked { friend_id, topic, answer: answer.take() } }
             }
-            event::FILE => return self.gateway.pass_file(&user(&given, "toId")?, &given).map_err(Refusal::InVain),
+            event::FILE => return self.gateway.pass_file(&user(given, "toId")?, given).map_err(Refusal::InVain),
             _ => return Err("there is no such event".to_owned().into()),
         };
         match member.wishes.try_send(wish) {
@@ -361,6 +362,19 @@ impl MessageHandler<LocalAdapter, ()> for Events {
             Ok((name, given)) => guest.take(&name, given, answer),
             Err(why) => guest.port.say(event::ERROR, why),
         }
+    }
+}
+
+/// Hears that a socket has gone, at once: a handler of the library's own kind runs later, and then the library forgets the socket by its connection's
+/// name, which may be another one's by then. That one would never be heard of again.
+pub(super) struct Gone(pub Weak<Guest>);
+
+impl DisconnectHandler<LocalAdapter, ()> for Gone {
+    fn call_with_defer(&self, socket: Arc<Socket<LocalAdapter>>, _: DisconnectReason, forget: fn(Arc<Socket<LocalAdapter>>)) {
+        if let Some(guest) = self.0.upgrade() {
+            guest.leave();
+        }
+        forget(socket);
     }
 }
 

@@ -26,7 +26,7 @@ pub use entry::serve;
 use crate::lobby::{Listener, Lobby};
 use crate::session::{Admitted, Context};
 use contract::{Given, Line, User, event};
-use guest::{Events, Guest};
+use guest::{Events, Gone, Guest};
 use people::People;
 use port::Port;
 use seat::Seats;
@@ -223,11 +223,7 @@ impl Gateway {
         // The library keeps what a socket is given for as long as the socket, which a guest keeps.
         let weak = Arc::downgrade(&guest);
         socket.on_fallback(Events(weak.clone()));
-        socket.on_disconnect(async move || {
-            if let Some(guest) = weak.upgrade() {
-                guest.leave();
-            }
-        });
+        socket.on_disconnect(Gone(weak));
         tokio::spawn(listen(self.lobby.listen(), self.leaving.subscribe(), guest));
     }
 }

@@ -156,7 +156,7 @@ impl Outgoing {
                 }
             }
             EventBody::Sent(sent) => {
-                let known = lock(&self.talk).sending.remove(&sent.cseq.0);
+                let known = lock(&self.talk).on_sent(sent.cseq.0);
                 let (conversation, seq) = (sent.conversation, sent.seq);
                 let Some(Sending { to, id: Some(id), answer }) = known else {
                     return self.add(through, 0, Some(What::Find(Find::Nameless { conversation, seq, time })));

@@ -1,7 +1,7 @@
 //! The session of a user of Socket.IO: between the events of the contract and the frames of our protocol, it is a client within the server.
 //! What it has taken is what the client at the other end has taken.
 
-use super::contract::{Beside, User, event};
+use super::contract::{User, event};
 use super::guest::Guest;
 use super::outgoing::{Outgoing, What};
 use super::port::Port;
@@ -35,8 +35,8 @@ const UNDER_WAY: usize = 64;
 
 /// What a client wants.
 pub(super) enum Wish {
-    /// Write a message.
-    Message { to: UserId, text: String, beside: Beside, answer: Option<AckSender> },
+    /// Write a message. `beside` is what is said beside the text, as it is kept.
+    Message { to: UserId, id: Option<String>, text: String, beside: Vec<u8>, answer: Option<AckSender> },
     /// Say that it types.
     Typing { to: UserId, active: bool },
     /// Say how it is.
@@ -81,7 +81,8 @@ pub(super) struct Talk {
     uplink: Uplink,
     /// Messages that are not in the log yet, by their commands' numbers, oldest first.
     pub sending: std::collections::BTreeMap<u64, Sending>,
-    /// Messages of an earlier session on this connection that were taken in, by their clients' names: what became of them was not told.
+    /// Messages of an earlier session on this connection that were taken in, or may have been, by their clients' names: what became of them was not
+    /// told.
     pub applied: HashMap<String, Option<AckSender>>,
     /// What such a session could not tell, and the log will not tell again.
     pub left: Vec<What>,
@@ -118,6 +119,15 @@ impl Talk {
         let _ = self.uplink.on_welcome(welcome);
         self.came_at.get_or_insert(welcome.head);
         self.watch = true;
+    }
+
+    /// A message is in the log.
+    pub fn on_sent(&mut self, cseq: u64) -> Option<Sending> {
+        let sending = self.sending.remove(&cseq);
+        if let Some(id) = sending.as_ref().and_then(|sending| sending.id.as_ref()) {
+            self.applied.remove(id);
+        }
+        sending
     }
 
     pub fn on_applied(&mut self, cseq: whimbrel_protocol::CommandSeq) {
@@ -161,9 +171,11 @@ impl Talk {
             again.push_back(Wish::Status { background: true });
         }
         for command in self.uplink.pending() {
-            let Some(Sending { to, answer, .. }) = self.sending.remove(&command.cseq.0) else { continue };
+            let Some(Sending { to, id, answer }) = self.sending.remove(&command.cseq.0) else { continue };
             if let CommandBody::Send(send) = &command.body {
-                again.push_back(Wish::Message { to, text: send.content.text.clone(), beside: Beside::of(&send.content), answer });
+                let text = send.content.text.clone();
+                let beside = send.content.extensions.first().map(|extension| extension.value.clone()).unwrap_or_default();
+                again.push_back(Wish::Message { to, id, text, beside, answer });
             }
         }
         for (_, asked) in std::mem::take(&mut self.asked) {
@@ -182,12 +194,9 @@ impl Talk {
     /// Takes a wish; what it becomes, if it is not a command.
     fn wish(&mut self, wish: Wish) -> Option<ClientFrame> {
         match wish {
-            Wish::Message { to, text, beside, answer } => {
-                let id = beside.message_id.clone();
-                // It has only what `serde_json` wrote before.
-                let value = serde_json::to_vec(&beside).unwrap_or_default();
-                let nonce = nonce(&to, &value, &text);
-                let extensions = vec![Extension { key: Content::SOCKET_IO, value }];
+            Wish::Message { to, id, text, beside, answer } => {
+                let nonce = nonce(&to, &beside, &text);
+                let extensions = vec![Extension { key: Content::SOCKET_IO, value: beside }];
                 let content = Content { extensions, ..Content::text(text) };
                 let command = self.uplink.enqueue(nonce, Send { to: Target::User(to.clone()), content }.into());
                 self.sending.insert(command.cseq.0, Sending { to, id, answer });
@@ -355,6 +364,12 @@ async fn stay(
     let mut applied = std::mem::take(&mut talk.applied);
     let sending = std::mem::take(&mut talk.sending).into_values();
     applied.extend(sending.filter_map(|sending| Some((sending.id?, sending.answer))));
+    // These may be in the log too: then they come back before what is made of them when they are sent again.
+    for wish in &again {
+        if let Wish::Message { id: Some(id), .. } = wish {
+            applied.entry(id.clone()).or_insert(None);
+        }
+    }
     let left = std::mem::take(&mut talk.left);
     let begin = kept.begin.or(talk.came_at.map(|_| begin));
     *kept = Kept { again, applied, left, begin, told_through: talk.told_through, taken: talk.taken, came_at: talk.came_at };

@@ -154,6 +154,44 @@ fn each_of_hundreds_of_wrong_events_in_one_request_is_answered() {
 }
 
 #[test]
+fn who_polls_late_is_called_back_all_the_same() {
+    run(async {
+        const CALLS: usize = 60;
+        const MESSAGES: usize = 110;
+        let server = ServerProcess::start();
+        let path = poll_in(&server, "ann").await;
+        let mut bob = Socket::user(&server, "bob").await;
+        // Nothing leaves before ann polls: what is said to her meanwhile takes the room that is for events, and more waits.
+        for number in 0..MESSAGES {
+            bob.emit("message", json!({ "id": number.to_string(), "toId": "ann", "content": "x" })).await;
+        }
+        let last = format!("\"messageId\":\"{}\",\"status\":\"sent\"", MESSAGES - 1);
+        while !bob.until("42[\"message:sent\"").await.contains(&last) {}
+        let events: Vec<String> =
+            (0..CALLS).map(|number| format!("42{number}{}", json!(["get_history", { "friendId": "nobody" }]))).collect();
+        assert_eq!(request(server.http, Method::POST, &path, &[], events.join("\u{1e}").into()).await.unwrap().status(), 200);
+        // This takes its turn behind them: when bob hears it, most are answered.
+        let typing = format!("42{}", json!(["typing", { "toId": "bob", "isTyping": true }]));
+        assert_eq!(request(server.http, Method::POST, &path, &[], typing.into()).await.unwrap().status(), 200);
+        bob.until("42[\"typing\"").await;
+        let (mut called, mut told) = (Vec::new(), 0);
+        let begun = Instant::now();
+        while called.len() < CALLS || told < MESSAGES {
+            assert!(begun.elapsed() < PATIENCE, "{} were called back, {told} told", called.len());
+            let polled = http_get(server.http, &path, &[]).await;
+            for packet in std::str::from_utf8(polled.body()).unwrap().split('\u{1e}') {
+                told += usize::from(packet.starts_with("42[\"message\""));
+                if let Some((number, answer)) = packet.strip_prefix("43").and_then(|answer| answer.split_once('[')) {
+                    assert_eq!(answer, "[]]");
+                    called.push(number.parse::<usize>().unwrap());
+                }
+            }
+        }
+        assert_eq!((called, told), ((0..CALLS).collect(), MESSAGES));
+    });
+}
+
+#[test]
 fn a_socket_that_leaves_with_words_untold_does_not_silence_the_next() {
     run(async {
         let server = ServerProcess::start();
