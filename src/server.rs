@@ -25,7 +25,7 @@ use whimbrel_protocol::frame::{Endpoint, Hello};
 /// How long sessions have to leave when the server drains. With what follows it stays below the promised 10 seconds.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// In this part of it all are told, however slowly they leave …
-const TELLING: Duration = Duration::from_secs(2);
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// … but no faster than they do while so many have been told and are still here: beyond that what they say to it waits in the socket for so long
 /// that QUIC says everything again.
 const TOLD_AT_ONCE: usize = 128;
@@ -179,7 +179,7 @@ impl Server {
         let sessions = admission.here();
         let left = async {
             for (number, (session, at)) in told.iter().enumerate() {
-                let due = TELLING.mul_f64(number as f64 / told.len() as f64);
+                let due = TOLD_WITHIN.mul_f64(number as f64 / told.len() as f64);
                 while number.saturating_sub(sessions.saturating_sub(admission.here())) >= TOLD_AT_ONCE && begun.elapsed() < due {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }

@@ -54,7 +54,7 @@ impl Engine {
         let (said, name) = (Said::new(user, hello), user.clone());
         let (position, origin) = (hello.position, hello.origin);
         // One turn on another thread for both: a crowd that comes back feels each.
-        let found = self.read(move |engine| engine.place_early(&name, position, origin)).await.map_err(|error| store_error(&error))?;
+        let found = self.on_store(move |engine| engine.place_early(&name, position, origin)).await.map_err(|error| store_error(&error))?;
         let Some((user, place)) = found else { return Ok(None) };
         let looked = self.commit_hello(self.own_turn(), |answer| Work::Look { user, said, answer }).await??;
         Ok(looked.map(|arrived| Self::begin(arrived, place, origin)))
@@ -85,7 +85,7 @@ impl Engine {
         let confirmed = self.commit_hello(lane, |answer| Work::Confirm { said, session, answer }).await;
         let arrival = confirmed.map_err(End::Error)??;
         let user = provisional.session.user;
-        let head = self.read(move |engine| Ok(engine.store.mailbox(user)?.head)).await;
+        let head = self.on_store(move |engine| Ok(engine.store.mailbox(user)?.head)).await;
         self.settle(provisional, &arrival, head.map_err(|error| End::Error(store_error(&error)))?);
         Ok(())
     }

@@ -18,7 +18,7 @@ impl Engine {
     /// What to tell the client.
     pub async fn devices_of(self: &Arc<Self>, user: &UserId) -> Result<Vec<(DeviceId, MailboxSeq)>, Error> {
         let id = user.clone();
-        let number = self.read(move |engine| engine.store.user(&id)).await.map_err(|error| store_error(&error))?;
+        let number = self.on_store(move |engine| engine.store.user(&id)).await.map_err(|error| store_error(&error))?;
         let Some(user) = number else { return Ok(Vec::new()) };
         let known = self.commit_hello(Lane::User(user), |answer| Work::Devices { user, answer }).await?;
         Ok(known.into_iter().map(|Known { key, name, cursor }| (name, self.cursors.acked(key).max(cursor))).collect())
@@ -31,7 +31,7 @@ impl Engine {
     pub async fn position_of(self: &Arc<Self>, user: &UserId) -> Result<Option<MailboxSeq>, Error> {
         let id = user.clone();
         let position = move |engine: &Self| engine.store.user(&id)?.map_or(Ok(None), |user| engine.store.position(user));
-        self.read(position).await.map_err(|error| store_error(&error))
+        self.on_store(position).await.map_err(|error| store_error(&error))
     }
 
     /// Notes how far such clients have got, for good.
@@ -39,7 +39,7 @@ impl Engine {
     /// # Errors
     /// If the store cannot be written.
     pub async fn save_positions(self: &Arc<Self>, positions: Vec<(UserId, MailboxSeq)>) -> Result<(), StoreError> {
-        self.read(move |engine| {
+        self.on_store(move |engine| {
             let mut known = Vec::with_capacity(positions.len());
             for (user, seq) in &positions {
                 known.extend(engine.store.user(user)?.map(|user| (user, *seq)));
@@ -54,7 +54,7 @@ impl Engine {
     /// # Errors
     /// If the store cannot be read.
     pub async fn members_of(self: &Arc<Self>, conversation: ConversationId) -> Result<Vec<UserId>, StoreError> {
-        self.read(move |engine| {
+        self.on_store(move |engine| {
             let Some(conversation) = engine.store.conversation(conversation)? else { return Ok(Vec::new()) };
             conversation.members.iter().map(|member| engine.name(member.user)).collect()
         })
@@ -71,7 +71,7 @@ impl Engine {
         last: ConversationSeq,
         limit: usize,
     ) -> Result<Vec<StoredMessage>, StoreError> {
-        self.read(move |engine| {
+        self.on_store(move |engine| {
             let records = engine.store.conversation_entries(conversation, last.next(), Direction::Backwards, limit, BYTES_MAX)?;
             let mut messages = Vec::with_capacity(records.len());
             for record in &records {

@@ -185,7 +185,7 @@ impl Engine {
             hour.tick().await;
             // Only what is written can be trimmed.
             let trim = |engine: &Self| engine.store.flush().and_then(|()| engine.store.trim(engine.retention, wall_clock()));
-            match self.read(trim).await {
+            match self.on_store(trim).await {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, "trimmed mailboxes"),
                 Err(error) => tracing::warn!(%error, "cannot trim mailboxes; trying again in an hour"),
@@ -229,18 +229,18 @@ impl Engine {
     }
 
     /// Uses the store where that may block: reads, and what is written without the committer.
-    async fn read<T: Send + 'static>(
+    async fn on_store<T: Send + 'static>(
         self: &Arc<Self>,
-        read: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let closed = |_| StoreError::Unavailable("the server is going down".into());
         let permit = self.reads.clone().acquire_owned().await.map_err(closed)?;
         let engine = self.clone();
         let result = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            read(&engine)
+            work(&engine)
         });
-        result.await.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("a read failed: {panic}"))))
+        result.await.unwrap_or_else(|panic| Err(StoreError::Damaged(format!("it could not be used: {panic}"))))
     }
 
     /// A device says hello. `user` is who it is, checked; the hello's own word for that does not count.
@@ -252,7 +252,7 @@ impl Engine {
         let arrived = self.commit_hello(self.own_turn(), |answer| Work::Hello { said, answer }).await??;
         let session = arrived.session.clone();
         let (position, origin) = (hello.position, hello.origin);
-        self.read(move |engine| engine.settle_in(arrived, position, origin)).await.map_err(|error| {
+        self.on_store(move |engine| engine.settle_in(arrived, position, origin)).await.map_err(|error| {
             self.leave(&session);
             store_error(&error)
         })
@@ -396,7 +396,7 @@ impl Engine {
     /// # Errors
     /// What to tell the client.
     pub async fn events(self: &Arc<Self>, viewer: Viewer, after: MailboxSeq) -> Result<Vec<Event>, Error> {
-        let events = self.read(move |engine| {
+        let events = self.on_store(move |engine| {
             let entries = engine.store.mailbox_entries(viewer.device.user, after, READ_ENTRIES, READ_BYTES)?;
             let mut failure = None;
             let rendered = view::render(&viewer, &entries, &mut |user| match engine.name(user) {
@@ -464,7 +464,7 @@ impl Engine {
     /// # Errors
     /// Why it does not.
     pub async fn ready(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.read(Self::probe).await
+        self.on_store(Self::probe).await
     }
 
     fn probe(&self) -> Result<(), StoreError> {

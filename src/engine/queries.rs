@@ -25,7 +25,7 @@ impl Engine {
                 let (users, more) = self.hub.online(&after, (limit as usize).clamp(1, PAGE_MAX));
                 return vec![OnlinePage { users, more }.into()];
             }
-            QueryBody::History(history) => self.read(move |engine| engine.history(user, &history)).await,
+            QueryBody::History(history) => self.on_store(move |engine| engine.history(user, &history)).await,
             QueryBody::Unknown(unknown) => {
                 Ok(vec![refused(ErrorCode::Unsupported, format!("this server cannot answer that: {}", unknown.reason))])
             }

@@ -43,7 +43,7 @@ impl Engine {
     /// # Errors
     /// What to tell the client.
     pub async fn snapshot(self: &Arc<Self>, user: UserNo, cursor: SnapshotCursor) -> Result<SnapshotPage, Error> {
-        let page = self.read(move |engine| engine.snapshot_page(user, cursor)).await;
+        let page = self.on_store(move |engine| engine.snapshot_page(user, cursor)).await;
         page.map_err(|error| store_error(&error))
     }
 

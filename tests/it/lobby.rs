@@ -204,14 +204,14 @@ fn the_command_line_hears_it_where_asked() {
         let mut ann = plain(&server).await;
         let listen = |more: &[&str]| {
             let mut command = Command::new(binary());
-            command.args(["listen", "--as", "bob", "--url", &server.url(), "--timeout", "10"]).args(more);
+            command.args(["listen", "--as", "bob", "--url", &server.url()]).args(more);
             command.current_dir(server.folder()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
         };
-        let (mut hears, deaf) = (listen(&["--lobby"]), listen(&["--device", "deaf"]));
+        let (mut hears, mut deaf) = (listen(&["--lobby", "--timeout", "20"]), listen(&["--device", "deaf", "--timeout", "3"]));
         let lines = BufReader::new(hears.stdout.take().unwrap()).lines();
         let heard = std::thread::spawn(move || lines.map_while(Result::ok).find(|line| line.contains("\"lobby\"")));
-        // Until it is there.
-        while !heard.is_finished() {
+        // Until the one is there, and for all the time that the other is.
+        while !heard.is_finished() || deaf.try_wait().unwrap().is_none() {
             ann.send(Message::text("where is the shop?")).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -113,7 +113,9 @@ impl Slow {
     pub fn part(&self, from: Instant, until: Instant) -> f64 {
         let whole = until.saturating_duration_since(from).as_secs_f64();
         let inside = |(begun, end): &(Instant, Instant)| (*end).min(until).saturating_duration_since((*begun).max(from)).as_secs_f64();
-        if whole > 0.0 { self.0.iter().map(inside).fold(0.0, |sum, part| sum + part) / whole } else { 0.0 }
+        // A sum of nothing is -0.0, and is printed so.
+        let slow = self.0.iter().map(inside).sum::<f64>() + 0.0;
+        if whole > 0.0 { slow / whole } else { 0.0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One device's stay, as the rest of the server sees it.
 
-use super::lock;
+use super::{AWAY_MS, lock};
 use crate::store::{DeviceKey, UserNo};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -106,9 +106,9 @@ impl SessionHandle {
         matches!(self.end(), Some(End::Error(error)) if error.code == ErrorCode::OutboxConflict)
     }
 
-    /// Asks the session to leave, and its client to come back after so many milliseconds.
+    /// Asks the session to leave, and its client to come back after so many milliseconds, but not before a server can be there again.
     pub fn leave(&self, retry_after_ms: u32) {
-        self.finish(End::going_away(retry_after_ms));
+        self.finish(End::going_away(retry_after_ms.max(AWAY_MS)));
     }
 
     /// Asks the session to end. The first reason counts.
