@@ -102,6 +102,9 @@ const page = {
   },
 };
 
+/** What was told, to be compared with what should have been: of a kind with threads no order is known. @param {Kind} kind @param {string[]} told */
+export const inOrder = (kind, told) => (kind.hasThreads ? [...told].sort() : told);
+
 /** Every client of which there are many. @type {Kind[]} */
 export const KINDS = [node("websocket"), node("polling"), node("polling", "websocket"), python("websocket"), python("polling", "websocket"), page];
 
