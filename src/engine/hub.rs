@@ -95,6 +95,15 @@ impl Hub {
         }
     }
 
+    /// Tells again that a user is online, if they are: what is known of them besides has changed.
+    pub fn announce(&self, user: &UserId) {
+        let mut state = lock(&self.state);
+        let online = state.names.get(user).and_then(|user| state.users.get(user)).is_some_and(|here| here.online);
+        if online {
+            state.presences.set(user, PresenceState::Online);
+        }
+    }
+
     /// Whether a hello comes late: a later one of the same run has a session.
     pub(super) fn is_late(&self, device: DeviceKey, attempt: Attempt) -> bool {
         let state = lock(&self.state);

@@ -5,7 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
+use whimbrel_protocol::UserId;
 use whimbrel_protocol::frame::Content;
 
 /// Names of events.
@@ -31,6 +33,13 @@ pub(super) struct User {
     pub name: String,
     pub avatar: String,
     pub status: &'static str,
+}
+
+impl User {
+    /// One who is not here over Socket.IO, and so has no name but the one that they are known by.
+    pub fn nameless(id: &UserId) -> Self {
+        Self { id: id.to_string(), name: id.to_string(), avatar: String::new(), status: "online" }
+    }
 }
 
 /// What a message of these clients says beside its text: kept with it, for the others of their kind.
@@ -130,6 +139,14 @@ pub(super) struct History {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Words {
     pub message: String,
+}
+
+/// As much of a text as is told back to whoever sent it.
+pub(super) fn brief(text: &str, most: usize) -> Cow<'_, str> {
+    match text.len() > most {
+        true => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(most)])),
+        false => Cow::Borrowed(text),
+    }
 }
 
 /// What a client's callback is told of what has no other answer.

@@ -1,15 +1,18 @@
 //! Requests of Engine.IO: each is passed to the library, and what passes is looked at on the way.
 
 use super::line::Line;
-use super::wire::Wire;
-use super::{FULL, Gateway};
+use super::wire::{Moving, Wire};
+use super::{FULL, Gateway, moving};
 use crate::transport::Pages;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -20,11 +23,18 @@ use tower_service::Service;
 
 /// How long a request waits while its client's earlier events are worked off.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a client that polls may try a WebSocket, and how long it may take until all is on it that waited for its polls.
+const TRIAL: Duration = Duration::from_secs(10);
+const MOVE: Duration = Duration::from_secs(30);
 /// Entries of connections that may have ended are looked for from so many on.
 const SWEEP_MIN: usize = 1_024;
 
-/// A packet of Engine.IO that means nothing.
+/// Packets of Engine.IO: one that means nothing, and one that ends the connection.
 const NOOP: &str = "6";
+const CLOSE: &str = "1";
+/// Engine.IO's own words, in JSON, which clients know.
+const UNKNOWN_SESSION: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
+const UNKNOWN_TRANSPORT: &str = r#"{"code":0,"message":"Transport unknown"}"#;
 
 /// The connections, by the names that the library gives those that poll; one that begins as a WebSocket needs none but a number.
 #[derive(Debug, Default)]
@@ -72,8 +82,8 @@ impl Wires {
 
     /// Cuts all of them.
     pub fn cut(&self) {
-        let wires = std::mem::take(&mut self.lock().wires);
-        wires.values().filter_map(Weak::upgrade).for_each(|wire| wire.cut());
+        // They stay known, so that who asks for one is told that it is over.
+        self.lock().wires.values().filter_map(Weak::upgrade).for_each(|wire| wire.cut());
     }
 }
 
@@ -117,6 +127,13 @@ pub async fn serve(gateway: &Arc<Gateway>, pages: &Pages, remote: SocketAddr, re
     response
 }
 
+/// Refuses in the words of Engine.IO.
+fn refuse_json(words: &'static str) -> Response<Body> {
+    let mut response = refuse(StatusCode::BAD_REQUEST, words);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 fn refuse(status: StatusCode, words: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(words));
     *response.status_mut() = status;
@@ -142,16 +159,14 @@ fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 
 async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request<Body>) -> Response<Body> {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let sid = value(&query, "sid");
-    let known = sid.and_then(|sid| gateway.wires.of(sid));
-    if sid.is_some() && known.is_none() {
-        // The library says so in the words that clients know.
-        return pass(gateway, request).await.0;
-    }
-    if known.as_ref().is_some_and(|wire| wire.is_cut()) {
-        // It connects anew.
-        return refuse(StatusCode::BAD_REQUEST, r#"{"code":1,"message":"Session ID unknown"}"#);
-    }
+    let known = match value(&query, "sid") {
+        None => None,
+        Some(sid) => match gateway.wires.of(sid).filter(|wire| !wire.is_cut()) {
+            Some(wire) => Some(wire),
+            // It connects anew.
+            None => return refuse_json(UNKNOWN_SESSION),
+        },
+    };
     let is_new = known.is_none();
     let wire = known.unwrap_or_default();
     if is_new && gateway.is_leaving() {
@@ -164,26 +179,15 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
     request.extensions_mut().insert(wire.clone());
     request.extensions_mut().insert(remote);
     match (value(&query, "transport"), request.method().clone()) {
-        (Some("websocket"), Method::GET) => upgrade(gateway, wire, request, !is_new),
-        (Some("polling"), Method::GET) => {
-            if !is_new {
-                wire.on_poll();
-            }
-            let mut closed = gateway.closed.subscribe();
-            let (response, body) = tokio::select! {
-                answered = pass(gateway, request) => answered,
-                // It polls again, and finds nobody.
-                _ = closed.wait_for(|closed| *closed) => return Response::new(Body::from(NOOP)),
-            };
-            if is_new {
-                if let Some(sid) = opened(&body) {
-                    gateway.wires.add(Some(sid), &wire);
-                }
-            } else {
-                count(&wire, &body);
+        (Some("websocket"), Method::GET) => upgrade(gateway, wire, request, is_new),
+        (Some("polling"), Method::GET) if is_new => {
+            let (response, body) = pass(gateway, request).await;
+            if let Some(sid) = opened(&body) {
+                gateway.wires.add(Some(sid), &wire);
             }
             response
         }
+        (Some("polling"), Method::GET) => poll(gateway, &wire, request).await,
         (Some("polling"), Method::POST) => {
             wire.on_heard();
             // The library takes all of it at once.
@@ -192,7 +196,27 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
             }
             pass(gateway, request).await.0
         }
-        _ => pass(gateway, request).await.0,
+        (Some("polling" | "websocket"), _) => pass(gateway, request).await.0,
+        // The library would take some that it is not to see.
+        _ => refuse_json(UNKNOWN_TRANSPORT),
+    }
+}
+
+/// Answers a poll once there is something to be told, or it has to end.
+async fn poll(gateway: &Arc<Gateway>, wire: &Arc<Wire>, request: Request<Body>) -> Response<Body> {
+    let _polling = wire.polls.read().await;
+    wire.on_poll();
+    let mut closed = gateway.closed.subscribe();
+    // One that is given up while it waits has taken nothing out of what is to be told.
+    tokio::select! {
+        biased;
+        (response, body) = pass(gateway, request) => {
+            count(wire, &body);
+            response
+        }
+        // It polls again, and finds nobody.
+        _ = closed.wait_for(|closed| *closed) => Response::new(Body::from(NOOP)),
+        () = wire.poll_ends() => Response::new(Body::from(NOOP)),
     }
 }
 
@@ -231,8 +255,8 @@ fn count(wire: &Wire, body: &[u8]) {
     wire.on_left(counted);
 }
 
-/// Opens a WebSocket, and has the library speak over a line that is looked at.
-fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>, probed: bool) -> Response<Body> {
+/// Opens a WebSocket, and has the library speak over a line that is looked at, once a client that polls has moved there.
+fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>, is_new: bool) -> Response<Body> {
     let headers = request.headers();
     let says = |name, word: &str| {
         let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
@@ -242,21 +266,26 @@ fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>, 
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_upgrade) else {
         return refuse(StatusCode::BAD_REQUEST, "transport=websocket is for a WebSocket\n");
     };
+    if !is_new && !wire.open() {
+        return refuse(StatusCode::BAD_REQUEST, "there is a WebSocket already\n");
+    }
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
     let upgrading = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
-    let (mut service, gateway) = (gateway.service.clone(), gateway.clone());
+    let gateway = gateway.clone();
     tokio::spawn(async move {
-        let stream = match upgrading.await {
-            Ok(stream) => TokioIo::new(stream),
-            Err(why) => return tracing::debug!(%why, "a WebSocket was not opened"),
-        };
-        if !probed {
-            gateway.wires.add(None, &wire);
-        }
+        let upgraded = upgrading.await.map(TokioIo::new).map_err(io::Error::other);
         let request = Request::from_parts(parts, ());
-        if let Err(why) = Service::<(Line<_>, Request<()>)>::call(&mut service, (Line::new(stream, wire, probed), request)).await {
-            tracing::debug!(%why, "a WebSocket is not one of Engine.IO");
+        let spoken = match upgraded {
+            Ok(stream) if is_new => {
+                gateway.wires.add(None, &wire);
+                speak(&gateway, Line::new(stream, wire), request)
+            }
+            Ok(stream) => move_to(&gateway, &wire, stream, request).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = spoken {
+            tracing::debug!(%why, "nobody speaks over a WebSocket");
         }
     });
     let mut response = refuse(StatusCode::SWITCHING_PROTOCOLS, "");
@@ -267,6 +296,60 @@ fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>, 
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     response
+}
+
+/// Has the library speak over a line.
+fn speak(gateway: &Gateway, line: Line<TokioIo<Upgraded>>, request: Request<()>) -> io::Result<()> {
+    let mut service = gateway.service.clone();
+    Service::<(Line<_>, Request<()>)>::call(&mut service, (line, request)).into_inner().map_err(io::Error::other)
+}
+
+/// Moves a client that polls to a WebSocket, if it gets through. If not, it polls on.
+async fn move_to(gateway: &Arc<Gateway>, wire: &Arc<Wire>, mut stream: TokioIo<Upgraded>, request: Request<()>) -> io::Result<()> {
+    let said = timeout(TRIAL, moving::try_out(&mut stream, wire)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let came = match said {
+        Ok(came) => came,
+        Err(why) => {
+            wire.set_moving(Moving::No);
+            return Err(why);
+        }
+    };
+    wire.set_moving(Moving::Moves);
+    // Those that wait end by themselves.
+    let _instead = wire.polls.write().await;
+    let query = request.uri().query().unwrap_or_default().replace("transport=websocket", "transport=polling");
+    let uri = format!("{}?{query}", request.uri().path());
+    let taking = async {
+        while let Some(body) = waiting(gateway, &uri)? {
+            moving::put(&mut stream, wire, &body).await?;
+        }
+        Ok(())
+    };
+    let taken = timeout(MOVE, taking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    if let Err(why) = taken {
+        // What was taken is nowhere else. The client begins anew, and is told it again.
+        let mut close = Request::new(Body::from(CLOSE));
+        *close.method_mut() = Method::POST;
+        *close.uri_mut() = uri.parse().map_err(io::Error::other)?;
+        pass(gateway, close).await;
+        wire.cut();
+        return Err(why);
+    }
+    let spoken = speak(gateway, Line::moved(stream, wire.clone(), came), request);
+    wire.set_moving(Moving::Moved);
+    spoken
+}
+
+/// The answer to a poll, if anything waits for one.
+fn waiting(gateway: &Arc<Gateway>, uri: &str) -> io::Result<Option<Bytes>> {
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = uri.parse().map_err(io::Error::other)?;
+    // That nothing is there, and not that this task has done much already.
+    match tokio::task::unconstrained(pass(gateway, request)).now_or_never() {
+        None => Ok(None),
+        Some((response, body)) if response.status() == StatusCode::OK && !body.is_empty() => Ok(Some(body)),
+        Some((response, _)) => Err(io::Error::other(format!("the connection is over: {}", response.status()))),
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! One socket: what its client says, from the first event to the last. What it says as a user becomes a session's; before that it can log in,
 //! or speak in the lobby.
 
-use super::contract::{Beside, Done, Given, Line, User, Words, event};
+use super::contract::{Beside, Done, Given, Line, User, Words, brief, event};
 use super::port::Port;
-use super::session::{self, Asked, Wish};
+use super::session;
 use super::wire::Paused;
+use super::wish::{Asked, Wish};
 use super::{EMPTY_TIME, GOING_DOWN, Gateway, REFUSED};
 use crate::session::Admitted;
 use serde_json::Value as Json;
@@ -26,6 +27,8 @@ use whimbrel_protocol::codec::{MAX_EXTENSIONS, MAX_TEXT};
 const WISHES_HIGH: usize = 64;
 /// … and beyond so many, which can only have come in one request, it is too much.
 const WISHES_MAX: usize = 4096;
+/// … as are more bytes than these, which only who waits for a session can want.
+const WISHES_BYTES: usize = 8 << 20;
 
 /// What a client may want before it logs in, at most, with so many bytes together …
 const EARLY_MAX: usize = 256;
@@ -36,6 +39,10 @@ const EARLY_TIME: Duration = Duration::from_secs(5);
 const PROFILE_BYTES: usize = 16 * 1024;
 /// … and its name alone.
 const NAME_BYTES: usize = 256;
+/// As much of an event's name, of a message's, and of what was wrong is said of what should not have been sent.
+const EVENT_WORDS: usize = 128;
+const ID_WORDS: usize = 256;
+const WHY_WORDS: usize = 1_024;
 
 /// Why an event was not carried out.
 enum Refusal {
@@ -148,7 +155,7 @@ impl Guest {
         let outcome = self.try_take(name, &mut given, &mut answer).map_err(|refusal| {
             // Which of many messages it was, if it says so.
             let id = given.value.get("id").and_then(Json::as_str).filter(|_| name == event::MESSAGE);
-            let id = id.map(|id| format!("{id}: ")).unwrap_or_default();
+            let id = id.map(|id| format!("{}: ", brief(id, ID_WORDS))).unwrap_or_default();
             let why = match refusal {
                 Refusal::Wrong(why) => {
                     metrics::counter!(REFUSED).increment(1);
@@ -156,8 +163,9 @@ impl Guest {
                 }
                 Refusal::InVain(why) => why,
             };
-            self.port.say(event::ERROR, format!("{name}: {id}{why}"));
-            format!("{id}{why}")
+            let why = format!("{id}{}", brief(&why, WHY_WORDS));
+            self.port.say(event::ERROR, format!("{}: {why}", brief(name, EVENT_WORDS)));
+            why
         });
         // Whoever knows more answers later, and has taken it.
         if let Some(answer) = answer {
@@ -244,13 +252,28 @@ impl Guest {
                 other => return Err(format!("status is online or offline, not {other:?}").into()),
             },
             event::GET_HISTORY => {
-                let (friend_id, topic) = (given.need("friendId")?, given.may("topic")?);
+                let (friend_id, topic) = (given.need("friendId")?, given.may::<String>("topic")?);
+                let bytes = topic.as_ref().map_or(0, String::len);
+                if bytes > MAX_EXTENSIONS {
+                    return Err(format!("topic has {bytes} bytes, and no message has one of more than {MAX_EXTENSIONS}").into());
+                }
                 Wish::History { with: user(given, "friendId")?, asked: Asked { friend_id, topic, answer: answer.take() } }
             }
             event::FILE => return self.gateway.pass_file(&user(given, "toId")?, given).map_err(Refusal::InVain),
             _ => return Err("there is no such event".to_owned().into()),
         };
-        match member.wishes.try_send(wish) {
+        let bytes = wish.bytes();
+        if self.port.wished.load(Ordering::Relaxed) + bytes > WISHES_BYTES {
+            self.port.refused.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        // Before it is taken, which subtracts them.
+        self.port.wished.fetch_add(bytes, Ordering::Relaxed);
+        let sent = member.wishes.try_send(wish);
+        if sent.is_err() {
+            self.port.wished.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        match sent {
             Ok(()) => {
                 let many = || member.wishes.max_capacity() - member.wishes.capacity() >= WISHES_HIGH;
                 let waits = || many() && !self.port.put_off.load(Ordering::Relaxed);
@@ -310,8 +333,9 @@ impl Guest {
         Ok(())
     }
 
-    /// Lets more be read once little waits.
-    pub(super) fn worked_off(port: &Port, waiting: usize) {
+    /// Lets more be read once little waits, of which a wish was taken.
+    pub(super) fn worked_off(port: &Port, wish: &Wish, waiting: usize) {
+        port.wished.fetch_sub(wish.bytes(), Ordering::Relaxed);
         if waiting < WISHES_HIGH / 2 {
             port.wire.pause(Paused::Wishes, false);
         }
@@ -323,7 +347,7 @@ impl Guest {
         if refused == 0 {
             return;
         }
-        let message = format!("{refused} events were not taken: more than {WISHES_MAX} came in one request");
+        let message = format!("{refused} events were not taken: more than {WISHES_MAX}, or {} MiB, came at once", WISHES_BYTES >> 20);
         match port.emit(event::ERROR, &Words { message }) {
             Ok(_) => metrics::counter!(REFUSED).increment(refused),
             Err(_) => _ = port.refused.fetch_add(refused, Ordering::Relaxed),
@@ -387,7 +411,7 @@ fn parse(value: Value) -> Result<(String, Given), String> {
     let value = parts.next().unwrap_or(Json::Null);
     let given = Given { value, attachments: attachments.unwrap_or_default().into(), text_bytes: text.len() };
     if !given.is_sound() {
-        return Err(format!("{name}: an attachment is missing, or stands in it more than once"));
+        return Err(format!("{}: an attachment is missing, or stands in it more than once", brief(&name, EVENT_WORDS)));
     }
     Ok((name, given))
 }

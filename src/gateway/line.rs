@@ -1,7 +1,9 @@
 //! What passes over the WebSocket of a client of Socket.IO, looked at without changing it, but for pings that are put between the frames:
 //! each asks whether what left before it has arrived.
 
+use super::moving::PROBED;
 use super::wire::Wire;
+use axum::body::Bytes;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,12 +12,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// As much of a payload as tells what it is.
 const HEAD: usize = 16;
+/// Bytes of the head of a short frame that a server sends.
+const FRAME_HEAD: usize = 2;
 /// A ping of Engine.IO in a WebSocket frame: final, text, one byte, unmasked.
 const PING: [u8; 3] = [0x81, 1, b'2'];
 
 /// The sort of a WebSocket frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Text,
     Binary,
     Other,
@@ -23,7 +27,7 @@ enum Kind {
 
 /// Finds the frames of a WebSocket in its bytes, however they are cut.
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames {
     /// Of the header that is being read.
     header: [u8; 14],
     got: usize,
@@ -48,7 +52,7 @@ impl Frames {
     }
 
     /// Takes bytes; tells each frame that ends with them: its sort, its length, and how its payload begins.
-    fn take(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Kind, u64, &[u8])) {
+    pub fn take(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Kind, u64, &[u8])) {
         while let Some((&byte, rest)) = bytes.split_first() {
             let Some(payload) = &mut self.payload else {
                 bytes = rest;
@@ -119,20 +123,26 @@ pub(super) struct Line<S> {
     coming: Frames,
     /// How much of a ping has left, if one is leaving.
     ping: Option<usize>,
-    /// The client still polls, and tries this: a ping would be no answer to it.
-    probed: bool,
+    /// What came before, to be read first; and how many of the bytes that are written first have left before.
+    came: Bytes,
+    gone: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    /// Looks at what passes, and notes it. `probed` if the client moves here from polling.
-    pub fn new(stream: S, wire: Arc<Wire>, probed: bool) -> Self {
-        Self { stream, wire, leaving: Frames::default(), coming: Frames::default(), ping: None, probed }
+    /// Looks at what passes, and notes it.
+    pub fn new(stream: S, wire: Arc<Wire>) -> Self {
+        Self { stream, wire, leaving: Frames::default(), coming: Frames::default(), ping: None, came: Bytes::new(), gone: 0 }
+    }
+
+    /// As of a client that moves here from polling: what came of it so far is heard again, and it is not answered twice.
+    pub fn moved(stream: S, wire: Arc<Wire>, came: Vec<u8>) -> Self {
+        Self { came: came.into(), gone: FRAME_HEAD + PROBED.len(), ..Self::new(stream, wire) }
     }
 
     /// Puts a ping between the frames, if one would tell something. `true` if one has left.
     fn poll_ping(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if self.ping.is_none() {
-            if self.probed || !self.leaving.between() || !self.wire.wants_ping() {
+            if !self.leaving.between() || !self.wire.wants_ping() {
                 return Poll::Ready(Ok(false));
             }
             self.ping = Some(0);
@@ -176,7 +186,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
             None => return Poll::Ready(Ok(())),
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if self.came.is_empty() {
+            ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        } else {
+            let now = self.came.len().min(buffer.remaining());
+            buffer.put_slice(&self.came.split_to(now));
+        }
         let this = &mut *self;
         let came = buffer.filled().get(before..).unwrap_or_default();
         let mut heard = false;
@@ -184,10 +199,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
             heard = true;
             match head {
                 b"3" if kind == Kind::Text && len == 1 => this.wire.on_pong(),
-                b"5" if kind == Kind::Text && len == 1 => {
-                    this.probed = false;
-                    this.wire.on_upgrade();
-                }
                 _ => {}
             }
         });
@@ -204,6 +215,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let gone = self.gone.min(bytes.len());
+        if gone > 0 {
+            self.gone -= gone;
+            return Poll::Ready(Ok(gone));
+        }
+        if self.wire.is_given_up(context) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         // One that has begun has to be whole first; a new one waits for the flush, behind all that is there to be written.
         if self.ping.is_some() {
             ready!(self.poll_ping(context))?;
@@ -214,6 +233,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.wire.is_given_up(context) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         ready!(self.poll_ping(context))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -275,30 +297,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_tries_a_websocket_gets_no_ping_before_it_moves_there() {
-        let wire = Arc::new(Wire::default());
-        wire.on_left(super::super::wire::Counted { events: 1, attachments: 0 });
-        let (near, mut far) = duplex(1 << 16);
-        let mut line = Line::new(near, wire, true);
-        let mut buffer = [0; 64];
-        let probe = frame(1, b"2probe", Some([1, 2, 3, 4]));
-        far.write_all(&probe).await.unwrap_or_else(|why| panic!("{why}"));
-        line.read(&mut buffer).await.map(drop).unwrap_or_else(|why| panic!("{why}"));
-        let answer = frame(1, b"3probe", None);
-        line.write_all(&answer).await.unwrap_or_else(|why| panic!("{why}"));
-        line.flush().await.unwrap_or_else(|why| panic!("{why}"));
-        far.write_all(&frame(1, b"5", Some([7; 4]))).await.unwrap_or_else(|why| panic!("{why}"));
-        line.read(&mut buffer).await.map(drop).unwrap_or_else(|why| panic!("{why}"));
-        let mut came = vec![0; answer.len() + PING.len()];
-        far.read_exact(&mut came).await.unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(came, [&answer[..], &PING].concat());
-    }
-
-    #[tokio::test]
     async fn pings_stand_between_frames_behind_what_they_ask_for() {
         let wire = Arc::new(Wire::default());
         let (near, mut far) = duplex(1 << 16);
-        let mut line = Line::new(near, wire.clone(), false);
+        let mut line = Line::new(near, wire.clone());
         let event = frame(1, b"42[\"a\"]", None);
         let announced = frame(1, b"451-[\"b\",{\"_placeholder\":true,\"num\":0}]", None);
         let attachment = frame(2, &[7; 300], None);
@@ -330,5 +332,17 @@ mod tests {
         line.read(&mut buffer).await.map(drop).unwrap_or_else(|why| panic!("{why}"));
         let progress = *wire.progress().borrow();
         assert_eq!((progress.written, progress.taken), (2, 2));
+    }
+    #[tokio::test]
+    async fn who_is_given_up_keeps_nobody_writing() {
+        let wire = Arc::new(Wire::default());
+        let (near, _far) = duplex(8);
+        let mut line = Line::new(near, wire.clone());
+        let writing = tokio::spawn(async move { line.write_all(&frame(1, &[b'x'; 100], None)).await });
+        tokio::task::yield_now().await;
+        assert!(!writing.is_finished());
+        wire.give_up();
+        let written = writing.await.unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(written.map_err(|why| why.kind()), Err(io::ErrorKind::BrokenPipe));
     }
 }

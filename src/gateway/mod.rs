@@ -3,16 +3,19 @@
 //! log and is acknowledged by what its client has taken.
 //!
 //! - `entry` takes requests, and looks at what passes on the way: `line` over WebSocket, bodies when polling. `wire` counts it.
+//!   `moving` is for clients that go from one to the other.
 //! - `guest` is a socket and takes its events, one after the other. Once it has logged in, `session` is its client within the server:
-//!   what it wishes becomes frames, and `outgoing` makes events of the frames that come (`receipts` of those that say what became of messages). `seat` says which device it is.
+//!   each `wish` of it becomes frames, and `outgoing` makes events of the frames that come, which wait in a `queue` (`receipts` of those that say what became of messages). `seat` says which device it is.
 
 mod contract;
 mod entry;
 mod guest;
 mod line;
+mod moving;
 mod outgoing;
 mod people;
 mod port;
+mod queue;
 mod receipts;
 mod seat;
 mod session;
@@ -20,6 +23,7 @@ mod session;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 mod wire;
+mod wish;
 
 pub use entry::serve;
 
@@ -70,6 +74,10 @@ const GOING_DOWN: &str = "the server is going down: it will be back";
 const FULL: &str = "the server is full: come again in a minute";
 /// A connection stays so long without a socket.
 const EMPTY_TIME: Duration = Duration::from_secs(5);
+/// How often it is looked whether a client has said anything, and how often in vain until it is gone: after a minute. It would have been asked and given up
+/// before that, but the library cannot always tell: who reads nothing keeps it from it.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+const SILENT_LOOKS: u32 = 4;
 /// How often it is written how far clients have got: what was told since then is told again after a crash.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// A list is told to a socket this often at most.
@@ -238,6 +246,9 @@ impl std::fmt::Debug for Gateway {
 async fn listen(mut lines: Listener, mut leaving: watch::Receiver<bool>, guest: Arc<Guest>) {
     let made = Instant::now();
     let (mut sure, mut told) = (false, false);
+    let wire = guest.port().wire.clone();
+    let heard = || wire.progress().borrow().heard;
+    let (mut last, mut silent, mut look_at) = (heard(), 0, made + LOOK_EVERY);
     loop {
         tokio::select! {
             () = guest.port().tell_later() => return,
@@ -247,6 +258,14 @@ async fn listen(mut lines: Listener, mut leaving: watch::Receiver<bool>, guest: 
                 if !guest.port().socket.connected() {
                     return guest.leave();
                 }
+            }
+            () = sleep_until(look_at) => {
+                silent = if heard() == last { silent + 1 } else { 0 };
+                if silent >= SILENT_LOOKS {
+                    wire.give_up();
+                    return guest.leave();
+                }
+                (last, look_at) = (heard(), Instant::now() + LOOK_EVERY);
             }
             text = lines.next() => {
                 let Some(text) = text else { return };

@@ -2,13 +2,15 @@
 
 use super::contract::{Beside, Done, History, Message, Payload, Sent, Status, TypingFrom, Words, event};
 use super::port::{NotSent, Port};
+use super::queue::{Find, Queue, What};
 use super::receipts::Receipts;
-use super::session::{Asked, Ended, HISTORY_MAX, Sending, Shared, lock};
+use super::session::{Ended, HISTORY_MAX, Sending, Shared, Untold, lock};
 use super::wire::Progress;
+use super::wish::Asked;
 use super::{GOING_DOWN, Gateway, LISTED_MAX, REFUSED};
 use crate::transport::{FrameSink, LinkError};
 use socketioxide::extract::AckSender;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,42 +22,13 @@ use whimbrel_protocol::{ConversationId, ConversationSeq, MailboxSeq, QueryId, Ti
 
 /// Events that were handed over and have not left, at most.
 const HANDED_OVER_MAX: u64 = super::PACKETS_MAX as u64 * 3 / 4;
+/// What is said of a message that is in the log, and of one whose recipient is away.
+const SENT: &str = "sent";
+const OFFLINE: &str = "offline";
 /// After so long what could not be read is read again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// How long a client has to take what is left when its session ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What waits to be told.
-pub(super) enum What {
-    Told(&'static str, Payload),
-    /// A client is called back.
-    Answer(AckSender, Payload),
-    Find(Find),
-}
-
-/// What is to be found out before it can be told.
-#[derive(Debug, Clone)]
-pub(super) enum Find {
-    /// A message of this user's other device: to whom is to be found out.
-    Own(Box<whimbrel_protocol::frame::Message>, Time),
-    /// A message of this user is in the log; by whose name is to be found out.
-    Nameless {
-        conversation: ConversationId,
-        seq: ConversationSeq,
-        time: Time,
-    },
-    Receipt {
-        receipt: Receipt,
-        time: Time,
-    },
-}
-
-struct Item {
-    /// What of the mailbox is told once this is.
-    through: Option<MailboxSeq>,
-    bytes: usize,
-    what: Option<What>,
-}
 
 /// Server frames to a client of Socket.IO.
 pub(super) struct Outgoing {
@@ -63,10 +36,7 @@ pub(super) struct Outgoing {
     port: Arc<Port>,
     talk: Shared,
     progress: watch::Receiver<Progress>,
-    queue: VecDeque<Item>,
-    /// Bytes in `queue`, and in what was handed over and has not left: of each event its number.
-    queued: usize,
-    leaving: VecDeque<(u64, usize)>,
+    queue: Queue,
     receipts: Receipts,
     pages: HashMap<QueryId, Vec<StoredMessage>>,
     /// Who was online when the client was told first, or came since, and is no news; and when it is told anew.
@@ -92,9 +62,7 @@ impl Outgoing {
             port,
             talk,
             progress,
-            queue: VecDeque::new(),
-            queued: 0,
-            leaving: VecDeque::new(),
+            queue: Queue::default(),
             receipts: Receipts::default(),
             pages: HashMap::new(),
             online: BTreeSet::new(),
@@ -108,9 +76,7 @@ impl Outgoing {
     }
 
     fn add(&mut self, through: Option<MailboxSeq>, bytes: usize, what: Option<What>) {
-        let bytes = bytes + 64;
-        self.queued += bytes;
-        self.queue.push_back(Item { through, bytes, what });
+        self.queue.add(through, bytes, what);
     }
 
     fn tell(&mut self, name: &'static str, payload: Payload) {
@@ -162,14 +128,8 @@ impl Outgoing {
                     return self.add(through, 0, Some(What::Find(Find::Nameless { conversation, seq, time })));
                 };
                 self.receipts.on_sent(conversation, seq, id.clone());
-                let status = |status| Payload::Sent(Sent { message_id: id.clone(), status, timestamp: time.0 });
-                if let Some(answer) = answer {
-                    self.call_back(answer, status("sent"), 0);
-                }
-                self.add(through, 0, Some(What::Told(event::SENT, status("sent"))));
-                if to != me && !self.gateway.context.engine.hub().is_online(&to) {
-                    self.tell(event::SENT, status("offline"));
-                }
+                let is_away = self.is_away(&to);
+                self.tell_sent(through, id, time, answer, is_away);
             }
             EventBody::Rejected(Rejected { cseq, message, .. }) => {
                 let sending = lock(&self.talk).sending.remove(&cseq.0);
@@ -192,24 +152,39 @@ impl Outgoing {
     /// A message of this user that no command of this session was.
     fn on_own(&mut self, through: Option<MailboxSeq>, message: whimbrel_protocol::frame::Message, time: Time) {
         let id = Beside::of(&message.content).message_id;
-        let (is_earlier, applied) = {
+        let (is_earlier, untold) = {
             let mut talk = lock(&self.talk);
             // What a socket of this user sent before this one came: most likely it is that client that is here again, and it shows its message
             // already. What it may not have is the receipt.
-            (through <= talk.came_at, id.as_ref().and_then(|id| talk.applied.remove(id)))
+            (through <= talk.came_at, id.as_ref().and_then(|id| talk.untold.remove(id)))
         };
-        let Some(message_id) = id.filter(|_| is_earlier || applied.is_some()) else {
+        let Some(message_id) = id.filter(|_| is_earlier || untold.is_some()) else {
             let bytes = message.content.size();
             return self.add(through, bytes, Some(What::Find(Find::Own(Box::new(message), time))));
         };
-        if applied.is_some() {
+        let Untold { to, is_away, answer } = untold.map_or_else(Untold::default, |untold| {
             self.receipts.on_sent(message.conversation, message.seq, message_id.clone());
+            untold
+        });
+        let is_away = is_away || to.is_some_and(|to| self.is_away(&to));
+        self.tell_sent(through, message_id, time, answer, is_away);
+    }
+
+    /// Whether somebody else is not here.
+    fn is_away(&self, user: &UserId) -> bool {
+        lock(&self.talk).user != *user && !self.gateway.context.engine.hub().is_online(user)
+    }
+
+    /// A message is in the log.
+    fn tell_sent(&mut self, through: Option<MailboxSeq>, message_id: String, time: Time, answer: Option<AckSender>, is_away: bool) {
+        let status = |status| Payload::Sent(Sent { message_id: message_id.clone(), status, timestamp: time.0 });
+        if let Some(answer) = answer {
+            self.add(None, 0, Some(What::Answer(answer, status(SENT))));
         }
-        let sent = Payload::Sent(Sent { message_id, status: "sent", timestamp: time.0 });
-        if let Some(answer) = applied.flatten() {
-            self.call_back(answer, sent.clone(), 0);
+        self.add(through, 0, Some(What::Told(event::SENT, status(SENT))));
+        if is_away {
+            self.tell(event::SENT, status(OFFLINE));
         }
-        self.add(through, 0, Some(What::Told(event::SENT, sent)));
     }
 
     fn on_signal(&mut self, signal: ServerSignal) {
@@ -312,7 +287,7 @@ impl Outgoing {
             Find::Nameless { conversation, seq, time } => {
                 let found = engine.messages_until(*conversation, *seq, 1).await.map_err(|why| unread(&why))?;
                 let message_id = found.first().map(|message| id_of(*conversation, *seq, &Beside::of(&message.content)));
-                let sent = |message_id| Payload::Sent(Sent { message_id, status: "sent", timestamp: time.0 });
+                let sent = |message_id| Payload::Sent(Sent { message_id, status: SENT, timestamp: time.0 });
                 message_id.map(|id| (event::SENT, sent(id))).into_iter().collect()
             }
             Find::Receipt { receipt, time } => self.receipts(receipt, *time).await?,
@@ -329,31 +304,18 @@ impl Outgoing {
         Ok(told.into_iter().map(sent).collect())
     }
 
-    /// Puts what was found out in the place of what was to be found out.
-    fn replace_front(&mut self, found: Vec<(&'static str, Payload)>) {
-        let Some(Item { through, bytes, .. }) = self.queue.pop_front() else { return };
-        self.queued -= bytes;
-        // What is told last tells that the entry of the mailbox is told.
-        let mut through = through;
-        let mut put = |what: Option<What>| {
-            let item = Item { through: through.take(), bytes: if what.is_some() { bytes } else { 64 }, what };
-            self.queued += item.bytes;
-            self.queue.push_front(item);
-        };
-        if found.is_empty() {
-            put(None);
-        }
-        found.into_iter().rev().for_each(|(name, payload)| put(Some(What::Told(name, payload))));
-    }
-
     /// Hands over what waits. `false` if the client takes nothing for now.
     async fn hand_over(&mut self) -> Result<bool, LinkError> {
+        if self.port.is_gone() {
+            self.forget();
+            return Ok(true);
+        }
         if self.list_at.is_some_and(|at| at <= Instant::now()) {
             self.list();
         }
         while let Some(item) = self.queue.front() {
             // The rest of the way's room is for answers, words and the heartbeat.
-            if self.port.waiting() >= HANDED_OVER_MAX {
+            if !self.port.has_room(HANDED_OVER_MAX) {
                 return Ok(false);
             }
             let number = match &item.what {
@@ -361,7 +323,11 @@ impl Outgoing {
                 Some(What::Told(name, payload)) => match self.port.emit(name, payload) {
                     Ok(number) => number,
                     Err(NotSent::Full) => return Ok(false),
-                    Err(why @ NotSent::Gone(_)) => return Err(LinkError::Gone(why.to_string())),
+                    Err(NotSent::Gone(why)) => {
+                        tracing::debug!(why, "a client is told nothing more");
+                        self.forget();
+                        return Ok(true);
+                    }
                 },
                 // It stays at the front until that is done: a future that is dropped meanwhile loses nothing.
                 Some(What::Find(find)) => {
@@ -370,16 +336,15 @@ impl Outgoing {
                         // Another session goes on behind what was told.
                         self.ended.send_replace(Some(Ended::Later(READ_AGAIN)));
                     })?;
-                    self.replace_front(found);
+                    self.queue.replace_front(found);
                     continue;
                 }
             };
-            let Some(Item { through, bytes, what }) = self.queue.pop_front() else { break };
-            let number = match what {
+            let handed_over = self.queue.hand_over(|what| match what {
                 Some(What::Answer(answer, data)) => self.port.answer(answer, &data).unwrap_or(number),
                 _ => number,
-            };
-            self.leaving.push_back((number, bytes));
+            });
+            let Some((number, through)) = handed_over else { break };
             if let Some(seq) = through {
                 let mut talk = lock(&self.talk);
                 talk.told.push_back((number, seq));
@@ -396,17 +361,16 @@ impl Outgoing {
         self.add(None, bytes, Some(What::Told(event::ONLINE, Payload::Users(users))));
     }
 
-    /// Forgets what has left.
-    fn on_progress(&mut self, progress: Progress) {
-        while let Some((_, bytes)) = self.leaving.pop_front_if(|(number, _)| *number <= progress.written) {
-            self.queued -= bytes;
-        }
+    /// The client is gone. What it said last is still taken; it is told of it when it comes back.
+    fn forget(&mut self) {
+        self.list_at = None;
+        self.queue.take();
     }
 }
 
 impl FrameSink for Outgoing {
     fn queued(&self) -> usize {
-        self.queued
+        self.queue.bytes()
     }
 
     fn due(&self) -> Option<Instant> {
@@ -416,9 +380,13 @@ impl FrameSink for Outgoing {
     fn push(&mut self, frame: &ServerFrame) -> Result<(), CodecError> {
         match frame.clone() {
             ServerFrame::Welcome(welcome) => {
-                lock(&self.talk).on_welcome(&welcome);
-                let profile = lock(&self.talk).profile.clone();
-                self.tell(event::LOGGED_IN, Payload::User(profile));
+                let first = {
+                    let mut talk = lock(&self.talk);
+                    talk.on_welcome(&welcome).then(|| talk.profile.clone())
+                };
+                if let Some(profile) = first {
+                    self.tell(event::LOGGED_IN, Payload::User(profile));
+                }
                 self.online = self.gateway.context.engine.hub().online("", LISTED_MAX).0.into_iter().collect();
                 self.list();
             }
@@ -457,16 +425,19 @@ impl FrameSink for Outgoing {
     async fn flush(&mut self) -> Result<(), LinkError> {
         loop {
             let progress = *self.progress.borrow_and_update();
-            self.on_progress(progress);
-            if self.hand_over().await? && self.leaving.is_empty() {
+            self.queue.on_left(progress.written);
+            if self.hand_over().await? && self.queue.has_left() {
                 return Ok(());
             }
-            if self.leaving.back().is_some_and(|(number, _)| *number <= self.progress.borrow().written) {
+            if self.queue.last_leaving().is_some_and(|number| number <= self.progress.borrow().written) {
                 continue;
             }
-            // The wire is the port's, and ends after it.
-            if self.progress.changed().await.is_err() {
-                return Err(LinkError::Gone("the connection is gone".into()));
+            tokio::select! {
+                changed = self.progress.changed() => {
+                    // The wire is the port's, and ends after it.
+                    changed.map_err(|_| LinkError::Gone("the connection is gone".into()))?;
+                }
+                () = self.port.gone() => {}
             }
         }
     }
@@ -477,12 +448,15 @@ impl FrameSink for Outgoing {
             tracing::debug!("a client did not take the farewell");
         }
         let mut talk = lock(&self.talk);
-        for item in self.queue.drain(..) {
+        for item in self.queue.take() {
             match item.what {
-                Some(what @ (What::Answer(..) | What::Told(event::ERROR, _))) => talk.left.push(what),
-                Some(What::Told(_, Payload::Sent(sent))) if sent.status == "sent" => {
-                    _ = talk.applied.entry(sent.message_id).or_insert(None)
-                }
+                Some(What::Told(_, Payload::Sent(sent))) if sent.status == SENT => _ = talk.untold.entry(sent.message_id).or_default(),
+                Some(What::Told(name, Payload::Sent(sent))) if sent.status == OFFLINE => match talk.untold.get_mut(&sent.message_id) {
+                    Some(untold) => untold.is_away = true,
+                    None => talk.left.push(What::Told(name, Payload::Sent(sent))),
+                },
+                Some(what @ (What::Answer(..) | What::Told(event::LOGGED_IN | event::HISTORY | event::ERROR, _))) => talk.left.push(what),
+                // The log tells it again, or it is over.
                 _ => {}
             }
         }

@@ -34,14 +34,15 @@ impl People {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody comes. What they call themselves now holds for all their sockets.
-    pub fn enter(&self, id: &UserId, user: User, port: Arc<Port>) -> Presence<'_> {
+    /// Somebody comes. What they call themselves now holds for all their sockets; `true` if they were known otherwise.
+    pub fn enter(&self, id: &UserId, user: User, port: Arc<Port>) -> (Presence<'_>, bool) {
         let mut here = self.here();
-        let entry = here.entry(id.clone()).or_insert_with(|| Here { user: user.clone(), ports: Vec::new() });
+        let entry = here.entry(id.clone()).or_insert_with(|| Here { user: User::nameless(id), ports: Vec::new() });
+        let renamed = entry.user != user;
         entry.user = user;
         entry.ports.push(port.clone());
         self.ports.fetch_add(1, Ordering::Relaxed);
-        Presence { people: self, user: id.clone(), port }
+        (Presence { people: self, user: id.clone(), port }, renamed)
     }
 
     /// Forgets those who have left, if `is_gone` says that they will not be back in a moment.
@@ -69,10 +70,10 @@ impl People {
         self.here().get(user).map(|here| here.ports.clone()).unwrap_or_default()
     }
 
-    /// A user who is online. Who is here otherwise has no name but the one that they are known by.
+    /// A user who is online.
     pub fn user(&self, id: &UserId) -> User {
         let known = self.here().get(id).map(|here| here.user.clone());
-        known.unwrap_or_else(|| User { id: id.to_string(), name: id.to_string(), avatar: String::new(), status: "online" })
+        known.unwrap_or_else(|| User::nameless(id))
     }
 
     /// What a user calls themself.

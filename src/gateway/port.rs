@@ -8,7 +8,7 @@ use socketioxide::{SendError, SocketError};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -29,6 +29,8 @@ pub(super) struct Port {
     filled: Notify,
     /// Its session waits for its turn: who is not read cannot say that it is there.
     pub put_off: AtomicBool,
+    /// Bytes of what it wishes and no session has taken.
+    pub wished: AtomicUsize,
     /// Events that did not fit, and of which the client has not been told yet.
     pub refused: AtomicU64,
 }
@@ -66,6 +68,7 @@ impl Port {
             words: Mutex::default(),
             filled: Notify::new(),
             put_off: AtomicBool::new(false),
+            wished: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
         }
     }
@@ -130,6 +133,11 @@ impl Port {
         self.wire.emitted().saturating_sub(self.wire.counted().events)
     }
 
+    /// Whether anything may be handed over, while less than so much has not left.
+    pub fn has_room(&self, most: u64) -> bool {
+        !self.wire.moves() && self.waiting() < most
+    }
+
     /// Says a word to people.
     pub fn say(&self, event: &'static str, message: impl Into<String>) {
         self.tell(Word::Say(event, Words { message: message.into() }));
@@ -163,7 +171,7 @@ impl Port {
 
     /// Tells what there is room for. `true` if that is all.
     fn tell_waiting(&self, words: &mut VecDeque<Word>) -> bool {
-        while self.waiting() < WORDS_ROOM {
+        while self.has_room(WORDS_ROOM) {
             match words.pop_front() {
                 None => return true,
                 Some(Word::Answer(answer, done)) => drop(self.answer(answer, &done)),

@@ -3,14 +3,15 @@
 
 use super::contract::{User, event};
 use super::guest::Guest;
-use super::outgoing::{Outgoing, What};
+use super::outgoing::Outgoing;
 use super::port::Port;
+use super::queue::What;
 use super::seat::Seat;
 use super::wire::{Paused, Progress};
+use super::wish::{Asked, Wish, nonce};
 use super::{GOING_DOWN, Gateway};
 use crate::session::{Admitted, serve_at};
 use crate::transport::{FrameSource, LinkError, Peer, Received};
-use aws_lc_rs::digest::{Context, SHA256};
 use socketioxide::extract::AckSender;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -33,31 +34,21 @@ const SETTLING: Duration = Duration::from_millis(500);
 /// Messages on their way to the log, at most.
 const UNDER_WAY: usize = 64;
 
-/// What a client wants.
-pub(super) enum Wish {
-    /// Write a message. `beside` is what is said beside the text, as it is kept.
-    Message { to: UserId, id: Option<String>, text: String, beside: Vec<u8>, answer: Option<AckSender> },
-    /// Say that it types.
-    Typing { to: UserId, active: bool },
-    /// Say how it is.
-    Status { background: bool },
-    /// Know what was said.
-    History { with: UserId, asked: Asked },
-}
-
-/// A question for what was said with somebody.
-pub(super) struct Asked {
-    pub friend_id: String,
-    pub topic: Option<String>,
-    /// If the client wants to be called back.
-    pub answer: Option<AckSender>,
-}
-
 /// A message that is on its way to the log.
 pub(super) struct Sending {
     pub to: UserId,
     /// What its client calls it.
     pub id: Option<String>,
+    /// If the client wants to be called back.
+    pub answer: Option<AckSender>,
+}
+
+/// A message of an earlier session on this connection that was taken in, or may have been: what became of it was not told.
+#[derive(Default)]
+pub(super) struct Untold {
+    /// To whom it was, if it is still to be found out whether they are away; or whether they were.
+    pub to: Option<UserId>,
+    pub is_away: bool,
     /// If the client wants to be called back.
     pub answer: Option<AckSender>,
 }
@@ -81,9 +72,8 @@ pub(super) struct Talk {
     uplink: Uplink,
     /// Messages that are not in the log yet, by their commands' numbers, oldest first.
     pub sending: std::collections::BTreeMap<u64, Sending>,
-    /// Messages of an earlier session on this connection that were taken in, or may have been, by their clients' names: what became of them was not
-    /// told.
-    pub applied: HashMap<String, Option<AckSender>>,
+    /// What of earlier sessions was not told, by what its client calls it.
+    pub untold: HashMap<String, Untold>,
     /// What such a session could not tell, and the log will not tell again.
     pub left: Vec<What>,
     /// Questions that are not answered.
@@ -114,18 +104,21 @@ impl Talk {
         self.begun.elapsed()
     }
 
-    pub fn on_welcome(&mut self, welcome: &whimbrel_protocol::frame::Welcome) {
+    /// `true` if it is the first of this client.
+    pub fn on_welcome(&mut self, welcome: &whimbrel_protocol::frame::Welcome) -> bool {
         // It asked for a new outbox: there is nothing to disagree about.
         let _ = self.uplink.on_welcome(welcome);
-        self.came_at.get_or_insert(welcome.head);
         self.watch = true;
+        let is_first = self.came_at.is_none();
+        self.came_at.get_or_insert(welcome.head);
+        is_first
     }
 
     /// A message is in the log.
     pub fn on_sent(&mut self, cseq: u64) -> Option<Sending> {
         let sending = self.sending.remove(&cseq);
         if let Some(id) = sending.as_ref().and_then(|sending| sending.id.as_ref()) {
-            self.applied.remove(id);
+            self.untold.remove(id);
         }
         sending
     }
@@ -219,25 +212,13 @@ impl Talk {
     }
 }
 
-/// What is sent again is the same: to the same user, with the same words, and the same beside them, its name among it.
-fn nonce(to: &UserId, beside: &[u8], text: &str) -> Nonce {
-    let mut digest = Context::new(&SHA256);
-    for part in [to.as_str().as_bytes(), beside, text.as_bytes()] {
-        digest.update(&(part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
-    let mut nonce = [0; 8];
-    nonce.copy_from_slice(&digest.finish().as_ref()[..8]);
-    Nonce(nonce)
-}
-
 /// What outlives a session that ended before its time: the client is still there.
 #[derive(Default)]
 struct Kept {
     /// What it wanted in vain.
     again: VecDeque<Wish>,
     /// As in [`Talk`].
-    applied: HashMap<String, Option<AckSender>>,
+    untold: HashMap<String, Untold>,
     left: Vec<What>,
     /// Where its first session began, once one did.
     begin: Option<Option<MailboxSeq>>,
@@ -256,7 +237,10 @@ pub(super) async fn run(
     profile: User,
     mut wishes: mpsc::Receiver<Wish>,
 ) {
-    let _here = gateway.people.enter(&user, profile.clone(), port.clone());
+    let (_here, renamed) = gateway.people.enter(&user, profile.clone(), port.clone());
+    if renamed {
+        gateway.context.engine.hub().announce(&user);
+    }
     let mut kept = Kept::default();
     loop {
         match stay(&gateway, &port, &place, &user, &profile, &mut kept, &mut wishes).await {
@@ -328,7 +312,7 @@ async fn stay(
         begun: Instant::now(),
         uplink: Uplink::default(),
         sending: Default::default(),
-        applied: std::mem::take(&mut kept.applied),
+        untold: std::mem::take(&mut kept.untold),
         left: std::mem::take(&mut kept.left),
         asked: Default::default(),
         next_query: 0,
@@ -352,6 +336,7 @@ async fn stay(
         wishes,
         port: port.clone(),
         seat: &seat,
+        over: false,
         ended: ended.clone(),
     };
     let peer = Peer { kind: TransportKind::SocketIo, remote, early: None };
@@ -361,18 +346,18 @@ async fn stay(
     let mut talk = lock(&talk);
     let mut again = talk.take_back();
     again.append(&mut kept.again);
-    let mut applied = std::mem::take(&mut talk.applied);
+    let mut untold = std::mem::take(&mut talk.untold);
     let sending = std::mem::take(&mut talk.sending).into_values();
-    applied.extend(sending.filter_map(|sending| Some((sending.id?, sending.answer))));
+    untold.extend(sending.filter_map(|Sending { to, id, answer }| Some((id?, Untold { to: Some(to), is_away: false, answer }))));
     // These may be in the log too: then they come back before what is made of them when they are sent again.
     for wish in &again {
         if let Wish::Message { id: Some(id), .. } = wish {
-            applied.entry(id.clone()).or_insert(None);
+            untold.entry(id.clone()).or_default();
         }
     }
     let left = std::mem::take(&mut talk.left);
     let begin = kept.begin.or(talk.came_at.map(|_| begin));
-    *kept = Kept { again, applied, left, begin, told_through: talk.told_through, taken: talk.taken, came_at: talk.came_at };
+    *kept = Kept { again, untold, left, begin, told_through: talk.told_through, taken: talk.taken, came_at: talk.came_at };
     ended.borrow().clone()
 }
 
@@ -410,6 +395,8 @@ struct Incoming<'a> {
     wishes: &'a mut mpsc::Receiver<Wish>,
     port: Arc<Port>,
     seat: &'a Seat,
+    /// The client wants nothing more.
+    over: bool,
     /// The session has ended: what else the client wants is for the next.
     ended: watch::Receiver<Option<Ended>>,
 }
@@ -425,10 +412,10 @@ impl FrameSource for Incoming<'_> {
             }
             let progress = *self.progress.borrow_and_update();
             Guest::tell_refused(&self.port);
-            let (frame, room, due) = {
+            let (frame, room, due, waiting) = {
                 let mut talk = lock(&self.talk);
                 let due = talk.uplink.poll_timeout().map(|at| talk.begun + at);
-                (talk.next(progress), talk.has_room(), due)
+                (talk.next(progress), talk.has_room(), due, talk.uplink.waiting())
             };
             if let Some(frame) = frame {
                 if let ClientFrame::Ack(ack) = &frame {
@@ -445,10 +432,17 @@ impl FrameSource for Incoming<'_> {
                 }
                 continue;
             }
+            if self.over && waiting == 0 {
+                return Ok(None);
+            }
             tokio::select! {
-                wish = self.wishes.recv(), if room => {
-                    let Some(wish) = wish else { return Ok(None) };
-                    Guest::worked_off(&self.port, self.wishes.len());
+                wish = self.wishes.recv(), if room && !self.over => {
+                    let Some(wish) = wish else {
+                        // What it said last is taken, whether it is still there or not.
+                        self.over = true;
+                        continue;
+                    };
+                    Guest::worked_off(&self.port, &wish, self.wishes.len());
                     if let Some(frame) = lock(&self.talk).wish(wish) {
                         return Ok(Some(frame.into()));
                     }
@@ -457,23 +451,6 @@ impl FrameSource for Incoming<'_> {
                 _ = self.progress.changed() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_again_has_the_same_nonce_and_nothing_else_has() {
-        let user = |name: &str| UserId::new(name).unwrap_or_else(|why| panic!("{why}"));
-        let first = nonce(&user("bob"), b"1", "hello");
-        assert_eq!(first, nonce(&user("bob"), b"1", "hello"));
-        let others = [("ann", "1", "hello"), ("bob", "2", "hello"), ("bob", "1", "hello!"), ("bob", "1h", "ello")];
-        for (to, beside, text) in others {
-            let other = nonce(&user(to), beside.as_bytes(), text);
-            assert_ne!(first, other);
         }
     }
 }

@@ -43,6 +43,7 @@ impl Here {
         });
         let gateway = Gateway::new(context.clone(), Arc::default());
         tokio::spawn(gateway.clone().tend());
+        tokio::spawn(context.engine.clone().tend_presence());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = gateway.clone();
@@ -332,7 +333,10 @@ async fn what_is_said_while_nothing_can_be_read_is_taken_once_it_can() {
     let called = ann.until(|packet| packet.starts_with("437[")).await;
     assert!(called.contains("\"a1\"") && called.contains("\"sent\""), "{called}");
     ann.event("message:sent", is("a1", "sent")).await;
+    ann.event("message:sent", is("a1", "offline")).await;
     assert_eq!(ann.messages(), ["o1"]);
+    let logins = ann.told.iter().filter(|(event, _)| event == "user:login:success").count();
+    assert_eq!(logins, 1, "nothing has changed for it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -348,4 +352,75 @@ async fn sockets_that_come_and_go_on_one_connection_leave_nothing() {
         let _ = socket.packet().await;
     }
     here.empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_until_one_is_told_that_the_server_leaves_is_taken() {
+    let here = Here::start(100, 1_000).await;
+    let (mut ann, mut bob) = (here.user("ann").await, here.user("bob").await);
+    here.context.admission.close();
+    here.gateway.leave();
+    let sessions = here.context.engine.drain();
+    assert_eq!(sessions.len(), 2);
+    ann.emit("message", message("m1", "bob", "one")).await;
+    ann.event("message:sent", is("m1", "sent")).await;
+    bob.event("message", |message| message["id"] == "m1").await;
+    for (session, at) in sessions {
+        session.leave(at);
+    }
+    for socket in [&mut ann, &mut bob] {
+        socket.event("server:shutdown", |_| true).await;
+    }
+    here.no_places().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_last_is_taken_however_soon_its_client_leaves() {
+    const MESSAGES: usize = 400;
+    let here = Here::start(100, 1_000).await;
+    let (mut ann, mut bob) = (here.user("ann").await, here.user("bob").await);
+    for number in 0..MESSAGES {
+        let event = json!(["message", message(&number.to_string(), "bob", "x")]);
+        ann.stream.feed(Message::text(format!("42{event}"))).await.unwrap();
+    }
+    ann.say("41").await;
+    bob.event("message", |message| message["id"] == (MESSAGES - 1).to_string()).await;
+    assert_eq!(bob.messages(), (0..MESSAGES).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_with_who_is_put_off_has_a_bound() {
+    const MESSAGES: usize = 300;
+    let here = Here::start(10, 1).await;
+    let (_first, mut socket) = (here.user("first").await, here.open().await.unwrap());
+    socket.emit("user:login", json!({ "id": "ann" })).await;
+    let long = "x".repeat(60_000);
+    for number in 0..MESSAGES {
+        let event = json!(["message", message(&number.to_string(), "bob", &long)]);
+        socket.stream.feed(Message::text(format!("42{event}"))).await.unwrap();
+    }
+    socket.stream.flush().await.unwrap();
+    let words = socket.event("error", |_| true).await;
+    let refused = words["message"].as_str().unwrap().split_once(" events were not taken").unwrap().0.parse::<usize>().unwrap();
+    assert!((100..MESSAGES).contains(&refused), "{words}");
+    let sent = |socket: &Socket| {
+        let sent = socket.told.iter().filter(|(event, data)| event == "message:sent" && data["status"] == "sent");
+        sent.map(|(_, data)| data["messageId"].as_str().unwrap().parse::<usize>().unwrap()).collect::<Vec<_>>()
+    };
+    while sent(&socket).len() + refused < MESSAGES {
+        assert!(socket.packet().await.is_some(), "it was closed");
+    }
+    assert_eq!(sent(&socket), (0..MESSAGES - refused).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_calls_themself_otherwise_is_told_of() {
+    let here = Here::start(100, 1_000).await;
+    let (mut bob, _nameless) = (here.user("bob").await, here.user("ann").await);
+    bob.event("online_users", |users| users.as_array().unwrap().len() == 2).await;
+    let mut ann = here.open().await.unwrap();
+    ann.emit("user:login", json!({ "id": "ann", "name": "Ann" })).await;
+    bob.event("online_users", |users| users.as_array().unwrap().iter().any(|user| user["name"] == "Ann")).await;
+    let came = bob.told.iter().filter(|(event, data)| event == "status_change" && data["userId"] == "ann").count();
+    assert!(came <= 1, "{:?}", bob.told);
 }

@@ -5,7 +5,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
-use tokio::sync::{Notify, watch};
+use std::time::Duration;
+use tokio::sync::{Notify, RwLock, watch};
+use tokio::time::sleep;
+
+/// How long a poll may wait while its client tries a WebSocket: it moves there only once no poll waits.
+const POLL_TIME: Duration = Duration::from_millis(100);
 
 /// One connection of Engine.IO, from its first request to its end, whatever it moves to in between.
 #[derive(Debug, Default)]
@@ -13,6 +18,24 @@ pub(super) struct Wire {
     state: Mutex<State>,
     progress: watch::Sender<Progress>,
     resumed: Notify,
+    moving: watch::Sender<Moving>,
+    /// Held for reading by polls, and for writing by who takes their place.
+    pub polls: RwLock<()>,
+}
+
+/// Whether a client that polls moves to a WebSocket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Moving {
+    #[default]
+    No,
+    /// There is one.
+    Opened,
+    /// It has asked whether it gets through.
+    Tries,
+    /// It polls no more, and is told nothing until what it has not polled has left.
+    Moves,
+    /// It has moved.
+    Moved,
 }
 
 #[derive(Debug, Default)]
@@ -26,8 +49,11 @@ struct State {
     paused: BTreeSet<Paused>,
     /// Nothing more is read at all.
     cut: bool,
+    /// Nor written.
+    given_up: bool,
     sockets: u32,
     reader: Option<Waker>,
+    writer: Option<Waker>,
 }
 
 /// Why nothing is read.
@@ -156,9 +182,46 @@ impl Wire {
         self.on_taken(0);
     }
 
-    /// The client moves from polling to a WebSocket: pings that were polled were answered in posts, which are not looked into.
-    pub fn on_upgrade(&self) {
-        self.state().pings.clear();
+    /// A client that polls opens a WebSocket: `false` if it has one.
+    pub fn open(&self) -> bool {
+        self.moving.send_if_modified(|moving| {
+            let first = *moving == Moving::No;
+            if first {
+                *moving = Moving::Opened;
+            }
+            first
+        })
+    }
+
+    /// It gets through.
+    pub fn on_probed(&self) {
+        self.set_moving(Moving::Tries);
+    }
+
+    /// How far it is.
+    pub fn set_moving(&self, moving: Moving) {
+        self.moving.send_replace(moving);
+        // Who had to wait for it looks again.
+        self.progress.send_modify(|_| {});
+    }
+
+    /// Whether it is on its way, and can be told nothing for a moment.
+    pub fn moves(&self) -> bool {
+        *self.moving.borrow() == Moving::Moves
+    }
+
+    /// Waits until a poll has to end, because its client moves.
+    pub async fn poll_ends(&self) {
+        let mut moving = self.moving.subscribe();
+        let tries = |moving: &Moving| matches!(moving, Moving::Tries | Moving::Moves);
+        loop {
+            // It fails only once the wire is gone, which who waits holds.
+            let _ = moving.wait_for(tries).await;
+            sleep(POLL_TIME).await;
+            if tries(&moving.borrow()) {
+                return;
+            }
+        }
     }
 
     /// A socket of this connection came, or went.
@@ -197,6 +260,29 @@ impl Wire {
         if let Some(reader) = state.reader.take() {
             reader.wake();
         }
+    }
+
+    /// The client says nothing any more, not even that it is there: who still writes to it, waits in vain.
+    pub fn give_up(&self) {
+        let writer = {
+            let mut state = self.state();
+            state.given_up = true;
+            state.writer.take()
+        };
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        self.cut();
+    }
+
+    /// Whether nothing is written any more. The task is woken when that changes.
+    pub fn is_given_up(&self, context: &Context<'_>) -> bool {
+        let mut state = self.state();
+        match &mut state.writer {
+            Some(writer) => writer.clone_from(context.waker()),
+            writer => *writer = Some(context.waker().clone()),
+        }
+        state.given_up
     }
 
     /// Whether nothing more is read.

@@ -15,6 +15,7 @@ mod kills;
 #[cfg(target_os = "linux")]
 mod lab;
 mod lobby;
+mod polling;
 mod push;
 mod roaming;
 mod rules;

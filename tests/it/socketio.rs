@@ -230,6 +230,61 @@ fn attachments_are_not_multiplied() {
     });
 }
 
+#[test]
+fn an_event_has_as_many_attachments_as_clients_take() {
+    run(async {
+        let server = ServerProcess::start();
+        let mut bystander = Socket::user(&server, "bystander").await;
+        let event = |count: usize| {
+            let parts: Vec<Value> = (0..count).map(|number| json!({ "_placeholder": true, "num": number })).collect();
+            format!("45{count}-{}", json!(["file_transfer", { "toId": "bystander", "parts": parts }]))
+        };
+        let mut socket = Socket::user(&server, "ann").await;
+        socket.say(&event(10)).await;
+        for _ in 0..10 {
+            socket.0.send(Message::binary("x")).await.unwrap();
+        }
+        bystander.until("4510-[\"file_transfer\"").await;
+        // One more would end the connection of whoever is told it: it ends the one of who says it.
+        socket.say(&event(11)).await;
+        for _ in 0..11 {
+            // It may be closed before all of them are there.
+            let _ = socket.0.send(Message::binary("x")).await;
+        }
+        while socket.packet().await.is_some() {}
+        let mut socket = Socket::user(&server, "bob").await;
+        socket.emit("message", json!({ "id": "1", "toId": "bystander", "content": "and nothing else" })).await;
+        loop {
+            let packet = bystander.packet().await.expect("it was closed");
+            assert!(!packet.contains("file_transfer"), "{packet}");
+            if packet.contains("and nothing else") {
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn history_is_the_newest_that_fits() {
+    run(async {
+        const LONG: usize = 50_000;
+        const MESSAGES: usize = 30;
+        let server = ServerProcess::start();
+        let mut ann = Socket::user(&server, "ann").await;
+        for number in 0..MESSAGES {
+            ann.emit("message", json!({ "id": number.to_string(), "toId": "bob", "content": "x".repeat(LONG) })).await;
+        }
+        let last = format!("\"messageId\":\"{}\",\"status\":\"sent\"", MESSAGES - 1);
+        while !ann.until("42[\"message:sent\"").await.contains(&last) {}
+        ann.say(&format!("427{}", json!(["get_history", { "friendId": "bob" }]))).await;
+        let answer: Value = serde_json::from_str(&ann.until("437[").await[3..]).unwrap();
+        let told: Vec<&str> = answer[0].as_array().unwrap().iter().map(|message| message["id"].as_str().unwrap()).collect();
+        // As many as have 1 MiB together, and no fewer.
+        let first = MESSAGES - (1 << 20) / LONG;
+        assert_eq!(told, (first..MESSAGES).map(|number| number.to_string()).collect::<Vec<_>>());
+    });
+}
+
 /// Events that make no sense, or nearly do, behind one of these heads.
 fn events(heads: Vec<&'static str>) -> impl Strategy<Value = Message> {
     let names = prop::sample::select(vec![
