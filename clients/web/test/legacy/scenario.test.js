@@ -80,8 +80,9 @@ for (const [at, kind] of KINDS.entries()) {
   test(`${name}: hundreds of messages that were sent meanwhile come once and in order, whatever it moves to while they come`, async () => {
     const [a, b] = [`olga-${tag}`, `pete-${tag}`];
     const ids = Array.from({ length: 400 }, (_, at) => `m${at}`);
+    // More together than an answer to a poll holds.
     const olga = await Legacy.user(kind, server, a);
-    for (const id of ids) olga.emit("message", { id, fromId: a, toId: b, content: id.repeat(100) });
+    for (const id of ids) olga.emit("message", { id, fromId: a, toId: b, content: id.repeat(2_000) });
     await olga.told("message:sent", ({ status }) => status === "sent", ids.length);
     const pete = await Legacy.user(kind, server, b);
     await pete.told("message", () => true, ids.length);
