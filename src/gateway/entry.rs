@@ -5,7 +5,7 @@ use super::wire::{Moving, Wire};
 use super::{FULL, Gateway, moving};
 use crate::transport::Pages;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use hyper::upgrade::Upgraded;
@@ -17,14 +17,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower_service::Service;
 
 /// How long a request waits while its client's earlier events are worked off.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a client that polls may try a WebSocket, and how long it may take until all is on it that waited for its polls.
-const TRIAL: Duration = Duration::from_secs(10);
+/// How long a client that polls may try a WebSocket (before it moves it waits for what it posts), and how long it may take until all is on it that waited for
+/// its polls.
+const TRIAL: Duration = Duration::from_secs(30);
 const MOVE: Duration = Duration::from_secs(30);
 /// Entries of connections that may have ended are looked for from so many on.
 const SWEEP_MIN: usize = 1_024;
@@ -35,6 +37,7 @@ const CLOSE: &str = "1";
 /// Engine.IO's own words, in JSON, which clients know.
 const UNKNOWN_SESSION: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 const UNKNOWN_TRANSPORT: &str = r#"{"code":0,"message":"Transport unknown"}"#;
+const MOVED: &str = r#"{"code":3,"message":"Bad request"}"#;
 
 /// The connections, by the names that the library gives those that poll; one that begins as a WebSocket needs none but a number.
 #[derive(Debug, Default)]
@@ -189,7 +192,7 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
         }
         (Some("polling"), Method::GET) => poll(gateway, &wire, request).await,
         (Some("polling"), Method::POST) => {
-            wire.on_heard();
+            wire.on_post();
             // The library takes all of it at once.
             if timeout(PATIENCE, wire.reading()).await.is_err() {
                 return refuse(StatusCode::SERVICE_UNAVAILABLE, "what came before is not worked off: come again later\n");
@@ -204,19 +207,28 @@ async fn answer(gateway: &Arc<Gateway>, remote: SocketAddr, mut request: Request
 
 /// Answers a poll once there is something to be told, or it has to end.
 async fn poll(gateway: &Arc<Gateway>, wire: &Arc<Wire>, request: Request<Body>) -> Response<Body> {
-    let _polling = wire.polls.read().await;
-    wire.on_poll();
     let mut closed = gateway.closed.subscribe();
-    // One that is given up while it waits has taken nothing out of what is to be told.
+    let answered = async {
+        let _polling = wire.polls.read().await;
+        if wire.has_moved() {
+            return refuse_json(MOVED);
+        }
+        wire.on_poll();
+        // One that is given up while it waits has taken nothing out of what is to be told.
+        tokio::select! {
+            biased;
+            (response, body) = pass(gateway, request) => {
+                count(wire, &body);
+                response
+            }
+            () = wire.poll_ends() => Response::new(Body::from(NOOP)),
+        }
+    };
     tokio::select! {
         biased;
-        (response, body) = pass(gateway, request) => {
-            count(wire, &body);
-            response
-        }
+        response = answered => response,
         // It polls again, and finds nobody.
         _ = closed.wait_for(|closed| *closed) => Response::new(Body::from(NOOP)),
-        () = wire.poll_ends() => Response::new(Body::from(NOOP)),
     }
 }
 
@@ -249,6 +261,7 @@ fn count(wire: &Wire, body: &[u8]) {
     for packet in body.split(|byte| *byte == 0x1e) {
         match packet {
             [b'b', ..] => counted.on_binary(),
+            b"2" => wire.on_polled_ping(),
             packet => counted.on_text(packet),
         }
     }
@@ -281,8 +294,11 @@ fn upgrade(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut request: Request<Body>, 
                 gateway.wires.add(None, &wire);
                 speak(&gateway, Line::new(stream, wire), request)
             }
-            Ok(stream) => move_to(&gateway, &wire, stream, request).await,
-            Err(why) => Err(why),
+            Ok(stream) => move_to(&gateway, wire, stream, request).await,
+            Err(why) => {
+                wire.set_moving(Moving::No);
+                Err(why)
+            }
         };
         if let Err(why) = spoken {
             tracing::debug!(%why, "nobody speaks over a WebSocket");
@@ -304,9 +320,9 @@ fn speak(gateway: &Gateway, line: Line<TokioIo<Upgraded>>, request: Request<()>)
     Service::<(Line<_>, Request<()>)>::call(&mut service, (line, request)).into_inner().map_err(io::Error::other)
 }
 
-/// Moves a client that polls to a WebSocket, if it gets through. If not, it polls on.
-async fn move_to(gateway: &Arc<Gateway>, wire: &Arc<Wire>, mut stream: TokioIo<Upgraded>, request: Request<()>) -> io::Result<()> {
-    let said = timeout(TRIAL, moving::try_out(&mut stream, wire)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+/// Moves a client that polls to a WebSocket, if it gets through. If not, it polls on. Stays until it has left there.
+async fn move_to(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut stream: TokioIo<Upgraded>, request: Request<()>) -> io::Result<()> {
+    let said = timeout(TRIAL, moving::try_out(&mut stream, &wire)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let came = match said {
         Ok(came) => came,
         Err(why) => {
@@ -314,36 +330,45 @@ async fn move_to(gateway: &Arc<Gateway>, wire: &Arc<Wire>, mut stream: TokioIo<U
             return Err(why);
         }
     };
-    wire.set_moving(Moving::Moves);
-    // Those that wait end by themselves.
-    let _instead = wire.polls.write().await;
+    wire.on_moves();
     let query = request.uri().query().unwrap_or_default().replace("transport=websocket", "transport=polling");
-    let uri = format!("{}?{query}", request.uri().path());
+    let uri: Uri = format!("{}?{query}", request.uri().path()).parse().map_err(io::Error::other)?;
+    // Polls that wait end by themselves.
+    let instead = wire.polls.write().await;
     let taking = async {
         while let Some(body) = waiting(gateway, &uri)? {
-            moving::put(&mut stream, wire, &body).await?;
+            moving::put(&mut stream, &wire, &body).await?;
         }
-        Ok(())
+        if wire.is_cut() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     };
     let taken = timeout(MOVE, taking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    if let Err(why) = taken {
-        // What was taken is nowhere else. The client begins anew, and is told it again.
-        let mut close = Request::new(Body::from(CLOSE));
-        *close.method_mut() = Method::POST;
-        *close.uri_mut() = uri.parse().map_err(io::Error::other)?;
-        pass(gateway, close).await;
-        wire.cut();
-        return Err(why);
-    }
-    let spoken = speak(gateway, Line::moved(stream, wire.clone(), came), request);
+    let (end, ended) = oneshot::channel();
+    let spoken = match taken {
+        Ok(()) => speak(gateway, Line::moved(stream, wire.clone(), came, end), request),
+        Err(why) => {
+            // What was taken is nowhere else. The client begins anew, and is told it again.
+            wire.cut();
+            drop((stream, end));
+            Err(why)
+        }
+    };
     wire.set_moving(Moving::Moved);
+    drop(instead);
+    drop(wire);
+    // It is never told anything.
+    let _ = ended.await;
+    // The library does not forget one that it could not move. All others it has forgotten, and says so.
+    let mut close = Request::new(Body::from(CLOSE));
+    *close.method_mut() = Method::POST;
+    *close.uri_mut() = uri;
+    pass(gateway, close).await;
     spoken
 }
 
 /// The answer to a poll, if anything waits for one.
-fn waiting(gateway: &Arc<Gateway>, uri: &str) -> io::Result<Option<Bytes>> {
+fn waiting(gateway: &Arc<Gateway>, uri: &Uri) -> io::Result<Option<Bytes>> {
     let mut request = Request::new(Body::empty());
-    *request.uri_mut() = uri.parse().map_err(io::Error::other)?;
+    *request.uri_mut() = uri.clone();
     // That nothing is there, and not that this task has done much already.
     match tokio::task::unconstrained(pass(gateway, request)).now_or_never() {
         None => Ok(None),

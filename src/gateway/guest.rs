@@ -134,7 +134,7 @@ impl Guest {
         tokio::spawn(async move {
             sleep(EMPTY_TIME).await;
             if let Some(wire) = wire.upgrade().filter(|wire| !wire.has_socket()) {
-                wire.cut();
+                wire.give_up();
             }
         });
     }
@@ -263,29 +263,24 @@ impl Guest {
             _ => return Err("there is no such event".to_owned().into()),
         };
         let bytes = wish.bytes();
-        if self.port.wished.load(Ordering::Relaxed) + bytes > WISHES_BYTES {
-            self.port.refused.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
-        }
-        // Before it is taken, which subtracts them.
-        self.port.wished.fetch_add(bytes, Ordering::Relaxed);
-        let sent = member.wishes.try_send(wish);
-        if sent.is_err() {
-            self.port.wished.fetch_sub(bytes, Ordering::Relaxed);
+        let sent = if self.port.wished.load(Ordering::Relaxed) + bytes > WISHES_BYTES {
+            Err(mpsc::error::TrySendError::Full(wish))
+        } else {
+            // Before it is taken, which subtracts them.
+            self.port.wished.fetch_add(bytes, Ordering::Relaxed);
+            member.wishes.try_send(wish).inspect_err(|_| _ = self.port.wished.fetch_sub(bytes, Ordering::Relaxed))
+        };
+        let many = || member.wishes.max_capacity() - member.wishes.capacity() >= WISHES_HIGH;
+        let waits = || many() && !self.port.put_off.load(Ordering::Relaxed);
+        if waits() {
+            self.port.wire.pause(Paused::Wishes, true);
+            // It may have been worked off meanwhile, by somebody who found nothing to let go on.
+            if !waits() {
+                self.port.wire.pause(Paused::Wishes, false);
+            }
         }
         match sent {
-            Ok(()) => {
-                let many = || member.wishes.max_capacity() - member.wishes.capacity() >= WISHES_HIGH;
-                let waits = || many() && !self.port.put_off.load(Ordering::Relaxed);
-                if waits() {
-                    self.port.wire.pause(Paused::Wishes, true);
-                    // It may have been worked off meanwhile, by somebody who found nothing to let go on.
-                    if !waits() {
-                        self.port.wire.pause(Paused::Wishes, false);
-                    }
-                }
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             // It has been told that the server leaves.
             Err(mpsc::error::TrySendError::Closed(_)) if self.gateway.is_leaving() => {
                 drop(answer.take());

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 
 /// As much of a payload as tells what it is.
 const HEAD: usize = 16;
@@ -126,17 +127,20 @@ pub(super) struct Line<S> {
     /// What came before, to be read first; and how many of the bytes that are written first have left before.
     came: Bytes,
     gone: usize,
+    /// Whoever waits for the end of this hears of it when it is dropped.
+    _end: Option<oneshot::Sender<()>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     /// Looks at what passes, and notes it.
     pub fn new(stream: S, wire: Arc<Wire>) -> Self {
-        Self { stream, wire, leaving: Frames::default(), coming: Frames::default(), ping: None, came: Bytes::new(), gone: 0 }
+        Self { stream, wire, leaving: Frames::default(), coming: Frames::default(), ping: None, came: Bytes::new(), gone: 0, _end: None }
     }
 
-    /// As of a client that moves here from polling: what came of it so far is heard again, and it is not answered twice.
-    pub fn moved(stream: S, wire: Arc<Wire>, came: Vec<u8>) -> Self {
-        Self { came: came.into(), gone: FRAME_HEAD + PROBED.len(), ..Self::new(stream, wire) }
+    /// As of a client that moves here from polling: what came of it so far is heard again, and it is not answered twice. The other end of `end` fails once
+    /// this is over.
+    pub fn moved(stream: S, wire: Arc<Wire>, came: Vec<u8>, end: oneshot::Sender<()>) -> Self {
+        Self { came: came.into(), gone: FRAME_HEAD + PROBED.len(), _end: Some(end), ..Self::new(stream, wire) }
     }
 
     /// Puts a ping between the frames, if one would tell something. `true` if one has left.
@@ -181,8 +185,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.wire.may_read(context) {
-            Some(true) => {}
-            Some(false) => return Poll::Pending,
+            Some(false) if self.came.is_empty() => return Poll::Pending,
+            Some(_) => {}
             None => return Poll::Ready(Ok(())),
         }
         let before = buffer.filled().len();

@@ -104,10 +104,12 @@ pub(super) async fn put<S: AsyncWrite + Unpin>(stream: &mut S, wire: &Wire, body
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::super::line::Line;
+    use super::super::wire::Paused;
     use super::*;
     use futures_util::{SinkExt, StreamExt};
     use std::sync::Arc;
     use tokio::io::{DuplexStream, duplex};
+    use tokio::sync::oneshot;
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::Role;
@@ -141,17 +143,22 @@ mod tests {
         };
         let ((near, came), mut far) = tokio::join!(trying, client);
         assert_eq!(wire.progress().borrow().written, 2);
-        let mut library = WebSocketStream::from_raw_socket(Line::moved(near, wire.clone(), came), Role::Server, None).await;
+        let (end, ended) = oneshot::channel();
+        wire.pause(Paused::Wishes, true);
+        let mut library = WebSocketStream::from_raw_socket(Line::moved(near, wire.clone(), came, end), Role::Server, None).await;
         assert_eq!(library.next().await.unwrap().unwrap(), Message::text("2probe"));
         library.send(Message::text("3probe")).await.unwrap();
         for packet in ["5", "42[\"c\"]"] {
             assert_eq!(library.next().await.unwrap().unwrap(), Message::text(packet));
         }
+        wire.pause(Paused::Wishes, false);
         library.send(Message::text("42[\"d\"]")).await.unwrap();
         assert_eq!(far.next().await.unwrap().unwrap(), Message::text("42[\"d\"]"));
         far.send(Message::text("3")).await.unwrap();
         assert_eq!(library.next().await.unwrap().unwrap(), Message::text("3"));
         assert_eq!(wire.progress().borrow().taken, 2, "what was put there has been asked for");
+        drop(library);
+        ended.await.unwrap_err();
     }
 
     #[tokio::test]

@@ -45,6 +45,8 @@ struct State {
     counted: Counted,
     /// How many had left at each ping that is not answered.
     pings: VecDeque<u64>,
+    /// A ping was polled, and nothing was posted since.
+    polled_ping: bool,
     /// Why nothing is read for now.
     paused: BTreeSet<Paused>,
     /// Nothing more is read at all.
@@ -182,6 +184,28 @@ impl Wire {
         self.on_taken(0);
     }
 
+    /// A ping left with the answer to a poll.
+    pub fn on_polled_ping(&self) {
+        self.state().polled_ping = true;
+    }
+
+    /// Something was posted, which is not looked into: it may be the pong.
+    pub fn on_post(&self) {
+        self.state().polled_ping = false;
+        self.on_heard();
+    }
+
+    /// Its client polls no more. A ping that it has polled it answers over the WebSocket, and that tells of nothing that left there.
+    pub fn on_moves(&self) {
+        {
+            let mut state = self.state();
+            if std::mem::take(&mut state.polled_ping) {
+                state.pings.push_front(0);
+            }
+        }
+        self.set_moving(Moving::Moves);
+    }
+
     /// A client that polls opens a WebSocket: `false` if it has one.
     pub fn open(&self) -> bool {
         self.moving.send_if_modified(|moving| {
@@ -203,6 +227,11 @@ impl Wire {
         self.moving.send_replace(moving);
         // Who had to wait for it looks again.
         self.progress.send_modify(|_| {});
+    }
+
+    /// Whether it polls no more.
+    pub fn has_moved(&self) -> bool {
+        matches!(*self.moving.borrow(), Moving::Moves | Moving::Moved)
     }
 
     /// Whether it is on its way, and can be told nothing for a moment.
@@ -365,6 +394,22 @@ mod tests {
         leave(6);
         wire.on_poll();
         assert_eq!(wire.progress().borrow().taken, 6);
+    }
+
+    #[test]
+    fn the_answer_to_a_ping_that_was_polled_tells_of_nothing_that_left_later() {
+        for (posted, taken) in [(false, 0), (true, 3)] {
+            let wire = Wire::default();
+            wire.on_polled_ping();
+            if posted {
+                wire.on_post();
+            }
+            wire.on_moves();
+            wire.on_left(Counted { events: 3, attachments: 0 });
+            wire.on_ping();
+            wire.on_pong();
+            assert_eq!(wire.progress().borrow().taken, taken);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Clients of Socket.IO that poll, and that move to a WebSocket, or fail to: by their packets.
 
-use crate::harness::socketio::{POLLING, SOCKET, Socket, poll_in, request};
+use crate::harness::socketio::{POLLING, SOCKET, Socket, poll, poll_in, request};
 use crate::harness::{PATIENCE, ServerProcess, http_get, run, within};
 use futures_util::{SinkExt, StreamExt};
 use hyper::Method;
@@ -15,12 +15,6 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 async fn open_beside(server: &ServerProcess, path: &str) -> Result<Socket, Error> {
     let url = format!("ws://{}{}", server.http, path.replace("polling", "websocket"));
     Ok(Socket(client_async(url, TcpStream::connect(server.http).await.unwrap()).await?.0))
-}
-
-async fn polled(server: &ServerProcess, path: &str) -> Vec<String> {
-    let polled = http_get(server.http, path, &[]).await;
-    assert_eq!(polled.status(), 200, "{:?}", polled.body());
-    std::str::from_utf8(polled.body()).unwrap().split('\u{1e}').map(str::to_owned).collect()
 }
 
 /// The names of the messages among packets.
@@ -49,7 +43,7 @@ fn a_websocket_that_comes_to_nothing_changes_nothing_and_leaves_nothing() {
             }
             drop(beside);
             bob.emit("message", json!({ "id": "7", "toId": "ann", "content": format!("after {said:?}") })).await;
-            let told = async { while messages(&polled(&server, &path).await).is_empty() {} };
+            let told = async { while messages(&poll(&server, &path).await).is_empty() {} };
             within("what is said to her", told).await;
             assert_eq!(request(server.http, Method::POST, &path, &[], b"1".into()).await.unwrap().status(), 200);
             // She has left her place.
@@ -79,11 +73,10 @@ fn what_a_poll_had_no_room_for_comes_once_its_client_has_moved() {
         let begun = Instant::now();
         while told.is_empty() {
             assert!(begun.elapsed() < PATIENCE, "nothing is told");
-            told.extend(messages(&polled(&server, &path).await));
+            told.extend(messages(&poll(&server, &path).await));
         }
         let first = told.len();
         assert!(first < MESSAGES as usize, "one poll had room for all");
-        // A file, as it waits with what else there is.
         let mut ann = open_beside(&server, &path).await.unwrap();
         ann.say("2probe").await;
         ann.until("3probe").await;
@@ -93,15 +86,36 @@ fn what_a_poll_had_no_room_for_comes_once_its_client_has_moved() {
             told.extend(messages(&[packet]));
         }
         assert_eq!(told, (0..MESSAGES).collect::<Vec<_>>());
-        // It goes on there, both ways, and what was told is told.
+        // What she has taken there she is not told again.
+        let last = format!("\"messageId\":\"{}\",\"status\":\"delivered\"", MESSAGES - 1);
+        tokio::select! {
+            () = async { while !bob.until("42[\"message:sent\"").await.contains(&last) {} } => {}
+            () = async { while ann.packet().await.is_some() {} } => panic!("it was closed"),
+        }
+        // It goes on there, both ways.
         ann.emit("message", json!({ "id": "a", "toId": "bob", "content": "here I am" })).await;
         while !bob.until("42[\"message\"").await.contains("here I am") {}
-        assert_eq!(http_get(server.http, &path, &[]).await.status(), 400, "it polls no more");
         ann.until("42[\"message:sent\"").await;
         drop(ann);
         let mut ann = Socket::user(&server, "ann").await;
         bob.emit("message", json!({ "id": "99", "toId": "ann", "content": "again" })).await;
         assert_eq!(messages(&[ann.until("42[\"message\"").await]), [99]);
+    });
+}
+
+#[test]
+fn who_has_moved_polls_no_more() {
+    run(async {
+        let server = ServerProcess::start();
+        let path = poll_in(&server, "ann").await;
+        let mut ann = open_beside(&server, &path).await.unwrap();
+        ann.say("2probe").await;
+        ann.until("3probe").await;
+        ann.say("5").await;
+        let refused = async { while http_get(server.http, &path, &[]).await.status() != 400 {} };
+        within("it polls no more", refused).await;
+        ann.emit("typing", json!({ "toId": "ann" })).await;
+        assert!(ann.error().await.contains("isTyping"));
     });
 }
 

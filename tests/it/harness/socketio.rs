@@ -98,14 +98,24 @@ pub async fn request(
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
+/// The packets of a poll. Pings are answered.
+pub async fn poll(server: &ServerProcess, path: &str) -> Vec<String> {
+    let polled = http_get(server.http, path, &[]).await;
+    assert_eq!(polled.status(), 200, "{:?}", polled.body());
+    let packets: Vec<String> = std::str::from_utf8(polled.body()).unwrap().split('\u{1e}').map(str::to_owned).collect();
+    if packets.iter().any(|packet| packet == "2") {
+        assert_eq!(request(server.http, Method::POST, path, &[], b"3".into()).await.unwrap().status(), 200);
+    }
+    packets
+}
+
 /// Logs in by polling; the name of the connection.
 pub async fn poll_in(server: &ServerProcess, id: &str) -> String {
     let opened = http_get(server.http, POLLING, &[]).await;
     let packet: Value = serde_json::from_slice(&opened.body()[1..]).unwrap();
     let path = format!("{POLLING}&sid={}", packet["sid"].as_str().unwrap());
     assert_eq!(request(server.http, Method::POST, &path, &[], b"40".into()).await.unwrap().status(), 200);
-    // A ping may come first.
-    while !String::from_utf8_lossy(http_get(server.http, &path, &[]).await.body()).contains("40{") {}
+    while !poll(server, &path).await.iter().any(|packet| packet.starts_with("40{")) {}
     let body = format!("42{}", json!(["user:login", { "id": id }]));
     assert_eq!(request(server.http, Method::POST, &path, &[], body.into()).await.unwrap().status(), 200);
     path
