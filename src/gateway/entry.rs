@@ -1,6 +1,7 @@
 //! Requests of Engine.IO: each is passed to the library, and what passes is looked at on the way.
 
 use super::line::Line;
+use super::moving::NOOP;
 use super::wire::{Moving, Wire};
 use super::{FULL, Gateway, moving};
 use crate::transport::Pages;
@@ -31,8 +32,7 @@ const MOVE: Duration = Duration::from_secs(30);
 /// Entries of connections that may have ended are looked for from so many on.
 const SWEEP_MIN: usize = 1_024;
 
-/// Packets of Engine.IO: one that means nothing, and one that ends the connection.
-const NOOP: &str = "6";
+/// A packet of Engine.IO that ends the connection.
 const CLOSE: &str = "1";
 /// Engine.IO's own words, in JSON, which clients know.
 const UNKNOWN_SESSION: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
@@ -258,7 +258,7 @@ fn opened(body: &[u8]) -> Option<String> {
 /// Counts the events in the answer to a poll.
 fn count(wire: &Wire, body: &[u8]) {
     let mut counted = wire.counted();
-    for packet in body.split(|byte| *byte == 0x1e) {
+    for packet in moving::packets(body) {
         match packet {
             [b'b', ..] => counted.on_binary(),
             b"2" => wire.on_polled_ping(),
@@ -322,6 +322,9 @@ fn speak(gateway: &Gateway, line: Line<TokioIo<Upgraded>>, request: Request<()>)
 
 /// Moves a client that polls to a WebSocket, if it gets through. If not, it polls on. Stays until it has left there.
 async fn move_to(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut stream: TokioIo<Upgraded>, request: Request<()>) -> io::Result<()> {
+    // Where it polls.
+    let query = request.uri().query().unwrap_or_default().replace("transport=websocket", "transport=polling");
+    let uri: Uri = format!("{}?{query}", request.uri().path()).parse().map_err(io::Error::other)?;
     let said = timeout(TRIAL, moving::try_out(&mut stream, &wire)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let came = match said {
         Ok(came) => came,
@@ -331,8 +334,6 @@ async fn move_to(gateway: &Arc<Gateway>, wire: Arc<Wire>, mut stream: TokioIo<Up
         }
     };
     wire.on_moves();
-    let query = request.uri().query().unwrap_or_default().replace("transport=websocket", "transport=polling");
-    let uri: Uri = format!("{}?{query}", request.uri().path()).parse().map_err(io::Error::other)?;
     // Polls that wait end by themselves.
     let instead = wire.polls.write().await;
     let taking = async {

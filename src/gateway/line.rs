@@ -337,6 +337,7 @@ mod tests {
         let progress = *wire.progress().borrow();
         assert_eq!((progress.written, progress.taken), (2, 2));
     }
+
     #[tokio::test]
     async fn who_is_given_up_keeps_nobody_writing() {
         let wire = Arc::new(Wire::default());

@@ -20,6 +20,8 @@ const CHUNK: usize = 256;
 const PROBE_BYTES: usize = 4 * 1024;
 /// What stands between packets in the answer to a poll.
 const SEPARATOR: u8 = 0x1e;
+/// A packet of Engine.IO that means nothing.
+pub(super) const NOOP: &str = "6";
 
 /// How far a client is that tries a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,7 @@ enum Step {
 }
 
 /// A frame as a server sends it.
-pub(super) fn frame(kind: Data, payload: impl Into<axum::body::Bytes>) -> io::Result<Vec<u8>> {
+fn frame(kind: Data, payload: impl Into<axum::body::Bytes>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     Frame::message(payload, OpCode::Data(kind), true).format(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes)
@@ -72,16 +74,21 @@ pub(super) async fn try_out<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, w
     Ok(came)
 }
 
+/// The packets in the answer to a poll.
+pub(super) fn packets(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    body.split(|byte| *byte == SEPARATOR)
+}
+
 /// Puts the answer to a poll onto the WebSocket of a client that polls no more.
 ///
 /// # Errors
 /// If the client is gone, or the answer is none.
 pub(super) async fn put<S: AsyncWrite + Unpin>(stream: &mut S, wire: &Wire, body: &[u8]) -> io::Result<()> {
     let mut counted = wire.counted();
-    for packet in body.split(|byte| *byte == SEPARATOR) {
+    for packet in packets(body) {
         match packet {
             // It was for the poll.
-            b"6" => {}
+            packet if packet == NOOP.as_bytes() => {}
             [b'b', bytes @ ..] => {
                 let bytes = STANDARD.decode(bytes).map_err(io::Error::other)?;
                 stream.write_all(&frame(Data::Binary, bytes)?).await?;

@@ -179,7 +179,7 @@ impl Outgoing {
     fn tell_sent(&mut self, through: Option<MailboxSeq>, message_id: String, time: Time, answer: Option<AckSender>, is_away: bool) {
         let status = |status| Payload::Sent(Sent { message_id: message_id.clone(), status, timestamp: time.0 });
         if let Some(answer) = answer {
-            self.add(None, 0, Some(What::Answer(answer, status(SENT))));
+            self.call_back(answer, status(SENT), 0);
         }
         self.add(through, 0, Some(What::Told(event::SENT, status(SENT))));
         if is_away {

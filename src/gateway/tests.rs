@@ -406,7 +406,14 @@ async fn what_was_said_last_is_taken_however_soon_its_client_leaves() {
 async fn what_waits_with_who_is_put_off_has_a_bound() {
     const MESSAGES: usize = 300;
     let here = Here::start(10, 1).await;
-    let (_first, mut socket) = (here.user("first").await, here.open().await.unwrap());
+    let (_first, mut crowd) = (here.user("first").await, Vec::new());
+    // She waits behind them, so that all of hers is there before she is let in.
+    for number in 0..3 {
+        let mut socket = here.open().await.unwrap();
+        socket.emit("user:login", json!({ "id": format!("user-{number}") })).await;
+        crowd.push(socket);
+    }
+    let mut socket = here.open().await.unwrap();
     socket.emit("user:login", json!({ "id": "ann" })).await;
     let long = "x".repeat(60_000);
     for number in 0..MESSAGES {

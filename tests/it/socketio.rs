@@ -162,11 +162,7 @@ fn who_polls_late_is_called_back_all_the_same() {
         let path = poll_in(&server, "ann").await;
         let mut bob = Socket::user(&server, "bob").await;
         // Nothing leaves before ann polls: what is said to her meanwhile takes the room that is for events, and more waits.
-        for number in 0..MESSAGES {
-            bob.emit("message", json!({ "id": number.to_string(), "toId": "ann", "content": "x" })).await;
-        }
-        let last = format!("\"messageId\":\"{}\",\"status\":\"sent\"", MESSAGES - 1);
-        while !bob.until("42[\"message:sent\"").await.contains(&last) {}
+        bob.write("ann", MESSAGES, "x").await;
         let events: Vec<String> =
             (0..CALLS).map(|number| format!("42{number}{}", json!(["get_history", { "friendId": "nobody" }]))).collect();
         assert_eq!(request(server.http, Method::POST, &path, &[], events.join("\u{1e}").into()).await.unwrap().status(), 200);
@@ -271,11 +267,7 @@ fn history_is_the_newest_that_fits() {
         const MESSAGES: usize = 30;
         let server = ServerProcess::start();
         let mut ann = Socket::user(&server, "ann").await;
-        for number in 0..MESSAGES {
-            ann.emit("message", json!({ "id": number.to_string(), "toId": "bob", "content": "x".repeat(LONG) })).await;
-        }
-        let last = format!("\"messageId\":\"{}\",\"status\":\"sent\"", MESSAGES - 1);
-        while !ann.until("42[\"message:sent\"").await.contains(&last) {}
+        ann.write("bob", MESSAGES, &"x".repeat(LONG)).await;
         ann.say(&format!("427{}", json!(["get_history", { "friendId": "bob" }]))).await;
         let answer: Value = serde_json::from_str(&ann.until("437[").await[3..]).unwrap();
         let told: Vec<&str> = answer[0].as_array().unwrap().iter().map(|message| message["id"].as_str().unwrap()).collect();

@@ -51,6 +51,15 @@ impl Socket {
         self.say(&format!("42{}", json!([event, data]))).await;
     }
 
+    /// Writes messages with the names 0, 1, … to somebody, and waits until the last is in the log.
+    pub async fn write(&mut self, to: &str, count: usize, content: &str) {
+        for number in 0..count {
+            self.emit("message", json!({ "id": number.to_string(), "toId": to, "content": content })).await;
+        }
+        let last = format!("\"messageId\":\"{}\",\"status\":\"sent\"", count - 1);
+        while !self.until("42[\"message:sent\"").await.contains(&last) {}
+    }
+
     /// The next packet; `None` once the server has closed. Pings are answered.
     pub async fn packet(&mut self) -> Option<String> {
         loop {
